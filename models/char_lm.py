@@ -1,4 +1,4 @@
-"""A character language model: the distribution of the next character, given those before."""
+"""A character language model: it predicts the next character from those before."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from models.frozen_step import FrozenStep
 
 CELLS: dict[str, Any] = {"rnn": tg.nn.RNN, "lstm": tg.nn.LSTM, "gru": tg.nn.GRU}
-"""Recurrent layers of a CharLM, by the name of the attribute that holds them."""
+"""The recurrent layers that a CharLM can have. The name is also that of its attribute."""
 
 
 class CharLM(tg.nn.Module):
-    """Embedding, a recurrent layer and Linear over characters.
+    """A language model over characters: an embedding, a recurrent layer and a linear layer.
 
     Parameters
     ----------
     vocabulary : str
-        The characters the model knows, each once; their positions are the tokens 0 … M − 1.
+        The characters the model knows, each once. Their positions are the tokens 0 … M − 1.
     hidden_size : int
         Hidden units H of each recurrent layer.
     embedding_dim : int
-        Elements of a character's vector.
+        Size of a character's vector.
     num_layers : int
-        Recurrent layers above each other.
+        Number of recurrent layers.
     cell : {"lstm", "rnn", "gru"}
         The kind of recurrent layer.
     forget_bias : float
         Added to the initial bias of the forget gates; only an LSTM has them.
     rng : int or numpy.random.Generator, optional
-        Where the initial values come from.
+        The source of the initial values.
     dtype, device : optional
-        Of the parameters.
+        The dtype and device of the parameters.
 
     Attributes
     ----------
     embedding, lstm, head : Module
         The three parts, so the parameters are ``embedding.weight``, ``lstm.weight_hh_l0`` …. With
-        another ``cell`` the second one is ``rnn`` or ``gru``; ``recurrent`` is the layer of any kind.
+        another ``cell`` the second part is ``rnn`` or ``gru``. ``recurrent`` is that layer of any kind.
 
     Raises
     ------
     VocabularyError
-        A vocabulary without characters, or with one of them twice.
+        The vocabulary is empty, or has a character twice.
     ArgumentError
-        A ``cell`` that there is not.
+        There is no such ``cell``.
 
     Examples
     --------
@@ -83,14 +82,10 @@ class CharLM(tg.nn.Module):
             raise VocabularyError(
                 f"a vocabulary is a string of characters, not a {type(vocabulary).__name__}"
             )
-        if not vocabulary or len(set(vocabulary)) < len(vocabulary):
-            twice = sorted({c for c in vocabulary if vocabulary.count(c) > 1})
-            raise VocabularyError(
-                f"a vocabulary is a string with every character once; "
-                f"{_shown(twice)} stand in it more often"
-                if twice
-                else "the vocabulary is empty"
-            )
+        if not vocabulary:
+            raise VocabularyError("the vocabulary is empty; pass each character once")
+        if twice := sorted({c for c in vocabulary if vocabulary.count(c) > 1}):
+            raise VocabularyError(f"a vocabulary has each character once; {_shown(twice)} repeated")
         if cell not in CELLS:
             raise tg.ArgumentError(
                 f"CharLM: there is no cell {cell!r}; choose one of {', '.join(map(repr, CELLS))}"
@@ -107,12 +102,12 @@ class CharLM(tg.nn.Module):
 
     @property
     def recurrent(self) -> Any:
-        """The recurrent layer, of whichever cell."""
+        """The recurrent layer."""
         return getattr(self, self.cell)
 
     @property
     def config(self) -> dict[str, Any]:
-        """What makes a model of the same shape: ``CharLM(**model.config)``; a checkpoint's meta."""
+        """Arguments for a model of equal shape: ``CharLM(**model.config)``; metadata of a checkpoint."""
         return {
             "vocabulary": self.vocabulary,
             "hidden_size": self.recurrent.hidden_size,
@@ -124,30 +119,30 @@ class CharLM(tg.nn.Module):
     # --- characters -----------------------------------------------------------------------------
 
     def encode(self, text: str) -> np.ndarray[Any, Any]:
-        """The tokens of a text, int64 ``(len(text),)``.
+        """Return the tokens of a text, int64 ``(len(text),)``.
 
         Raises
         ------
         VocabularyError
-            Characters that are not in the vocabulary; they are named.
+            The text has characters that are not in the vocabulary; the message names them.
         """
         points, known = _code_points(text), _code_points(self.vocabulary)
         order = np.argsort(known)
         tokens = order[np.searchsorted(known, points, sorter=order).clip(max=len(known) - 1)]
-        if (strangers := points[known[tokens] != points]).size:
+        if (unknown := points[known[tokens] != points]).size:
             raise VocabularyError(
                 f"not in the vocabulary of {len(known)} characters: "
-                f"{_shown(sorted({chr(point) for point in strangers}))}"
+                f"{_shown(sorted({chr(point) for point in unknown}))}"
             )
         return tokens
 
     def decode(self, tokens: Any) -> str:
-        """The text of tokens: an array, a Tensor or a sequence of whole numbers.
+        """Return the text of tokens, which are an array, a Tensor or a sequence of whole numbers.
 
         Raises
         ------
         VocabularyError
-            A number that is not a token.
+            A number is not a token.
         """
         array = np.asarray(tokens.numpy() if isinstance(tokens, tg.Tensor) else tokens)
         array = array if array.size else array.astype(np.int64)
@@ -156,7 +151,7 @@ class CharLM(tg.nn.Module):
             raise VocabularyError(f"tokens are whole numbers in [0, {size}); got {tokens!r}")
         return "".join(self.vocabulary[token] for token in array.reshape(-1).tolist())
 
-    # --- over a sequence and by one step --------------------------------------------------------
+    # --- predictions ----------------------------------------------------------------------------
 
     def forward(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, Any]:
         """Predict the next character at every time step.
@@ -164,9 +159,9 @@ class CharLM(tg.nn.Module):
         Parameters
         ----------
         tokens : (T, B)
-            Whole numbers: nested lists, a Tensor or an array of the host, or an array where the model is.
+            Whole numbers: nested lists, a Tensor, a NumPy array, or an array on the model's device.
         state : (h, c), each (layers, B, H), optional
-            Initial states; zero where none are given. Of an RNN or a GRU it is h alone, here and below.
+            Initial states, zeros by default. The state of an RNN or a GRU is h alone, here and below.
 
         Returns
         -------
@@ -179,15 +174,15 @@ class CharLM(tg.nn.Module):
         return self.head(hidden), state
 
     def step(self, tokens: Any, state: Any = None) -> tuple[tg.Tensor, Any]:
-        """Go on by one character: what :mod:`tinygrad182.decode` takes, with ``state_axis=1``.
+        """Predict the next character of N sequences: a step for :mod:`tinygrad182.decode`.
 
-        Recorded like everything else, so :func:`tinygrad182.decode.rescore` shows the gradient of a
-        hypothesis' log-probability through time.
+        Decode with ``state_axis=1``. The step is recorded, so :func:`tinygrad182.decode.rescore` shows the
+        gradient of a hypothesis's log-probability through time.
 
         Parameters
         ----------
         tokens : (N,)
-            The last character of each of N sequences; as :meth:`forward` takes them.
+            The last character of each sequence, as for :meth:`forward`.
         state : (h, c), each (layers, N, H), optional
 
         Returns
@@ -207,28 +202,22 @@ class CharLM(tg.nn.Module):
         return tg.log_softmax(logits[0]), state
 
     def _here(self, tokens: Any) -> Any:
-        """Move a Tensor of tokens to the model's device; the embedding takes other tokens from the host."""
+        """Move a Tensor of tokens to the model's device. The embedding itself moves other tokens."""
         return tokens.to(self.embedding.weight.device) if isinstance(tokens, tg.Tensor) else tokens
 
-    def _weights(self, k: int) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor | None]:
-        """W_x, W_h and b of layer k."""
-        lstm = self.recurrent
-        weights = getattr(lstm, f"weight_ih_l{k}"), getattr(lstm, f"weight_hh_l{k}")
-        return *weights, getattr(lstm, f"bias_ih_l{k}", None)
-
-    def frozen_step(self) -> FrozenStep:
-        """:meth:`step` with the weights of now, on arrays and for speed: for decoding.
+    def frozen_step(self) -> tg.decode.LSTMStep:
+        """:meth:`step` with the present weights, on arrays and faster: for decoding with an LSTM.
 
         Returns
         -------
-        FrozenStep
-            ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the same numbers to rounding,
-            from arrays of the weights' library.
+        tg.decode.LSTMStep
+            ``step(tokens, state=None) -> (log_probabilities, (h, c))``: the numbers of :meth:`step`, to
+            rounding, as arrays of the weights' library.
 
         Raises
         ------
         ArgumentError
-            A model whose cell is not an LSTM.
+            The model's cell is not an LSTM; decode with :meth:`step`.
 
         Examples
         --------
@@ -237,17 +226,11 @@ class CharLM(tg.nn.Module):
         >>> log_probabilities.shape, h.shape
         ((2, 4), (1, 2, 8))
         """
-        if self.cell != "lstm":
-            raise tg.ArgumentError(
-                f"frozen_step: the cell is {self.cell!r}, and only an LSTM's step has a quick form; "
-                "decode with model.step"
-            )
-        layers = [self._weights(k) for k in range(self.recurrent.num_layers)]
-        return FrozenStep(self.embedding.weight, layers, self.head.weight, self.head.bias)
+        return tg.decode.LSTMStep(self.embedding, self.recurrent, self.head)
 
 
 class VocabularyError(tg.TinygradError, ValueError):
-    """Characters or tokens that are not in the vocabulary."""
+    """A vocabulary is wrong, or characters or tokens are not in it."""
 
 
 def _code_points(text: str) -> np.ndarray[Any, Any]:
@@ -255,6 +238,6 @@ def _code_points(text: str) -> np.ndarray[Any, Any]:
 
 
 def _shown(characters: list[str], most: int = 10) -> str:
-    """Characters, quoted; not more than fit a line."""
+    """Quote characters, at most as many as fit in a line."""
     more = f" and {len(characters) - most} more" if len(characters) > most else ""
     return ", ".join(map(repr, characters[:most])) + more

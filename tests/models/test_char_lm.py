@@ -224,7 +224,7 @@ def test_an_lstm_is_the_same_with_and_without_its_name():
 def test_cells_that_there_are_not_are_told():
     with pytest.raises(tg.ArgumentError, match=r"no cell 'LSTM'.*'rnn', 'lstm', 'gru'"):
         CharLM("abc", cell="LSTM")
-    with pytest.raises(tg.ArgumentError, match=r"frozen_step: the cell is 'gru'.*model\.step"):
+    with pytest.raises(tg.ArgumentError, match=r"LSTMStep.*GRU.*tg\.nn\.LSTM.*own step"):
         model_of(cell="gru").frozen_step()
 
 
@@ -267,7 +267,7 @@ def test_numbers_that_are_no_tokens_are_errors(tokens):
 def test_a_vocabulary_has_every_character_once():
     with pytest.raises(VocabularyError, match="empty"):
         CharLM("")
-    with pytest.raises(VocabularyError, match="'a', 'c' stand in it more often"):
+    with pytest.raises(VocabularyError, match=r"once.*'a', 'c'"):
         CharLM("abcac")
 
 

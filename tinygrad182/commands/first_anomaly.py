@@ -1,4 +1,4 @@
-"""``python -m tinygrad182 first-anomaly TRACE``: where the numbers of a saved trace first went wrong."""
+"""``python -m tinygrad182 first-anomaly TRACE``: the first NaN, infinity or underflow in a saved trace."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from . import say
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to look at."""
+    """The trace to search."""
 
     trace: tyro.conf.Positional[Path]
-    """What tg.inspect.trace(loss).save(path) wrote."""
+    """A trace: a file from tg.inspect.trace(loss).save(path)."""
 
 
 def run(options: Options) -> None:
     """Print the first NaN, infinity or underflow, or that there is none."""
     trace = load_trace(options.trace)
     found = anomaly_in(trace)
-    looked = "values and gradients" if trace.has_values else "gradients; values were not saved"
-    fine = f"nothing went wrong: every number is finite, and none is lost ({looked})"
+    searched = "values and gradients" if trace.has_values else "gradients; values were not saved"
+    fine = f"nothing went wrong: every number is finite, and none is lost ({searched})"
     say(str(found) if found else fine)

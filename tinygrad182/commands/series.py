@@ -1,4 +1,4 @@
-"""A person's own sequence, from a CSV file or one of NumPy's, as an array over time."""
+"""Read the user's sequence for ``inspect``, from a CSV file or a NumPy file, as an array over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,21 +25,21 @@ _DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, ArithmeticError, SyntaxError, RecursionError),
     tokenize.TokenError,
 )
-"""What NumPy raises on the header of an array that is not what it should be."""
+"""The errors that NumPy raises on a damaged header."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """What a file holds.
+    """Sequences read from a file.
 
     Attributes
     ----------
     values : ndarray ``(T, B, I)``
-        Numbers, one row a time step.
+        I numbers for each time step of B sequences.
     columns : tuple of str
-        What the I numbers of a step are called.
+        Names of the I numbers.
     notes : tuple of str
-        What was left out, in sentences.
+        Sentences that name the columns left out.
     """
 
     values: HostArray
@@ -48,25 +48,26 @@ class Series:
 
 
 def read_series(path: Path, columns: Sequence[str] = (), batch_first: bool = False) -> Series:
-    """Read a sequence: a row is a time step, a column a number that the model reads at each.
+    """Read a sequence: a row is a time step, and a column is one of the model's inputs.
 
     Parameters
     ----------
     path : path
-        A CSV file (its cells are parted by commas, semicolons or tabs; a first row without numbers has the
-        names of the columns), or a file of ``numpy.save`` with an array ``(T,)``, ``(T, I)`` or
-        ``(T, B, I)``. Which of them it is shows in the file itself.
+        A CSV file, or a file of ``numpy.save`` with an array ``(T,)``, ``(T, I)`` or ``(T, B, I)``; the
+        content decides which. Cells of a CSV file are separated by commas, semicolons or tabs. Its first
+        row may have the names of the columns.
     columns : sequence of str
-        The columns of a CSV file that are used, in this order. By default these are all with numbers.
+        The columns of a CSV file to use, in this order. By default all that have numbers.
     batch_first : bool
         Whether an array of three axes is ``(B, T, I)``.
 
     Raises
     ------
     FileError
-        The file cannot be read. A cell that is empty or not a finite number is named by line and column.
+        The file cannot be read, or a cell is empty or not a finite number. The message names the cell by
+        line and column.
     ArgumentError
-        A column that is not there.
+        There is no such column.
     """
     source = checked_path("data", path)
     try:
@@ -87,10 +88,10 @@ def _from_array(source: Path, batch_first: bool) -> Series:
     try:
         array = np.load(source, mmap_mode="r", allow_pickle=False)
     except _DAMAGE as error:
-        told = " ".join(str(error).split())[:200]
-        raise FileError(f"data: {source} is damaged, or holds no numbers: {told}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"data: {source} is damaged, or holds no numbers: {reason}") from error
     if array.dtype.kind not in "biuf":
-        raise FileError(f"data: {source} has dtype {array.dtype}; real numbers are read")
+        raise FileError(f"data: {source} has dtype {array.dtype}; save real numbers")
     if array.ndim == 3 and batch_first:
         array = array.swapaxes(0, 1)
     if array.ndim == 1:
@@ -104,7 +105,7 @@ def _from_array(source: Path, batch_first: bool) -> Series:
         t, b, i = (int(k) for k in np.argwhere(~np.isfinite(values))[0])
         raise FileError(
             f"data: {source}: the number of step {t}, sequence {b}, feature {i} is {values[t, b, i]}; "
-            "replace it, or leave the step out"
+            "replace it, or remove the step"
         )
     return Series(values, tuple(str(i) for i in range(values.shape[2])))
 
@@ -113,7 +114,7 @@ def _from_array(source: Path, batch_first: bool) -> Series:
 
 
 def _from_text(source: Path, content: bytes, chosen: Sequence[str]) -> Series:
-    names, rows, lines, delimiter = _table(source, content)
+    names, rows, lines, delimiter = _read_table(source, content)
     notes, used = [], []
     for i, name in enumerate(names):
         if chosen and name not in chosen:
@@ -137,13 +138,21 @@ def _from_text(source: Path, content: bytes, chosen: Sequence[str]) -> Series:
                 found = brief(row[i]) if row[i].strip() else "empty"
                 raise FileError(
                     f"data: {source}, line {lines[t]}, column {names[i]!r} is {found}; write a finite "
-                    "number, or leave out the row, or name the other columns: --columns"
+                    "number, remove the row, or choose other columns with --columns"
                 )
     return Series(values, tuple(names[i] for i in used), tuple(notes))
 
 
-def _table(source: Path, content: bytes) -> tuple[list[str], list[list[str]], list[int], str]:
-    """The names of the columns, the rows below, the lines they stand in, and what parts the cells."""
+class _Table(NamedTuple):
+    """The cells of a CSV file: names of columns, rows, their line numbers and the delimiter."""
+
+    names: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    delimiter: str
+
+
+def _read_table(source: Path, content: bytes) -> _Table:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -173,21 +182,21 @@ def _table(source: Path, content: bytes) -> tuple[list[str], list[list[str]], li
     for row, line in zip(rows, lines, strict=True):
         if len(row) != width:
             raise FileError(
-                f"data: {source}, line {line} has {len(row)} cells, parted by {delimiter!r}; the first row "
-                f"has {width}"
+                f"data: {source}, line {line} has {len(row)} cells, separated by {delimiter!r}; the first "
+                f"row has {width}"
             )
-    return names, rows, lines, delimiter
+    return _Table(names, rows, lines, delimiter)
 
 
 def _is_header(rows: list[list[str]], delimiter: str) -> bool:
-    """Whether the first row has names: no numbers, or in some column a text above a number."""
+    """Whether the first row has names: no cell is a number, or in some column a text is above a number."""
     if not rows:
         return False
     first, below = rows[0], rows[1] if len(rows) > 1 else []
-    told = [not _is_number(cell, delimiter) for cell in first]
-    above = zip(first, told, below, strict=False)
-    return all(told) or any(
-        text and cell.strip() and _is_number(number, delimiter) for cell, text, number in above
+    is_text = [not _is_number(cell, delimiter) for cell in first]
+    return all(is_text) or any(
+        text and cell.strip() and _is_number(number, delimiter)
+        for text, cell, number in zip(is_text, first, below, strict=False)
     )
 
 
@@ -196,8 +205,8 @@ def _is_number(cell: str, delimiter: str) -> bool:
 
 
 def _number(cell: str, delimiter: str) -> float:
-    """What a cell says, NaN if that is not a number. Where semicolons part the cells, 1,5 is 3/2."""
-    if "_" in cell:  # which Python takes for a thousands separator
+    """The number in a cell, or NaN. If semicolons separate the cells, 1,5 is 3/2."""
+    if "_" in cell:  # Python would accept it between digits
         return math.nan
     try:
         return float(cell.replace(",", ".") if delimiter == ";" else cell)

@@ -1,20 +1,22 @@
-"""Decoding: beam search that knows what it missed, and the searches it is compared with."""
+"""Decoding: beam search with a bound on what it can have missed, exact search and sampling."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from .._suggestions import calls as _calls
+from .beam import beam_search, exhaustive, greedy
 from .best_first import exact_search
 from .lattice import Lattice, LatticeStep
+from .lstm_step import LSTMStep
 from .rescoring import rescore
 from .result import Hypotheses, Hypothesis, SearchResult
 from .sampling import sample
-from .search import beam_search, exhaustive, greedy
 
 __all__ = [
     "Hypotheses",
     "Hypothesis",
+    "LSTMStep",
     "Lattice",
     "LatticeStep",
     "SearchResult",

@@ -1,4 +1,8 @@
-"""Exact search: prefixes in the order of what they could still reach, until nothing can beat the best."""
+"""Exact search by best-first search: extend the most promising prefix until none can beat the best.
+
+This is A* with the bound of beam search's certificate: log-probabilities are never positive, so the score
+of a prefix bounds the scores of all its completions.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from ..arrays import backend
 from ..engine.modes import modes_kept, no_grad
 from .beam import BeamSearch
 from .result import Hypothesis, Scoring, SearchResult
-from .search import begin
-from .stepping import Host, State, Step, Stepper, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_arguments, check_values
 
 
 @modes_kept
@@ -33,36 +37,35 @@ def exact_search(
     beam_width: int = 8,
     max_expansions: int = 10_000,
 ) -> SearchResult | list[SearchResult]:
-    """Find the best sequence of all, and prove it.
+    """Find the best sequence of all, and prove that it is the best.
 
-    Beam search finds a good sequence first. Then prefixes are extended in the order of the best score they
-    could still reach (a best-first search whose bound is the certificate's, see :func:`beam_search`), until
-    none can beat the best sequence found. Log-probabilities that are peaked are searched fast; flat ones
-    leave many prefixes open.
+    First :func:`beam_search` finds a good sequence. Then a best-first search extends the prefix that could
+    still reach the best score, until none can beat the best sequence found. The search is fast if
+    log-probabilities are peaked; if they are flat, many prefixes stay open.
 
     Parameters
     ----------
     step, state, start, max_length, eos, length_penalty, state_axis
-        As :func:`beam_search` takes them.
+        See :func:`beam_search`.
     beam_width : int
-        Width of the first search, and how many prefixes one call of ``step`` is asked about.
+        The width of the beam search, and the most prefixes in one call of ``step``.
     max_expansions : int
-        After so many prefixes of each example the search gives up, with the best sequence so far and an
-        honest ``bound``.
+        The search of an example gives up after so many prefixes, with the best sequence so far and a
+        ``bound`` that still holds.
 
     Returns
     -------
     SearchResult, or a list of B of them
-        One hypothesis, any of those that are equally good; ``certified`` unless the search gave up.
+        One hypothesis, any of the best if there are ties. It is ``certified`` unless the search gave up.
 
     Raises
     ------
     ArgumentError, DecodingError, DeviceError
-        As :func:`beam_search`.
+        See :func:`beam_search`.
 
     Examples
     --------
-    The second word decides how likely the third is, which a beam of one cannot know:
+    The likelier first token leads to the less likely sequence, so a beam of one misses the best:
 
     >>> import numpy as np
     >>> import tinygrad182 as tg
@@ -75,25 +78,24 @@ def exact_search(
     >>> tg.decode.exact_search(step, state, 0, max_length=2).best.tokens
     (1, 1)
     """
-    width = whole(beam_width, "beam_width", 1)
-    budget = whole(max_expansions, "max_expansions", 0)
-    stepper, tokens, single, end, scoring = begin(
-        step, state, start, max_length, eos, length_penalty, state_axis
-    )
+    width = check_whole("exact_search", "beam_width", beam_width, 1)
+    budget = check_whole("exact_search", "max_expansions", max_expansions, 0)
+    given = check_arguments(step, state, start, max_length, eos, length_penalty, state_axis)
+    stepper, tokens, single, end, scoring = given
     with no_grad(), backend.on(tokens):
         seeds = BeamSearch(stepper, width, scoring, end).run(state, tokens)
         host = backend.namespace(tokens).to_numpy(tokens)
         results = []
         for b, seed in enumerate(seeds):
-            own = stepper.one(state, b)
+            root = Prefix((), int(host[b]), 0.0, stepper.one(state, b), 0)
             search = _BestFirst(stepper, scoring, end, seed, like=tokens)
-            results.append(search.run(Prefix((), int(host[b]), 0.0, own, 0), width, budget))
+            results.append(search.run(root, width, budget))
     return results[0] if single else results
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
-    """A prefix to extend: its tokens, what ``step`` is given for it, and the state it was chosen in."""
+    """A prefix to extend: its tokens, the last of them, and its row of the state before that one."""
 
     tokens: tuple[int, ...]
     last: int
@@ -103,19 +105,18 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
-    """The continuations of one prefix that can beat the best sequence, most likely first."""
+class Extensions:
+    """The extensions of one prefix that can beat the best sequence, most likely first."""
 
     tokens: tuple[int, ...]
-    words: Host
+    new: Host  # the last token of each
     log_probabilities: Host
     states: State
     row: int
 
     def __getitem__(self, i: int) -> Prefix:
-        word = int(self.words[i])
-        value = float(self.log_probabilities[i])
-        return Prefix((*self.tokens, word), word, value, self.states, self.row)
+        token, value = int(self.new[i]), float(self.log_probabilities[i])
+        return Prefix((*self.tokens, token), token, value, self.states, self.row)
 
 
 class _BestFirst:
@@ -132,8 +133,8 @@ class _BestFirst:
         self.best: Hypothesis | None = seed.best if seed else None
         self.pruned = -math.inf
         self.expanded = seed.expanded
-        # Of each family only the best member not yet extended waits.
-        self.heap: list[tuple[float, int, Family, int]] = []
+        # For each parent, only its best extension that was not yet taken waits in the heap.
+        self.heap: list[tuple[float, int, Extensions, int]] = []
         self.order = itertools.count()
 
     @property
@@ -152,34 +153,36 @@ class _BestFirst:
                 budget -= len(prefixes)
             if self.heap:
                 self.pruned = max(self.pruned, -self.heap[0][0])
-            self.pruned = min(self.pruned, self.seed.pruned)  # what beam search has proven holds
+            self.pruned = min(self.pruned, self.seed.pruned)  # both bounds hold
         found = [self.best] if self.best else []
         return SearchResult(found, self.pruned, self.expanded)
 
     def _pop(self, count: int) -> list[Prefix]:
-        """The prefixes that could reach most, of one length: a state may depend on it."""
+        """The most promising prefixes, all of one length, since a state may depend on the length."""
         found: list[Prefix] = []
         while self.heap and len(found) < count and -self.heap[0][0] > self.to_beat:
-            _, _, family, i = self.heap[0]
-            if found and len(family.tokens) + 1 != len(found[0].tokens):
+            _, _, extensions, i = self.heap[0]
+            if found and len(extensions.tokens) + 1 != len(found[0].tokens):
                 break
             heapq.heappop(self.heap)
-            found.append(family[i])
-            self._push(family, i + 1)
+            found.append(extensions[i])
+            self._push(extensions, i + 1)
         return found
 
-    def _push(self, family: Family, i: int) -> None:
-        if i < len(family.words):
-            reach = self.scoring.reach(float(family.log_probabilities[i]), len(family.tokens) + 1)
-            heapq.heappush(self.heap, (-reach, next(self.order), family, i))
+    def _push(self, extensions: Extensions, i: int) -> None:
+        if i < len(extensions.new):
+            reach = self.scoring.reach(
+                float(extensions.log_probabilities[i]), len(extensions.tokens) + 1
+            )
+            heapq.heappush(self.heap, (-reach, next(self.order), extensions, i))
 
     def _expand(self, prefixes: Sequence[Prefix]) -> None:
-        """Ask the model about some prefixes; keep what can beat the best sequence."""
+        """Run the step after some prefixes, and store the extensions that can beat the best sequence."""
         xp = self.xp
         tokens = xp.asarray(np.array([prefix.last for prefix in prefixes]))
-        given = [self.stepper.one(p.states, p.row) for p in prefixes]
-        log_probs, states = self.stepper(tokens, self.stepper.joined(given))
-        # They wait on the heap: the step may use its own memory again.
+        before = [self.stepper.one(p.states, p.row) for p in prefixes]
+        log_probs, states = self.stepper(tokens, self.stepper.joined(before))
+        # States wait in the heap, so they need memory that the step does not write to again.
         states = self.stepper.gather(states, xp.arange(len(prefixes)))
         [table] = self.stepper.fetch([log_probs])
         table = table.astype(np.float64)
@@ -194,21 +197,21 @@ class _BestFirst:
             self._offer(prefix, self.eos, float(sums[self.eos]), states, row)
             sums[self.eos] = -math.inf
         if length == self.scoring.max_length:
-            word = int(np.argmax(sums))
-            self._offer(prefix, word, float(sums[word]), states, row)
+            token = int(np.argmax(sums))
+            self._offer(prefix, token, float(sums[token]), states, row)
             return
         reach = self.scoring.reach(sums, length)
         open_ = reach > self.to_beat
         if not open_.all():
             self.pruned = max(self.pruned, float(reach[~open_].max()))
-        words = np.flatnonzero(open_)
-        words = words[np.argsort(-sums[words], kind="stable")]
-        self._push(Family(prefix.tokens, words, sums[words], states, row), 0)
+        new = np.flatnonzero(open_)
+        new = new[np.argsort(-sums[new], kind="stable")]
+        self._push(Extensions(prefix.tokens, new, sums[new], states, row), 0)
 
-    def _offer(self, prefix: Prefix, word: int, value: float, states: State, row: int) -> None:
-        """A complete sequence: the best one so far, or not."""
+    def _offer(self, prefix: Prefix, token: int, value: float, states: State, row: int) -> None:
+        """Take a complete sequence as the best one if it beats the best so far."""
         score = self.scoring.score(value, len(prefix.tokens) + 1)
         if score > self.to_beat:
             state = partial(self.stepper.one, states, row)
-            ended = word == self.eos
-            self.best = Hypothesis((*prefix.tokens, word), value, score, ended, state)
+            ended = token == self.eos
+            self.best = Hypothesis((*prefix.tokens, token), value, score, ended, state)

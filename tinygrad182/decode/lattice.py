@@ -1,4 +1,4 @@
-"""The lattice: every prefix that a search kept, and every one that it pruned."""
+"""The lattice of a beam search: every prefix that it kept, pruned or finished, as text and picture."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from ..display.reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
-from . import drawing
+from . import lattice_chart
 from .result import Scoring
-from .words import Words, namer
+from .token_names import Words, namer
 
 Host = np.ndarray[Any, Any]
 
@@ -29,9 +29,9 @@ class LatticeStep:
         Log-probability of every continuation of the K' prefixes kept by the step before, the end token
         included.
     log_probabilities, parents, tokens : ndarrays (K,)
-        The prefixes kept, best first: their log-probability, the prefix extended, and by which token.
+        The prefixes kept, best first: log-probability, the prefix that was extended, and the new token.
     ended : tuple of int
-        The prefixes whose end token was counted.
+        The prefixes that were finished by the end token.
     """
 
     candidates: Host
@@ -48,7 +48,7 @@ class LatticeStep:
 
 
 class LatticeNode(NamedTuple):
-    """A prefix, and what became of it."""
+    """A prefix, and whether it was kept, pruned or finished."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -57,10 +57,10 @@ class LatticeNode(NamedTuple):
 
 @dataclass
 class Lattice:
-    """What beam search looked at for one example.
+    """All prefixes that beam search compared for one example.
 
-    ``print(lattice)`` shows it; :meth:`text` does with words and the true optimum, :meth:`save_html` and
-    :meth:`save_png` draw it.
+    ``print(lattice)`` shows them. :meth:`text` also takes names of tokens and the true optimum;
+    :meth:`save_html` and :meth:`save_png` draw the lattice.
 
     Attributes
     ----------
@@ -107,59 +107,67 @@ class Lattice:
         return found
 
     def nodes(self, most: int | None = None) -> list[list[LatticeNode]]:
-        """What became of every prefix, by step; kept ones first, then finished and pruned, best first.
+        """The prefixes of each step: kept ones first, then finished and pruned ones, best first.
 
         Parameters
         ----------
         most : int, optional
-            At each step, not more than so many of the pruned ones.
+            The most pruned prefixes to return for a step.
         """
         found = []
         for length, (step, before) in enumerate(zip(self.steps, self.prefixes(), strict=False), 1):
-            last = length == self.scoring.max_length
-            kept = set(zip(step.parents.tolist(), step.tokens.tolist(), strict=True))
-            ended = {(parent, self.eos) for parent in step.ended}
-            there = [
-                LatticeNode((*before[parent], token), value, "finished" if last else "kept")
-                for parent, token, value in zip(
-                    step.parents.tolist(),
-                    step.tokens.tolist(),
-                    step.log_probabilities.tolist(),
-                    strict=True,
+            fate: Literal["kept", "finished"]
+            fate = "finished" if length == self.scoring.max_length else "kept"
+            places = list(zip(step.parents.tolist(), step.tokens.tolist(), strict=True))
+            kept = [
+                LatticeNode((*before[parent], token), value, fate)
+                for (parent, token), value in zip(
+                    places, step.log_probabilities.tolist(), strict=True
                 )
             ]
-            ends: list[LatticeNode] = []
-            pruned: list[LatticeNode] = []
-            for flat in np.argsort(-step.candidates, axis=None, kind="stable").tolist():
-                place = divmod(flat, step.candidates.shape[1])
-                value = float(step.candidates[place])
-                if place in kept or value == -np.inf:
-                    continue
-                node = (*before[place[0]], place[1])
-                if place in ended:
-                    ends.append(LatticeNode(node, value, "finished"))
-                elif most is None or len(pruned) < most:
-                    pruned.append(LatticeNode(node, value, "pruned"))
-                elif len(ends) == len(ended):
-                    break
-            found.append([*there, *ends, *pruned])
+            found.append(kept + self._not_kept(step, before, set(places), most))
         return found
 
+    def _not_kept(
+        self,
+        step: LatticeStep,
+        before: list[tuple[int, ...]],
+        kept: set[tuple[int, int]],
+        most: int | None,
+    ) -> list[LatticeNode]:
+        """The prefixes that a step finished by the end token, then those it pruned, best first."""
+        ended = {(parent, self.eos) for parent in step.ended}
+        finished: list[LatticeNode] = []
+        pruned: list[LatticeNode] = []
+        for flat in np.argsort(-step.candidates, axis=None, kind="stable").tolist():
+            place = divmod(flat, step.candidates.shape[1])
+            value = float(step.candidates[place])
+            if place in kept or value == -np.inf:
+                continue
+            tokens = (*before[place[0]], place[1])
+            if place in ended:
+                finished.append(LatticeNode(tokens, value, "finished"))
+            elif most is None or len(pruned) < most:
+                pruned.append(LatticeNode(tokens, value, "pruned"))
+            elif len(finished) == len(ended):
+                break
+        return finished + pruned
+
     def pruned_at(self, length: int) -> int:
-        """How many candidates a step pruned."""
+        """The number of candidates that the step to prefixes of this length pruned."""
         step = self.steps[length - 1]
         reachable = int((step.candidates > -np.inf).sum())
         return reachable - len(step.tokens) - len(step.ended)
 
     def dropped(self, tokens: Sequence[int]) -> int | None:
-        """The step, counted from 1, at which a sequence was pruned.
+        """The length of the prefix of a sequence that was pruned.
 
-        None for one that was kept to its end, or as far as the search went.
+        It is None if the sequence was kept to its end, or as far as the search went.
 
         Raises
         ------
         ArgumentError
-            No sequence of tokens of the vocabulary, or a longer one than was searched for.
+            The argument is not a sequence of tokens of the vocabulary, or it is longer than ``max_length``.
         """
         tokens = self.check(tokens)
         beam = 0
@@ -173,17 +181,17 @@ class Lattice:
         return None
 
     def text(self, words: Words = None, optimum: Sequence[int] | None = None, most: int = 4) -> str:
-        """Every step in lines of text.
+        """Write every step as lines of text.
 
         Parameters
         ----------
         words : sequence of str, or callable, optional
-            What the tokens are called; their numbers by default.
+            Names of the tokens; their numbers by default.
         optimum : sequence of int, optional
-            The best sequence of all, such as ``exact_search(...).tokens``: its prefixes are marked with
-            ``*``, and the step at which it was dropped is told.
+            The best sequence of all, such as ``exact_search(...).tokens``. Its prefixes are marked with
+            ``*``, and the step that pruned it is named.
         most : int
-            Pruned prefixes shown at each step; the others are counted.
+            The most pruned prefixes shown for a step; the others are counted.
         """
         name = namer(words)
         best = None if optimum is None else self.check(optimum)
@@ -214,26 +222,20 @@ class Lattice:
         return "\n".join([*lines, legend + ("   * the optimum" if "  *" in str(lines) else "")])
 
     def shown(self, most: int, best: tuple[int, ...] | None) -> list[list[LatticeNode]]:
-        """The nodes to show: not many, but that of the optimum where it was dropped."""
+        """The nodes to show: ``most`` pruned ones a step, and the pruned prefix of the optimum."""
         blocks = self.nodes(most)
         dropped = None if best is None else self.dropped(best)
         if best is None or dropped is None:
             return blocks
-        if not np.isfinite(self.value_of(best[:dropped])):
-            return blocks  # it cannot be reached at all
-        prefix = best[:dropped]
-        if all(node.tokens != prefix for node in blocks[dropped - 1]):
-            blocks[dropped - 1].append(LatticeNode(prefix, self.value_of(prefix), "pruned"))
+        prefix, nodes = best[:dropped], blocks[dropped - 1]
+        beam = self.prefixes()[dropped - 1].index(prefix[:-1])
+        value = float(self.steps[dropped - 1].candidates[beam, prefix[-1]])
+        if value > -np.inf and all(node.tokens != prefix for node in nodes):
+            nodes.append(LatticeNode(prefix, value, "pruned"))
         return blocks
 
-    def value_of(self, prefix: tuple[int, ...]) -> float:
-        """Log-probability of a candidate whose parent was kept."""
-        step = self.steps[len(prefix) - 1]
-        beam = self.prefixes()[len(prefix) - 1].index(prefix[:-1])
-        return float(step.candidates[beam, prefix[-1]])
-
     def check(self, tokens: Any) -> tuple[int, ...]:
-        """A sequence of tokens, or a hypothesis, as a tuple."""
+        """Return a sequence of tokens, or those of a hypothesis, as a tuple of valid tokens."""
         given = getattr(tokens, "tokens", tokens)
         try:
             found = tuple(map(operator.index, given))
@@ -251,54 +253,54 @@ class Lattice:
         return self.text()
 
     def _repr_html_(self) -> str:
-        """The picture in a notebook; its lines of text without the extra ``viz``."""
+        """The picture in a notebook; the text if the extra ``viz`` is not installed."""
         try:
-            return drawing.inline(self)
+            return lattice_chart.inline(self)
         except MissingDependencyError:
             return shown(preformatted(self))
 
     def chart(self, **options: Any) -> Any:
-        """The picture as an Altair chart, for a notebook; parameters are those of :meth:`save_png`."""
-        return drawing.picture(self, **options)
+        """Return the picture as an Altair chart; parameters are those of :meth:`save_png`."""
+        return lattice_chart.picture(self, **options)
 
     def save_html(self, path: str | Path, **options: Any) -> None:
-        """Draw it on a page that needs no network; parameters are those of :meth:`save_png`."""
-        drawing.save_html(self, path, **options)
+        """Write the picture as a page that needs no network; parameters are those of :meth:`save_png`."""
+        lattice_chart.save_html(self, path, **options)
 
     def save_png(self, path: str | Path, **options: Any) -> None:
-        """Draw it.
+        """Write the picture as an image.
 
         Parameters
         ----------
         path : str or Path
-            Replaced as a whole.
+            A file there is replaced.
         words, optimum, most
-            As for :meth:`text`.
+            See :meth:`text`.
         gradient : GradientFlow, optional
             ``tg.inspect.gradient_flow(tg.decode.rescore(...).sum())``: the gradient of a hypothesis's
-            log-probability by the states, drawn below over the same steps.
+            log-probability by the states, drawn below the lattice over the same steps.
         title : str, optional
 
         Raises
         ------
         MissingDependencyError
-            Without the extra ``viz``.
+            The extra ``viz`` is not installed.
         FileError
             The file cannot be written.
         """
-        drawing.save_png(self, path, **options)
+        lattice_chart.save_png(self, path, **options)
 
 
 MOST_LINES = 40
-"""The most lines that one step has in text."""
+"""The most lines of one step in the text."""
 
 WIDEST = 60
-"""Characters of a prefix, in text."""
+"""The most characters of a prefix in the text."""
 
 SIGNS = {"kept": "+", "pruned": "-", "finished": "#"}
-"""What stands before a prefix in text."""
+"""The sign before a prefix in the text."""
 
 
 def _cut(text: str) -> str:
-    """The end of a long prefix: its beginning stands in the lines above."""
+    """Shorten a long prefix to its end; its beginning is in the lines above."""
     return text if len(text) <= WIDEST else "…" + text[1 - WIDEST :]

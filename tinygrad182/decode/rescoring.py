@@ -1,4 +1,8 @@
-"""Rescoring: a sequence's log-probability, recorded, so that its gradient can be looked at through time."""
+"""Rescoring: the log-probability of a given sequence, recorded, so that it has a gradient through time.
+
+A layer in the user's step is called for one step at a time, so it records every step as its time 0. Only
+after the step it is clear which calls were for one step. :func:`_move_to` then moves these to their time.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import check_whole
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.dlpack import exported
@@ -20,7 +25,7 @@ from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.creation import as_tensor
 from ..tensors.functions import astype, stack
 from ..tensors.tensor import Tensor
-from .stepping import (
+from .step_function import (
     Host,
     State,
     Step,
@@ -29,7 +34,6 @@ from .stepping import (
     check_state,
     is_array,
     start_tokens,
-    whole,
 )
 
 
@@ -37,23 +41,23 @@ from .stepping import (
 def rescore(
     step: Step, state: State, start: int, tokens: Sequence[int], state_axis: int = 0
 ) -> Tensor:
-    """The log-probability of each token of a sequence, given those before it, and recorded.
+    """Record the log-probability of each token of a sequence, given the tokens before it.
 
-    The step is run once for each token, as a search runs it, with gradients on. The states are marked, so
-    that ``tg.inspect`` shows how the log-probability of a hypothesis depends on them: its gradient through
-    time. Index t is the state that chose ``tokens[t]``, after the start token and the t tokens before.
+    The step is run once for each token, with gradients on. The states are marked, so that ``tg.inspect``
+    shows the gradient of a hypothesis's log-probability through time. Time t is the state that
+    ``tokens[t]`` is predicted from, after the start token and the t tokens before.
 
-    States that the step has marked itself, as the layers of ``tg.nn`` do, appear under their own names:
-    ``flow["lstm.l0"].c``. Every other array that a step returns anew is marked: ``h``, or its key in a
-    dict or named tuple; ``h`` and ``c`` in a pair whose first was computed from its second, as in an LSTM.
-    Parts of a larger state are told apart by their place: ``flow["1"].h``. What a step only reshapes or
-    stacks for its next call is looked through; layers stacked by hand are ``flow["l0"].h``, ``["l1"].h``.
+    States that the step marks, as the layers of ``tg.nn`` do, have their own names: ``flow["lstm.l0"].c``.
+    Other arrays of the state get names. A single array is ``h``. A pair whose first was computed from its
+    second, as in an LSTM, is ``h`` and ``c``. Parts of a dict or named tuple have their keys, and parts of
+    a larger state their place: ``flow["1"].h``. If the step reshapes or stacks its new states, the parts
+    are marked before that; layers that it stacks are ``flow["l0"].h`` and ``flow["l1"].h``.
 
     Parameters
     ----------
     step, state, state_axis
-        Those of :func:`~tinygrad182.decode.beam_search`, N = 1. The step must compute with Tensors for
-        there to be a gradient; the values are right for arrays too.
+        See :func:`~tinygrad182.decode.beam_search`; N = 1. If the step computes with arrays, the values
+        are right, and there is no gradient.
     start : int
         The first token.
     tokens : sequence of int (T,), or Hypothesis
@@ -66,9 +70,9 @@ def rescore(
     Raises
     ------
     ArgumentError
-        No tokens, one that is not in the vocabulary, or more than one start token.
+        There are no tokens, a token is not in the vocabulary, or there is more than one start token.
     DecodingError
-        A log-probability that is NaN or more than 0, or what the step must not return.
+        A log-probability is NaN or above 0, or the step returns something else.
 
     Examples
     --------
@@ -89,67 +93,57 @@ def rescore(
     >>> tg.inspect.state_grad_matrix(list(log_probabilities)).shape    # by each token's
     (6, 6)
     """
-    answers: list[Any] = []
-
-    def recorded(tokens: Any, state: State) -> Any:
-        answers.append(step(tokens, state))
-        return answers[-1]
-
-    if not callable(step):
-        raise ArgumentError(f"step: {type(step).__name__} is not a function of (tokens, state)")
-    stepper = Stepper(recorded, state_axis)
+    stepper = Stepper(step, state_axis)
     last, single = start_tokens(start, state)
     if not single:
-        raise ArgumentError(
-            f"rescore: start {brief(start)} must be one token: one sequence is rescored"
-        )
+        raise ArgumentError(f"rescore: start {brief(start)} must be one token, for one sequence")
     check_state(state, last, stepper.axis, "the initial state:")
-    words = getattr(tokens, "tokens", tokens)
-    if not isinstance(words, Iterable) or isinstance(words, str):
-        raise ArgumentError(
-            f"rescore: {brief(tokens)} is neither a sequence of tokens nor a hypothesis"
-        )
-    chosen = [whole(token, "token", 0) for token in words]
-    # the step may write into its own
-    state = rebuild(state, [_own(leaf) for leaf in flatten(state)])
-    if not chosen:
-        raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
+    tokens = _read_tokens(tokens)
+    state = rebuild(state, [_copied(leaf) for leaf in flatten(state)])  # the step may write to it
     xp = backend.namespace(last)
     calls: dict[str, int] = {}
     found = []
     with backend.on(last):
-        given = xp.from_numpy(np.array(chosen), xp.device(last))
-        for t, token in enumerate(chosen):
+        given = xp.from_numpy(np.array(tokens), xp.device(last))
+        for t, token in enumerate(tokens):
             began, before = now(), state
             with at_time(t):
-                _, state = stepper(last, state)
-            values = as_tensor(answers.pop()[0])
+                values, state = stepper.run(last, state)
+            values = as_tensor(values)
             if MODES.get().grad:
                 _mark_step(values, before, state, t, began, calls)
-            found.append(_of_token(values, token, t))
+            if token >= (M := values.shape[1]):
+                raise ArgumentError(
+                    f"rescore: token {token} at t = {t} is not in a vocabulary of {M}"
+                )
+            found.append(astype(values[0, token], "float64"))
             last = given[t : t + 1]
         each = stack(found)
-        _check_tokens(stepper.fetch([each._data])[0], chosen)
+        _check_values(stepper.fetch([each._data])[0], tokens)
     return each
 
 
-def _own(leaf: Any) -> Any:
-    """A copy of an array; a Tensor as it is, for gradients flow through it."""
+def _read_tokens(tokens: Any) -> list[int]:
+    """The tokens of a sequence or a hypothesis."""
+    given = getattr(tokens, "tokens", tokens)
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ArgumentError(
+            f"rescore: {brief(tokens)} is neither a sequence of tokens nor a hypothesis"
+        )
+    if not (found := [check_whole("rescore", "token", token, 0) for token in given]):
+        raise ArgumentError("rescore: no tokens; the log-probability of an empty sequence is 0")
+    return found
+
+
+def _copied(leaf: Any) -> Any:
+    """A copy of an array. A Tensor stays the same, so that gradients flow through it."""
     if is_tensor(leaf) or not is_array(leaf):
         return leaf
     return exported(backend.copy(array_of(leaf)), leaf)
 
 
-def _of_token(values: Tensor, token: int, t: int) -> Tensor:
-    if token >= values.shape[1]:
-        raise ArgumentError(
-            f"rescore: token {token} at t = {t} is not in a vocabulary of {values.shape[1]}"
-        )
-    return astype(values[0, token], "float64")
-
-
-def _check_tokens(values: Host, tokens: Sequence[int]) -> None:
-    """Make sure that what was found are log-probabilities; all are looked at once, after the last step."""
+def _check_values(values: Host, tokens: Sequence[int]) -> None:
+    """Check that all log-probabilities are at most 0, once after the last step."""
     for t, (number, token) in enumerate(zip(values.tolist(), tokens, strict=True)):
         if not number <= 0:
             raise DecodingError(
@@ -158,7 +152,7 @@ def _check_tokens(values: Host, tokens: Sequence[int]) -> None:
             )
 
 
-# --- whose states these are ---------------------------------------------------------------------
+# --- marks and times ------------------------------------------------------------------------------
 
 
 def _mark_step(
@@ -169,7 +163,7 @@ def _mark_step(
     began: int,
     calls: dict[str, int],
 ) -> None:
-    """Mark the states of step ``t``, which was recorded since ``began``."""
+    """Mark the states of step ``t``, whose nodes were recorded since ``began``."""
     old, new = flatten(before), flatten(state)
     roots = [node_of(x) for x in (values, *new) if is_tensor(x)]
     made = ancestors([node for node in roots if node.order >= began], constants=True, oldest=began)
@@ -177,11 +171,11 @@ def _mark_step(
     for i, (path, name) in enumerate(_names(state, began)):
         leaf = new[i]
         if not _is_state(leaf) or any(leaf is x for x in old):
-            continue  # what the step hands on as it is, is not a state
+            continue  # the step passes it on unchanged
         sources = _sources(node_of(leaf), began)
+        several = len(sources) > 1
         for k, node in enumerate(sources):
             if not is_scan(node) and all(m.scope.time is None for m in node.marks):
-                several = len(sources) > 1
                 _mark(node, _joined(path, f"l{k}") if several else path, name, t)
                 if t == 0 and not several and len(old) == len(new) and _is_state(old[i]):
                     _mark(node_of(old[i]), path, name, -1)
@@ -198,7 +192,7 @@ def _mark(node: Node, path: str, name: str, time: int) -> None:
 
 
 def _sources(node: Node, began: int) -> list[Node]:
-    """The new states in an array: itself, or those that were reshaped or stacked into it."""
+    """The states in an array that a step returned: those it reshaped or stacked, or the array itself."""
     found, pending = [], [node]
     while pending:
         x = pending.pop()
@@ -211,7 +205,7 @@ def _sources(node: Node, began: int) -> list[Node]:
 
 
 def _rearranges(node: Node, inputs: list[Node]) -> bool:
-    """Whether an operation keeps all elements of its inputs as they are, or takes states of a layer."""
+    """Whether an operation reshapes or stacks all elements of its inputs, or selects states of a layer."""
     primitive = node.primitive
     if primitive is None or not (primitive.view or primitive.name in ("stack", "concat")):
         return False
@@ -219,46 +213,49 @@ def _rearranges(node: Node, inputs: list[Node]) -> bool:
 
 
 def _move_to(made: list[Node], t: int, calls: dict[str, int]) -> None:
-    """Let what the layers called in a step have recorded belong to time ``t`` of one call.
+    """Move the module calls that were for one step to time ``t`` of the module's call in the first step.
 
-    A layer called for one step records it as time 0 of a call of its own, after an initial state that is
-    the last step's. A layer that was run over a whole sequence inside the step keeps its times.
+    ``calls`` has the number of that call by module; new modules are added. The initial state of such a call
+    is the state of the step before, so after the first step its mark is removed. A call over a whole
+    sequence is left unchanged.
     """
-    places = [m.scope for node in made for m in node.marks if m.scope.time is not None]
-    times: dict[int, set[int | None]] = {}
-    for place in places:
-        times.setdefault(place.call, set()).add(place.time)
-    for node in filter(is_scan, made):
-        places.append(node.scope)
-        times.setdefault(node.scope.call, set()).update(steps_of_scan(node))
-    first: dict[int, int] = {}  # a call → that of its module in the first step
-    for place in places:
-        if place.call not in first and len(times[place.call] - {-1}) == 1:
-            first[place.call] = calls.setdefault(place.module, place.call)
+    times: dict[tuple[int, str], set[int]] = {}  # by call and module
+    for node in made:
+        for place in (m.scope for m in node.marks):
+            if place.time is not None and place.time >= 0:
+                times.setdefault((place.call, place.module), set()).add(place.time)
+        if is_scan(node):
+            times.setdefault((node.scope.call, node.scope.module), set()).update(
+                steps_of_scan(node)
+            )
+    over_sequences = {call for (call, _), steps in times.items() if len(steps) > 1}
+    moved: dict[int, int] = {}  # the call in the first step, by call in this step
+    for call, module in times:
+        if call not in moved and call not in over_sequences:
+            moved[call] = calls.setdefault(module, call)
 
-    def moved(place: Scope) -> Scope:
-        time = -1 if place.time == -1 else t
-        call = first[place.call]
+    def move(place: Scope) -> Scope:
+        if place.call not in moved:
+            return place
+        time, call = -1 if place.time == -1 else t, moved[place.call]
         return Scope(place.module, time, call, place.names, place.source, place.step)
 
     for node in made:
-        if node.scope.call in first:
-            node.scope = moved(node.scope)
-            if is_scan(node):
-                node.params = {**node.params, "start": t}
-        if node.marks:
-            node.marks = tuple(
-                Mark(m.name, moved(m.scope), m.order) if m.scope.call in first else m
-                for m in node.marks
-                if m.scope.call not in first or m.scope.time != -1 or t == 0
-            )
+        if is_scan(node) and node.scope.call in moved:
+            node.params = {**node.params, "start": t}
+        node.scope = move(node.scope)
+        node.marks = tuple(
+            Mark(m.name, move(m.scope), m.order)
+            for m in node.marks
+            if not (t and m.scope.time == -1 and m.scope.call in moved)
+        )
 
 
-# --- what they are called -----------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def _names(state: State, began: int) -> list[tuple[str, str]]:
-    """The place of each leaf of a state, as a path, and its name."""
+    """The path and the name of each leaf of a state."""
     if not _is_nested(state):
         return [("", "h")]
     if isinstance(state, dict) or hasattr(state, "_fields"):
@@ -292,7 +289,7 @@ def _is_nested(part: Any) -> bool:
 
 
 def _computed_from(h: Any, c: Any, began: int) -> bool:
-    """Whether h was computed, in this step, from all of c, as in an LSTM."""
+    """Whether h was computed from all of c in this step, as in an LSTM."""
     if not (_is_state(h) and _is_state(c)) or node_of(c).order < began:
         return False
     behind = set(ancestors([node_of(h)], oldest=began))

@@ -1,4 +1,4 @@
-"""What a search returns: hypotheses, and what is known about those it dropped."""
+"""The result of a search: hypotheses with their scores, and a bound on the sequences it pruned."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 MOST_TOKENS = 20
-"""Tokens of a hypothesis that are printed; of more, the first ones and the last."""
+"""A hypothesis with more tokens is printed without those in the middle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A sequence of tokens and what the model says about it.
+    """A sequence of tokens and its score.
 
     Attributes
     ----------
     tokens : tuple of int
-        Without the start token, with the end token if it has one.
+        Without the start token; the end token is included if the sequence has one.
     log_probability : float
         The sum of the tokens' log-probabilities.
     score : float
@@ -41,20 +41,20 @@ class Hypothesis:
     _state: Callable[[], Any] = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
-        said = repr(self.tokens)
+        tokens = repr(self.tokens)
         if len(self.tokens) > MOST_TOKENS:
             first, last = (
                 ", ".join(map(str, part)) for part in (self.tokens[:6], self.tokens[-2:])
             )
-            said = f"({first}, … {len(self.tokens) - 8} more …, {last})"
+            tokens = f"({first}, … {len(self.tokens) - 8} more …, {last})"
         return (
-            f"Hypothesis(tokens={said}, log_probability={self.log_probability!r}, "
+            f"Hypothesis(tokens={tokens}, log_probability={self.log_probability!r}, "
             f"score={self.score!r}, finished={self.finished})"
         )
 
     @property
     def state(self) -> Any:
-        """The model's state when it chose the last token, N = 1: with that token it can go on.
+        """The model's state before the last token, with N = 1, for going on.
 
         ``step(tokens[-1:], state)`` gives the next log-probabilities, and
         ``beam_search(step, state, tokens[-1], ...)`` searches on from here.
@@ -63,19 +63,19 @@ class Hypothesis:
 
 
 class Hypotheses(Sequence[Hypothesis]):
-    """Hypotheses in order; its attributes are those of the first one.
+    """A sequence of hypotheses, which also has the attributes of the first one.
 
     Attributes
     ----------
     best : Hypothesis
         The first one.
     tokens, log_probability, score, state
-        Of the first one.
+        Those of the first one.
 
     Raises
     ------
     IndexOutOfRangeError
-        The first one asked for where there is none.
+        An attribute is read, and there are no hypotheses.
     """
 
     def __init__(self, hypotheses: Sequence[Hypothesis]) -> None:
@@ -96,7 +96,7 @@ class Hypotheses(Sequence[Hypothesis]):
     def best(self) -> Hypothesis:  # noqa: D102 - described with the class
         if not self._hypotheses:
             raise IndexOutOfRangeError(
-                "decode: there is no hypothesis, all prefixes came to dead ends; ask len(result) first"
+                "decode: there is no hypothesis, since every prefix came to a dead end; check len(result)"
             )
         return self._hypotheses[0]
 
@@ -130,7 +130,7 @@ class Hypotheses(Sequence[Hypothesis]):
 
 
 def in_short(tokens: Sequence[int], most: int = 40) -> str:
-    """A sequence of tokens by their numbers; the middle of a long one is left out.
+    """Write a sequence of tokens as numbers, without the middle of a long one.
 
     >>> in_short(range(9), most=4)
     '0 1 … 7 8'
@@ -144,36 +144,36 @@ def in_short(tokens: Sequence[int], most: int = 40) -> str:
 _SAID = {True: "yes", False: "no"}
 
 
-class NotKeptError(ArgumentError, AttributeError):
-    """What was asked of a result, and not kept, for nobody had asked the search for it."""
+class NotTracedError(ArgumentError, AttributeError):
+    """A result has no lattice, since the search ran without ``trace=True``."""
 
 
 class SearchResult(Hypotheses):
-    """The best hypotheses of a search, best first, and its certificate.
+    """The hypotheses of a search, best first, and its certificate.
 
-    Log-probabilities are never positive, so a prefix that was pruned bounds all its completions. The best
-    of these bounds says how much better the true optimum could be; where it is no better than the best
-    hypothesis, that one is proven to be the optimum.
+    Log-probabilities are never positive, so a pruned prefix bounds the scores of all its completions. The
+    largest of these bounds says how much better the global optimum could be. If it is not above the score
+    of the best hypothesis, that hypothesis is proven to be the optimum.
 
     Attributes
     ----------
     pruned : float
         The best score that any pruned prefix could still have reached; −inf if none was pruned.
     bound : float
-        No sequence has a better score: the larger one of ``pruned`` and the best hypothesis's score.
+        No sequence has a better score. It is the larger of ``pruned`` and the best hypothesis's score.
     gap : float
-        ``bound`` minus the best score: what the search can have missed at most.
+        ``bound`` minus the best score: the most that the search can have missed.
     certified : bool
         Whether the best hypothesis is proven to be the global optimum.
     expanded : int
-        The prefixes after which the model was asked.
+        The number of prefixes that the model was run after.
     lattice : Lattice
-        All that was kept, pruned and finished, where ``trace=True`` asked for it.
+        Every prefix that was kept, pruned or finished, if the search ran with ``trace=True``.
 
     Raises
     ------
     ArgumentError
-        The lattice asked for where the search was not told to keep it.
+        ``lattice`` is read, and the search ran without ``trace=True``.
     """
 
     def __init__(
@@ -195,22 +195,20 @@ class SearchResult(Hypotheses):
     @property
     def lattice(self) -> Lattice:  # noqa: D102 - described with the class
         if self._lattice is None:
-            raise NotKeptError(
-                "decode: this search kept no lattice; ask for it with trace=True, as in "
+            raise NotTracedError(
+                "decode: this result has no lattice; search with trace=True, as in "
                 "tg.decode.beam_search(..., trace=True)"
             )
         return self._lattice
 
     def __repr__(self) -> str:
-        found = (
-            f"best {self.best.score:.6g}" if self else "nothing was reached",
-            "certified" if self.certified else f"gap at most {self.gap:.6g}",
-        )
-        return f"<{len(self)} hypotheses, {', '.join(found)}>"
+        best = f"best {self.best.score:.6g}" if self else "nothing was reached"
+        gap = "certified" if self.certified else f"gap at most {self.gap:.6g}"
+        return f"<{len(self)} hypotheses, {best}, {gap}>"
 
 
 class Scoring:
-    """Scores of log-probabilities by length, and bounds on them.
+    """The score of a sequence, log-probability / length^penalty, and its bound for a prefix.
 
     Parameters
     ----------
@@ -218,7 +216,7 @@ class Scoring:
         The exponent of the length.
     max_length : int
     ends : bool
-        Whether sequences can be shorter, for there is an end token.
+        Whether sequences can be shorter, because there is an end token.
     """
 
     def __init__(self, penalty: float, max_length: int, ends: bool) -> None:
@@ -230,14 +228,14 @@ class Scoring:
         return f"Scoring(penalty={self.penalty}, max_length={self.max_length}, ends={self.ends})"
 
     def score(self, log_probability: Any, length: int) -> Any:
-        """The log-probability, a number or an array, over length to the power of the penalty."""
+        """The score of a log-probability, or of an array of them."""
         return log_probability / length**self.penalty if self.penalty else log_probability
 
     def reach(self, log_probability: Any, length: int) -> Any:
-        """The best score that a prefix of that length, not ended, could still get.
+        """The best score that a completion of a prefix can have.
 
-        Its log-probability can only fall. A positive penalty favours the longest completion, a negative
-        one the shortest.
+        The log-probability can only fall. With a positive penalty the longest completion has the best
+        score, with a negative penalty the shortest.
         """
         shortest = length + 1 if self.ends and length < self.max_length else self.max_length
         return self.score(log_probability, shortest if self.penalty < 0 else self.max_length)

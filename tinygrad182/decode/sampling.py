@@ -1,4 +1,7 @@
-"""Sampling: tokens drawn from the model's distribution."""
+"""Ancestral sampling: draw each token from the model's distribution, given those before.
+
+A temperature and top-k sampling change the distribution.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._numbers import real_number
+from .._numbers import check_whole, real_number
 from ..arrays import backend
 from ..arrays.namespaces import Array
 from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError, brief
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
-from .search import begin
 from .selection import best_candidates
-from .stepping import Host, State, Step, Stepper, check_values, whole
+from .step_function import Host, State, Step, Stepper, check_arguments, check_values
 
 AT_ONCE = 256
-"""Steps for which chance is drawn, and brought to a device, at once."""
+"""Random numbers are drawn, and moved to the device, for so many steps at once."""
 
 
 @modes_kept
@@ -43,29 +45,29 @@ def sample(
     Parameters
     ----------
     step, state, start, max_length, eos, state_axis
-        As :func:`beam_search` takes them.
+        See :func:`beam_search`.
     temperature : float
         Log-probabilities are divided by it: below 1 the likely tokens become likelier.
     top_k : int, optional
-        Draw from the k most likely tokens only; among equals the lower ones.
+        Draw from the k most likely tokens only. Of tokens that tie, the lower ones are taken.
     count : int
-        How many sequences for each example.
+        The number of sequences for each example.
     rng : int or numpy.random.Generator, optional
-        Where chance comes from. Numbers are drawn on the host, so CPU and CUDA start equal, and from a
-        stream for each sequence, so it depends on no other, nor on ``count`` or ``max_length``.
+        The source of random numbers. They are drawn on the host, so CPU and CUDA use equal ones. Each
+        sequence has its own stream: it does not depend on the others, nor on ``count`` or ``max_length``.
 
     Returns
     -------
     Hypotheses, or a list of B of them
-        In the order drawn. ``log_probability`` is the model's, at temperature 1. A sequence that comes to a
-        point from which nothing can be reached is left out.
+        In the order drawn. ``log_probability`` is the model's, at temperature 1. A sequence is left out if
+        it comes to a prefix after which all tokens have probability 0.
 
     Raises
     ------
     ArgumentError
-        A temperature, ``top_k`` or ``count`` that makes no sense.
+        A temperature, ``top_k`` or ``count`` is out of range.
     DecodingError, DeviceError
-        As :func:`beam_search`.
+        See :func:`beam_search`.
 
     Examples
     --------
@@ -77,19 +79,18 @@ def sample(
     >>> np.bincount([h.tokens[0] for h in drawn]) / 1000
     array([0.205, 0.516, 0.279])
     """
-    many = whole(count, "count", 1)
-    k = None if top_k is None else whole(top_k, "top_k", 1)
-    warmth = _positive(temperature)
-    stepper, tokens, single, end, scoring = begin(
-        step, state, start, max_length, eos, 0.0, state_axis
-    )
+    many = check_whole("sample", "count", count, 1)
+    k = None if top_k is None else check_whole("sample", "top_k", top_k, 1)
+    heat = _positive(temperature)
+    given = check_arguments(step, state, start, max_length, eos, 0.0, state_axis)
+    stepper, tokens, single, end, scoring = given
     B = tokens.shape[0]
     seeds = np.random.SeedSequence(int(generator(rng).integers(2**63))).spawn(B)
     streams = [np.random.default_rng(one) for seed in seeds for one in seed.spawn(many)]
     with no_grad(), backend.on(tokens):
         xp = backend.namespace(tokens)
         rows = xp.asarray(np.repeat(np.arange(B), many))
-        draw = _Draw(stepper, end, warmth, k, streams, scoring.max_length)
+        draw = _Draw(stepper, end, heat, k, streams, scoring.max_length)
         draw.run(stepper.gather(state, rows), xp.take(tokens, rows, axis=0))
     found = draw.hypotheses()
     drawn = [Hypotheses([h for h in found[b * many : (b + 1) * many] if h]) for b in range(B)]
@@ -107,15 +108,15 @@ def _positive(temperature: Any) -> float:
 
 
 class _Drawn(NamedTuple):
-    """One step of the sequences still drawn: a row for each.
+    """One step of the N sequences that are still drawn.
 
     Attributes
     ----------
     tokens : array (N,)
     values : array (N,), float64
-        Their log-probabilities: −inf where nothing can be reached.
+        Their log-probabilities; −inf if all tokens have probability 0.
     top : array (N, 1)
-        The largest log-probability there was; NaN if one of them was NaN.
+        The largest log-probability of any token; NaN if one of them is NaN.
     """
 
     tokens: Array
@@ -124,11 +125,10 @@ class _Drawn(NamedTuple):
 
 
 class _Draw:
-    """Sequences being drawn, each with a stream of chance of its own.
+    """Sequences that are drawn together, each with its own stream of random numbers.
 
-    The host reads a step when it is made if its numbers are there already, or if an end token can end a
-    sequence; otherwise all steps in one transfer. Sequences that have come to a dead end go on until they
-    are read, and what the step then says of them is not looked at.
+    On a GPU without an end token all steps are read in one transfer; otherwise they are read step by step.
+    A sequence at a dead end goes on until it is read, and its further tokens are ignored.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class _Draw:
         self.top_k = top_k
         self.streams = streams
         self.max_length = max_length
-        self.words: list[Host] = []  # of each step, a token for each sequence
+        self.drawn: list[Host] = []  # for each step, a token for each sequence
         self.sums = np.zeros(len(streams))  # −inf after a dead end
         self.ended: dict[int, tuple[int, Callable[[], State]]] = {}  # sequence → length and state
 
@@ -174,51 +174,51 @@ class _Draw:
                 live, state = live[going], self.stepper.gather(state, rows)
 
     def _chance(self, live: Host, steps: int, like: Array) -> Array:
-        """Numbers in [0, 1) for some steps of the sequences still drawn: (steps, N)."""
+        """Random numbers in [0, 1) for some steps of the sequences that are still drawn: (steps, N)."""
         drawn = np.stack([self.streams[n].random(steps) for n in live.tolist()], axis=1)
         return self.xp.from_numpy(drawn, self.xp.device(like))
 
     def _choose(self, log_probs: Array, chance: Array) -> _Drawn:
-        """A token for each row, where the running sum of probabilities comes above chance."""
+        """Draw a token for each row: the first at which the cumulative probability is above ``chance``."""
         xp = self.xp
         N, M = log_probs.shape
-        values, words, top = xp.astype(log_probs, "float64"), None, None
+        values, likeliest, top = xp.astype(log_probs, "float64"), None, None
         if self.top_k is not None and self.top_k < M:
-            nothing = xp.zeros((N, 1), dtype=values.dtype)
-            values, _, words, top = best_candidates(nothing, log_probs, self.top_k)
+            zeros = xp.zeros((N, 1), dtype=values.dtype)
+            values, _, likeliest, top = best_candidates(zeros, log_probs, self.top_k)
         highest = xp.max(values, axis=1, keepdims=True)
         weights = xp.exp((values - xp.where(xp.isfinite(highest), highest, 0.0)) / self.temperature)
-        # A running sum made in parallel may rise or fall by a rounding where a weight is 0.
+        # A cumulative sum computed in parallel may change by a rounding where a weight is 0.
         reached = xp.where(weights > 0, xp.cumulative_sum(weights, axis=1), 0.0)
         total = xp.max(reached, axis=1, keepdims=True)
-        # Chance is at most 1 - 2^-53, so the product is below the total, as rounded as it may be.
-        there = reached > xp.reshape(chance, (N, 1)) * total
-        at = xp.argmax(xp.astype(there, "uint8"), axis=1)
+        # Chance is at most 1 - 2^-53, so the product is below the total even after rounding.
+        above = reached > xp.reshape(chance, (N, 1)) * total
+        at = xp.argmax(xp.astype(above, "uint8"), axis=1)
         place = xp.arange(N), at
-        tokens = at if words is None else xp.index(words, place)
+        tokens = at if likeliest is None else xp.index(likeliest, place)
         return _Drawn(tokens, xp.index(values, place), highest if top is None else top)
 
     def _read(self, steps: Sequence[_Drawn], live: Host, state: State) -> Host:
-        """Bring steps to the host, in one transfer; the rows that go on after the last one."""
+        """Bring steps to the host in one transfer, and return the rows that go on after the last one."""
         for step in steps if self.xp is backend.NUMPY else self.stepper.read(steps):
             going, ended = self._note(step, live)
         if len(ended):
-            kept = self.stepper.gather(state, self.xp.asarray(ended))
+            states = self.stepper.gather(state, self.xp.asarray(ended))
             for i, n in enumerate(live[ended].tolist()):
-                self.ended[n] = len(self.words), partial(self.stepper.one, kept, i)
+                self.ended[n] = len(self.drawn), partial(self.stepper.one, states, i)
         return going
 
     def _note(self, drawn: _Drawn, live: Host) -> tuple[Host, Host]:
-        """Add a step to the sequences: the rows that go on, and those that have ended."""
-        length = len(self.words) + 1
+        """Add a step to the sequences, and return the rows that go on and those that have ended."""
+        length = len(self.drawn) + 1
         before = self.sums[live]
         alive = before > -math.inf
         check_values(drawn.top[alive], f"at step {length}")
         after = before + np.where(alive, drawn.values, -math.inf)
         self.sums[live] = after
-        words = np.zeros(len(self.streams), np.int64)
-        words[live] = drawn.tokens
-        self.words.append(words)
+        tokens = np.zeros(len(self.streams), np.int64)
+        tokens[live] = drawn.tokens
+        self.drawn.append(tokens)
         reached = after > -math.inf
         if length == self.max_length:
             return live[:0], reached.nonzero()[0]
@@ -228,10 +228,10 @@ class _Draw:
         return (reached & ~end).nonzero()[0], (reached & end).nonzero()[0]
 
     def hypotheses(self) -> list[Hypothesis | None]:
-        """Each sequence with the state that chose its last token; None for one that came to a dead end."""
-        words, sums = np.stack(self.words, axis=1).tolist(), self.sums.tolist()
+        """Each sequence with the state before its last token; None for a sequence at a dead end."""
+        drawn, sums = np.stack(self.drawn, axis=1).tolist(), self.sums.tolist()
         found: list[Hypothesis | None] = [None] * len(self.streams)
         for n, (length, state) in self.ended.items():
-            tokens = tuple(words[n][:length])
+            tokens = tuple(drawn[n][:length])
             found[n] = Hypothesis(tokens, sums[n], sums[n], tokens[-1] == self.eos, state)
         return found

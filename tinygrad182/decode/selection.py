@@ -1,4 +1,4 @@
-"""The best candidates of a step: the largest sums of a prefix's log-probability and a token's."""
+"""Select the best continuations of a step: top-k of prefix plus token log-probabilities."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from ..arrays.namespaces import NUMPY, Array, namespace
 
 _DIRECT = 512
-"""Up to so many candidates of an example are searched as they are."""
+"""Up to so many candidates of an example are sorted directly."""
 
 _SORTED = 64
-"""Up to so many numbers are sorted, more are partitioned first; on a GPU all are sorted."""
+"""On the CPU, more numbers than this are partitioned before the largest are sorted."""
 
 _FOLD = 8
-"""Elements of a piece of the vocabulary, and of a piece of pieces."""
+"""How many maxima one round of folding reduces to one."""
 
 
 class Candidates(NamedTuple):
-    """The best continuations of each example, best first; ties go by parent, then by token.
+    """The best continuations of each example, best first; ties are broken by parent, then by token.
 
     Attributes
     ----------
     log_probability : array (A, C), float64
-        −inf where nothing more can be reached.
+        −inf if fewer than C continuations have a probability above 0.
     parent, token : arrays (A, C) of int
     top : array (A, K)
         The largest log-probability among each prefix's tokens; NaN if one of them is NaN.
@@ -42,8 +42,8 @@ def best_candidates(
 ) -> Candidates:
     """Choose the best continuations of each example.
 
-    Few are searched as they are. For many, the maxima of pieces of the vocabulary are found in one pass
-    over the log-probabilities, and most candidates are then known not to be among the best.
+    Few candidates are sorted directly. For many, one pass over the log-probabilities finds the maxima of
+    pieces of the vocabulary, which rule out most candidates.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def best_candidates(
     tokens : array (A·K, M)
         Log-probability of each token after each of them.
     count : int
-        How many; fewer are returned where there are fewer continuations.
+        The number C to choose; fewer if there are fewer continuations.
     without : int, optional
-        A token that is not a candidate: the end token.
+        A token that is not a candidate, such as the end token.
     """
     xp = namespace(tokens)
     A, K = prefixes.shape
@@ -72,13 +72,13 @@ def best_candidates(
 
 
 def _largest(xp: Any, x: Array, rows: Array, count: int) -> tuple[Array, Array]:
-    """The largest of each row, and where they are; the first ones among equals."""
+    """The largest numbers of each row, and their columns; of equal numbers the first ones."""
     if xp is NUMPY and x.size > _SORTED:
         ordered = x.copy()
         ordered.partition(-count, axis=1)
         large = ~(x < ordered[:, -count, None])  # ``count`` of each row or more, NaN among them
         at = large.reshape(-1).nonzero()[0]
-        if at.size == count * x.shape[0]:  # otherwise ties have to be told apart
+        if at.size == count * x.shape[0]:  # otherwise there are ties, which sorting breaks
             at = at.reshape(-1, count)
             values = x.take(at)
             order = (-values).argsort(axis=1, kind="stable") + count * rows
@@ -93,9 +93,9 @@ def _largest(xp: Any, x: Array, rows: Array, count: int) -> tuple[Array, Array]:
 def _above_a_bound(
     xp: Any, prefixes: Array, tokens: Array, count: int, without: int | None
 ) -> Candidates:
-    """Look only at candidates that are no smaller than enough of the maxima.
+    """Sort only the candidates that are not below the C-th largest maximum.
 
-    How many these are depends on their values: on a GPU the host would have to wait for the number.
+    Their number depends on their values; on a GPU the host would have to wait for it.
     """
     A, K, M = tokens.shape
     enough = count if without is None else count + K  # an end token may be its piece's maximum
@@ -105,7 +105,7 @@ def _above_a_bound(
     sums = (prefixes[:, :, None] + maxima).reshape(A, -1)
     bound = np.partition(sums, -enough, axis=1)[:, -enough, None]
     limits = np.finfo(tokens.dtype)
-    with np.errstate(all="ignore"):  # infinities, and what is too large for float16
+    with np.errstate(all="ignore"):  # infinities, and bounds too large for float16
         least = bound - prefixes - 8 * limits.eps * (abs(bound) + abs(prefixes))  # for rounding
         least = np.fmax(least.astype(tokens.dtype), limits.min)
     at = np.flatnonzero(~(tokens < least[:, :, None]))
@@ -116,7 +116,7 @@ def _above_a_bound(
         values[token == without] = -math.inf
     example = row // K
     found = np.bincount(example, minlength=A)
-    if found.min() < count:  # the others are −inf; any of them will do
+    if found.min() < count:  # fill up with candidates at −inf
         example = np.concatenate([example, np.repeat(np.arange(A), count)])
         row, token = (np.concatenate([x, np.zeros(A * count, int)]) for x in (row, token))
         values = np.concatenate([values, np.full(A * count, -math.inf)])
@@ -128,7 +128,7 @@ def _above_a_bound(
 
 
 def _folded(x: Array) -> Array:
-    """The maxima of elements so far apart that there are an eighth as many, and the rest: (A, K, ·)."""
+    """The maxima of every ``_FOLD`` elements at equal distances, followed by the rest: (A, K, ·)."""
     A, K, M = x.shape
     folded = M // _FOLD
     maxima = x[:, :, : folded * _FOLD].reshape(A, K, _FOLD, folded).max(axis=2)
@@ -143,7 +143,7 @@ def _folded(x: Array) -> Array:
 def _in_the_best_blocks(
     xp: Any, prefixes: Array, tokens: Array, count: int, without: int | None
 ) -> Candidates:
-    """Look only into the ``count`` blocks with the largest maxima: no other can hold one of the best."""
+    """Sort only the ``count`` blocks with the largest maxima: all of the best are in these."""
     A, K, M = tokens.shape
     size = int(1.5 * M**0.5)
     maxima = _block_maxima(xp, tokens, size)
@@ -154,13 +154,13 @@ def _in_the_best_blocks(
     sums = xp.reshape(prefixes[:, :, None] + maxima, (A, K * blocks))
     rows = xp.arange(A)[:, None]
     _, at = _largest(xp, sums, rows, min(count, K * blocks))
-    at = xp.sort(at, axis=1)  # inside the blocks, too, ties go by parent and token
+    at = xp.sort(at, axis=1)  # so that ties are broken by parent and token
     parent = at // blocks
     token = ((at - parent * blocks) * size)[:, :, None] + xp.arange(size)
     parent = xp.reshape(parent[:, :, None] + 0 * token, (A, -1))
     token = xp.reshape(token, (A, -1))
     no_candidate = token >= M if without is None else (token >= M) | (token == without)
-    token = xp.minimum(token, M - 1)  # the last block may be shorter; every token is one there is
+    token = xp.minimum(token, M - 1)  # the last block may be shorter
     values = xp.index(tokens, (rows, parent, token))
     sums = xp.where(no_candidate, -math.inf, xp.index(prefixes, (rows, parent)) + values)
     best, at = _largest(xp, sums, rows, count)
@@ -168,7 +168,7 @@ def _in_the_best_blocks(
 
 
 def _block_maxima(xp: Any, tokens: Array, size: int) -> Array:
-    """Maxima of blocks of ``size`` tokens, the last block maybe shorter: (A, K, blocks)."""
+    """Maxima of blocks of ``size`` tokens; the last block may be shorter: (A, K, blocks)."""
     A, K, M = tokens.shape
     full = M // size
     maxima = xp.max(xp.reshape(tokens[:, :, : full * size], (A, K, full, size)), axis=3)
@@ -180,7 +180,7 @@ def _block_maxima(xp: Any, tokens: Array, size: int) -> Array:
 def _with_maximum_of_others(
     xp: Any, maxima: Array, tokens: Array, without: int, size: int
 ) -> Array:
-    """The maxima, that of one token's block taken over the other tokens."""
+    """The maxima, where the block of token ``without`` has the maximum of its other tokens."""
     block = without // size
     inside = tokens[:, :, block * size : min((block + 1) * size, tokens.shape[2])]
     mask = xp.arange(inside.shape[2]) == without - block * size

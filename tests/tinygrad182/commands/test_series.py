@@ -65,7 +65,7 @@ ERRORS: dict[str, tuple[str | bytes, tuple[str, ...], str]] = {
     "a row that is too long": (
         "a,b\n1,2\n3,4,5\n",
         (),
-        "line 3 has 3 cells, parted by ','; the first row has 2",
+        "line 3 has 3 cells, separated by ','; the first row has 2",
     ),
     "only words": ("a,b\nx,y\n", (), "no column has numbers; there are 'a', 'b'"),
     "only a header": ("a,b\n", (), "no rows of numbers"),
@@ -119,7 +119,7 @@ def test_arrays_that_are_refused(tmp_path: Path) -> None:
     cases: list[tuple[Any, str]] = [
         (array, "step 1, sequence 2, feature 3 is nan"),
         (np.array([print]), "damaged, or holds no numbers"),
-        (np.array(["a"]), "has dtype <U1; real numbers are read"),
+        (np.array(["a"]), "has dtype <U1; save real numbers"),
         (np.array([1j]), "has dtype complex128"),
         (np.ones((1, 1, 1, 1)), r"has shape \(1, 1, 1, 1\); it must be \(T, I\) or \(T, B, I\)"),
         (np.ones((0, 2)), r"has shape \(0, 1, 2\)"),

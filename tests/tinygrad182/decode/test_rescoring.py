@@ -112,7 +112,7 @@ def test_wrong_calls() -> None:
             "token 7 at t = 0 is not in a vocabulary of 5",
         ),
         ((model.step, state, [0, 1], [1]), tg.TinygradError, "one"),
-        ((3, state, 0, [1]), tg.ArgumentError, "not a function"),
+        ((3, state, 0, [1]), tg.ArgumentError, "step is a int; pass a function"),
         ((lambda t, s: (array([[1.0, 1.0]]), s), None, 0, [1]), tg.DecodingError, "log_softmax"),
         ((lambda t, s: (array([[np.nan] * 2]), s), None, 0, [1]), tg.DecodingError, "nan"),
     ]

@@ -103,7 +103,9 @@ def test_a_start_that_is_no_token(name: str, start: Any, words: str) -> None:
 def test_a_prompt_is_not_taken_for_examples(name: str) -> None:
     """A list without a state that has a row for each may be either; an array is examples."""
     for start in ([1, 2, 1], (1, 2)):
-        _raises(tg.ArgumentError, r"prompt.*the last alone.*np\.array", name, step, None, start, 3)
+        _raises(
+            tg.ArgumentError, r"prompt.*last token alone.*np\.array", name, step, None, start, 3
+        )
     _raises(
         tg.DecodingError, "1 rows|3 rows.*For a prompt", name, step, np.zeros(1, int), [1, 2, 1], 3
     )

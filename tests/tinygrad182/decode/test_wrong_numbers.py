@@ -66,9 +66,9 @@ def test_nan_raises(vocabulary: int, token: int, eos: int | None) -> None:
 def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
     fault = Fault(
         "NaN is −inf",
-        "stepping.Stepper.__call__",
-        "values = array_of(values)",
-        "values = array_of(values); values[values != values] = -np.inf",
+        "step_function.Stepper.__call__",
+        "return array_of(values), state",
+        "values[values != values] = -np.inf; return array_of(values), state",
         lambda case, search: None,
     )
     with pytest.raises(pytest.fail.Exception):

@@ -1,4 +1,4 @@
-"""Pictures of a lattice: prefixes over steps, what became of them, and where the optimum was dropped."""
+"""The picture of a lattice: prefixes over steps, their fates, and where the optimum was dropped."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .._files import checked_path, write_file
 from ..display import charts
 from ..display.pages import chart_page, legible
 from ..errors import ArgumentError, brief
-from .words import Words, namer
+from .token_names import Words, namer
 
 if TYPE_CHECKING:
     from .lattice import Lattice, LatticeNode
 
-# The shapes tell the same as the colours.
+# A fate has its own colour and its own shape.
 COLOURS = {"kept": charts.BLUE, "finished": charts.GREEN, "pruned": charts.GREY}
 SHAPES = {"kept": "circle", "finished": "square", "pruned": "cross"}
-OPTIMUM, INK = charts.ORANGE, charts.LIGHT.ink
+OPTIMUM = charts.ORANGE
 WIDTH = 720
 TITLE = "What beam search kept, pruned and finished"
 
 ALONG = 0.72
-"""How far along its edge a token's own log-probability stands: behind the label of the node before."""
+"""The place of a token's log-probability on its edge, after the label of the node before."""
 
 MOST_LABELS = 60
-"""More prefixes than this are drawn without their words."""
+"""More prefixes than this are drawn without labels."""
 
 
 def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
@@ -56,7 +56,7 @@ def picture(
     most: int = 4,
     title: str = TITLE,
 ) -> Any:
-    """The chart; see :meth:`Lattice.save_png` for the parameters."""
+    """Return the chart; for the parameters see :meth:`Lattice.save_png`."""
     if not isinstance(title, str):
         raise ArgumentError(f"lattice: title {brief(title)} must be a string")
     alt = charts.altair()
@@ -71,14 +71,13 @@ def picture(
             )
         panels.append(_gradient_panel(alt, gradient, len(lattice.steps)))
     chart = alt.vconcat(*panels).resolve_scale(color="independent", shape="independent")
-    chart = chart.configure(font=charts.FONT, background="white").configure_view(stroke=None)
-    return chart.configure_title(fontSize=16, subtitleFontSize=12, subtitleColor="#5a5f66")
+    return charts.configured(chart)
 
 
 def _rows(
     lattice: Lattice, name: Any, best: tuple[int, ...] | None, most: int
 ) -> tuple[list[charts.Row], list[charts.Row]]:
-    """Nodes and the edges that lead to them, as a chart's data."""
+    """The data of the chart: a row for each node, and one for the edge that leads to it."""
     blocks = lattice.shown(most, best)
     totals = {(): 0.0} | {node.tokens: node.log_probability for b in blocks for node in b}
     places = _places(blocks)
@@ -86,64 +85,57 @@ def _rows(
     nodes, edges = [], []
     for block in blocks:
         for rank, node in enumerate(block, 1):
-            on_path = best is not None and node.tokens == best[: len(node.tokens)]
-            before = node.tokens[:-1]
-            step = node.log_probability - totals[before]
-            here = {"step": len(node.tokens), "place": places[node.tokens]}
+            length, before, token = len(node.tokens), node.tokens[:-1], name(node.tokens[-1])
+            on_path = best is not None and node.tokens == best[:length]
+            own = node.log_probability - totals[before]
+            above, here = places[before], places[node.tokens]
+            note = ", the optimum is dropped" if on_path and length == dropped else ""
             nodes.append(
-                here
-                | {
+                {
+                    "step": length,
+                    "place": here,
                     "log-probability": round(node.log_probability, 6),
                     "fate": node.fate,
-                    "word": name(node.tokens[-1]),
+                    "word": token,
                     "prefix": " ".join(map(name, node.tokens)),
                     "rank": rank,
-                    "of the token": round(step, 6),
-                    "label": f"{name(node.tokens[-1])} {node.log_probability:.2f}"
-                    + (
-                        ", the optimum is dropped"
-                        if dropped == len(node.tokens) and on_path
-                        else ""
-                    ),
+                    "of the token": round(own, 6),
+                    "label": f"{token} {node.log_probability:.2f}{note}",
                     "optimum": on_path,
                 }
             )
             edges.append(
-                {"from": len(before), "from place": places[before]}
-                | {"to": len(node.tokens), "to place": places[node.tokens]}
-                | {"optimum": on_path, "of the token": f"{step:.2f}"}
-                | {"label at": len(before) + ALONG}
-                | {"label place": _between(places[before], places[node.tokens])}
+                {
+                    "from": length - 1,
+                    "from place": above,
+                    "to": length,
+                    "to place": here,
+                    "optimum": on_path,
+                    "of the token": f"{own:.2f}",
+                    "label at": length - 1 + ALONG,
+                    "label place": above + ALONG * (here - above),
+                }
             )
     return nodes, edges
 
 
-def _between(a: float, b: float) -> float:
-    return a + ALONG * (b - a)
-
-
 def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
-    """Where prefixes stand from top to bottom: as the leaves of a tree, the likelier child above."""
-    order = {node.tokens: -node.log_probability for block in blocks for node in block}
+    """Vertical places of prefixes, as those of a tree: leaves one below another, the likelier one above."""
+    nodes = [node for block in blocks for node in sorted(block, key=lambda n: -n.log_probability)]
     children: dict[tuple[int, ...], list[tuple[int, ...]]] = {(): []}
-    for tokens in sorted(order, key=lambda tokens: (len(tokens), order[tokens])):
-        children[tokens] = []
-        children[tokens[:-1]].append(tokens)
-    places: dict[tuple[int, ...], float] = {}
-    leaves = 0
-    stack: list[tuple[int, ...]] = [()]
-    seen: list[tuple[int, ...]] = []
-    while stack:
-        tokens = stack.pop()
-        seen.append(tokens)
-        if not children[tokens]:
-            places[tokens] = float(leaves)
-            leaves += 1
-        stack.extend(reversed(children[tokens]))
-    for tokens in reversed(seen):
-        if children[tokens]:
-            own = [places[child] for child in children[tokens]]
-            places[tokens] = sum(own) / len(own)
+    for node in nodes:
+        children[node.tokens] = []
+        children[node.tokens[:-1]].append(node.tokens)
+    depth_first: list[tuple[int, ...]] = []
+    pending: list[tuple[int, ...]] = [()]
+    while pending:
+        depth_first.append(pending.pop())
+        pending.extend(reversed(children[depth_first[-1]]))
+    leaves = (tokens for tokens in depth_first if not children[tokens])
+    places = {tokens: float(i) for i, tokens in enumerate(leaves)}
+    for tokens in reversed(depth_first):  # children before their parents
+        if below := children[tokens]:
+            places[tokens] = sum(places[child] for child in below) / len(below)
     return places
 
 
@@ -159,7 +151,23 @@ def _lattice_panel(
     rows = max(row["place"] for row in nodes) - min(row["place"] for row in nodes) if nodes else 1
     x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
     y = alt.Scale(domain=[-0.7, rows + 0.7], reverse=True, nice=False)
-    axis = _steps_axis(alt, depth, "Step (tokens)")
+    layers = _links_and_points(alt, nodes, edges, x, y, _steps_axis(alt, depth, "Step (tokens)"))
+    labelled = len(nodes) <= MOST_LABELS
+    if labelled:
+        layers += _labels(alt, nodes, edges, x, y)
+    subtitle = _subtitle(lattice, best, labelled)
+    properties = {
+        "title": alt.TitleParams(legible(title), subtitle=subtitle, offset=12),
+        "width": WIDTH,
+        "height": max(160, min(900, 34 * (rows + 1))),
+    }
+    return alt.layer(*layers).properties(**properties)
+
+
+def _links_and_points(
+    alt: Any, nodes: list[charts.Row], edges: list[charts.Row], x: Any, y: Any, axis: Any
+) -> list[Any]:
+    """A line for each edge, and a mark for each node with the colour and shape of its fate."""
     links = (
         alt.Chart(charts.data(edges))
         .mark_rule()
@@ -168,7 +176,7 @@ def _lattice_panel(
             x2="to:Q",
             y=alt.Y("from place:Q", scale=y, axis=None),
             y2="to place:Q",
-            color=alt.condition("datum.optimum", alt.value(OPTIMUM), alt.value("#c9ccd1")),
+            color=alt.condition("datum.optimum", alt.value(OPTIMUM), alt.value(charts.GREY)),
             size=alt.condition("datum.optimum", alt.value(3), alt.value(1.2)),
         )
     )
@@ -184,16 +192,7 @@ def _lattice_panel(
             tooltip=["prefix:N", "fate:N", "log-probability:Q", "of the token:Q", "rank:Q"],
         )
     )
-    layers = [links, points]
-    if len(nodes) <= MOST_LABELS:
-        layers += _labels(alt, nodes, edges, x, y)
-    told = _told(lattice, best, len(layers) > 2)
-    properties = {
-        "title": alt.TitleParams(legible(title), subtitle=told, anchor="start", offset=12),
-        "width": WIDTH,
-        "height": max(160, min(900, 34 * (rows + 1))),
-    }
-    return alt.layer(*layers).properties(**properties)
+    return [links, points]
 
 
 def _steps_axis(alt: Any, depth: int, title: str) -> Any:
@@ -211,29 +210,28 @@ def _by_fate(alt: Any, channel: Any, fates: list[str], values: dict[str, str]) -
 def _labels(
     alt: Any, nodes: list[charts.Row], edges: list[charts.Row], x: Any, y: Any
 ) -> list[Any]:
-    """The word and the total beside each node; the token's own log-probability on each edge."""
+    """The token and the total beside each node; the token's own log-probability on each edge."""
     on_edge = alt.Chart(charts.data(edges)).encode(
         x=alt.X("label at:Q", scale=x), y=alt.Y("label place:Q", scale=y), text="of the token:N"
     )
     at_node = alt.Chart(charts.data(nodes)).encode(
         x=alt.X("step:Q", scale=x), y=alt.Y("place:Q", scale=y), text="label:N"
     )
-    own = {"fontSize": 11}
     total = {"align": "left", "dx": 9, "dy": -10, "fontSize": 12}
-    halo = {"stroke": "white", "strokeWidth": 4}
+    halo = {"stroke": charts.LIGHT.paper, "strokeWidth": 4}
     return [
-        on_edge.mark_text(**own, **halo),
-        on_edge.mark_text(**own, color="#5a5f66"),
+        on_edge.mark_text(**halo),
+        on_edge.mark_text(color=charts.GREY),
         at_node.mark_text(**total, **halo),
-        at_node.mark_text(**total, color=INK),
+        at_node.mark_text(**total),
     ]
 
 
-def _told(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) -> list[str]:
+def _subtitle(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) -> list[str]:
     lines = [
         "Beside each prefix: its last token and total log-probability (nats); on edges: the token's own"
         if labelled
-        else "Prefixes that share their beginning stand together, the likelier ones above"
+        else "Prefixes with a common beginning are neighbours, the likelier ones above"
     ]
     if best is None:
         return lines
@@ -256,39 +254,25 @@ def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
         for t, log in zip(state.time.tolist(), state.log_grad_norm.tolist(), strict=True)
         if math.isfinite(log)
     ]
-    x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
     logs = [row["log10"] for row in rows]
-    axis = charts.decade_axis(min(logs, default=-1), max(logs, default=0))
+    decades = charts.decade_axis(min(logs, default=-1), max(logs, default=0))
+    x = alt.Scale(domain=[-0.15, depth + 0.6], nice=False)
+    y = alt.Scale(zero=False, domain=decades["values"][:: len(decades["values"]) - 1], nice=False)
+    colours = alt.Scale(range=list(charts.PALETTE))
+    axis = _steps_axis(alt, depth, "Step that the state is used in (tokens)")
+    norms = alt.Axis(**decades)
+    legend = alt.Legend(orient="top")
     return (
         alt.Chart(charts.data(rows))
         .mark_line(point=True)
         .encode(
-            x=alt.X(
-                "step:Q",
-                scale=x,
-                axis=_steps_axis(alt, depth, "Step whose state it is (tokens)"),
-            ),
-            y=alt.Y(
-                "log10:Q",
-                title="Norm of the gradient (1)",
-                scale=alt.Scale(
-                    zero=False, domain=[axis["values"][0], axis["values"][-1]], nice=False
-                ),
-                axis=alt.Axis(**axis),
-            ),
-            color=alt.Color(
-                "state:N",
-                title=None,
-                scale=alt.Scale(range=list(charts.PALETTE)),
-                legend=alt.Legend(orient="top"),
-            ),
+            x=alt.X("step:Q", scale=x, axis=axis),
+            y=alt.Y("log10:Q", title="Norm of the gradient (1)", scale=y, axis=norms),
+            color=alt.Color("state:N", title=None, scale=colours, legend=legend),
             tooltip=["state:N", "step:Q", "log10:Q"],
         )
         .properties(
-            title=alt.TitleParams(
-                "Gradient of the hypothesis's log-probability by the state of each step",
-                anchor="start",
-            ),
+            title="Gradient of the hypothesis's log-probability by the state of each step",
             width=WIDTH,
             height=200,
         )

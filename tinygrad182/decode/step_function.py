@@ -1,14 +1,15 @@
-"""The person's step function: what it is given, and what its answers must be."""
+"""The user's step function: check the arguments of a search, call the step, check what it returns."""
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from .._numbers import check_whole
 from .._trees import flatten, rebuild
 from ..arrays import backend
 from ..arrays.dlpack import exported, imported
@@ -17,6 +18,7 @@ from ..engine.host import on_host
 from ..engine.modes import PendingCheck, default_device, deferred_checks, modes_kept
 from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
+from .result import Scoring
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """``step(tokens, state) -> (log_probabilities, state)``: (N,) and a tree to (N, M) and a tree."""
@@ -25,59 +27,63 @@ State = Any
 """Any nesting of tuples, lists and dicts of arrays or Tensors with N on one axis."""
 
 Host = np.ndarray[Any, Any]
-"""An array that the host can look at."""
+"""A NumPy array."""
 
-Steps = TypeVar("Steps", bound=tuple[Any, ...])
-"""A named tuple of what a search knows of a step."""
+Record = TypeVar("Record", bound=tuple[Any, ...])
+"""A named tuple with the arrays of one step of a search."""
 
 
 class Stepper:
-    """A step function whose answers are looked at before they are used.
+    """A step function whose answers are checked before they are used.
 
     Parameters
     ----------
     step : Step
     axis : int
-        The axis of the state's arrays that counts prefixes.
+        The axis of the state's arrays that has a row for each prefix.
     eos : int, optional
-        The end token, which must be one of the vocabulary.
+        The end token. It must be in the vocabulary.
     """
 
     def __init__(self, step: Any, axis: int, eos: int | None = None) -> None:
         if not callable(step):
             raise ArgumentError(
-                f"decode: step is a {type(step).__name__}, no function of (tokens, state) that returns "
+                f"decode: step is a {type(step).__name__}; pass a function of (tokens, state) that returns "
                 "(log_probabilities, state)"
             )
         self.step = step
-        self.axis = whole(axis, "state_axis", 0)
+        self.axis = check_whole("decode", "state_axis", axis, 0)
         self.eos = eos
-        self.tokens_in_vocabulary: int | None = None
+        self.vocabulary_size: int | None = None
         self.calls = 0
         self.unchecked: list[tuple[int, PendingCheck]] = []
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
-        """Log-probabilities (N, M) of the next tokens, and the state after these."""
+        """Return log-probabilities (N, M) of the next tokens, and the state after ``tokens``."""
+        values, state = self.run(tokens, state)
+        return array_of(values), state
+
+    def run(self, tokens: Array, state: State) -> tuple[Any, State]:
+        """Run the step and check its answer, but return the log-probabilities as the step did."""
         self.calls += 1
         xp = backend.namespace(tokens)
         own = xp.copy(tokens)  # the step may write into it
         try:
             answer = self._ask(own, state) if xp.guarded else self.step(own, state)
         except DeviceError as error:
-            raise self._elsewhere(tokens, error) from error
+            raise self._wrong_device(tokens, error) from error
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             found = type(answer).__name__
             found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
             raise DecodingError(f"step: returned {found}; return (log_probabilities, state)")
         values, state = answer
-        values = array_of(values)
-        self._check(tokens, values)
+        self._check(tokens, array_of(values))
         check_state(state, tokens, self.axis, "step returned a state whose")
         return values, state
 
     @modes_kept
     def _ask(self, tokens: Array, state: State) -> Any:
-        """Call the step on a device: the host does not wait for the bounds of indices used inside."""
+        """Call the step on a GPU, without waiting for the checks of indices that it uses."""
         checks: list[PendingCheck] = []
         with deferred_checks(checks):
             answer = self.step(tokens, state)
@@ -85,18 +91,18 @@ class Stepper:
         return answer
 
     def fetch(self, arrays: Sequence[Array]) -> list[Host]:
-        """Arrays on the host, in one transfer with the bounds of the indices that the step has used.
+        """Copy arrays to the host, in one transfer with the pending checks of indices.
 
         Raises
         ------
         IndexOutOfRangeError
-            One of these indices was out of range; the call of the step is named.
+            The step has used an index out of range. The message names the call of the step.
         """
         if not self.unchecked and all(type(x) is np.ndarray for x in arrays):
             return list(arrays)
         unchecked, self.unchecked = self.unchecked, []
-        ends = [x for _, check in unchecked for x in check.values]
-        found = backend.fetch([*arrays, *ends])
+        bounds = [x for _, check in unchecked for x in check.values]
+        found = backend.fetch([*arrays, *bounds])
         values = iter(found[len(arrays) :])
         for call, check in unchecked:
             try:
@@ -106,11 +112,11 @@ class Stepper:
         return found[: len(arrays)]
 
     @staticmethod
-    def _elsewhere(tokens: Array, error: DeviceError) -> DeviceError:
+    def _wrong_device(tokens: Array, error: DeviceError) -> DeviceError:
         place = backend.namespace(tokens).device(tokens)
         return DeviceError(
-            f"step: {error}; here the tokens are on {place}: start tokens that are numbers go where the "
-            "state is or, without a state, to the default device; choose it with tg.use_device, or give "
+            f"step: {error}; the tokens are on {place}: numbers as start tokens go to the device of the "
+            "state or, without a state, to the default device. Choose it with tg.use_device, or pass "
             "start=tg.tensor([0], dtype='int64', device=...) on the model's device"
         )
 
@@ -122,103 +128,81 @@ class Stepper:
         try:
             xp = backend.namespace(tokens, values)
         except DeviceError as error:
-            raise self._elsewhere(tokens, error) from error
+            raise self._wrong_device(tokens, error) from error
         if not xp.is_floating(values):
             raise DecodingError(
                 f"step: log-probabilities of dtype {values.dtype} are not real numbers"
             )
         shape = tuple(values.shape)
-        M = self.tokens_in_vocabulary or (shape[1] if len(shape) == 2 else 0)
+        M = self.vocabulary_size or (shape[1] if len(shape) == 2 else 0)
         if shape != (tokens.shape[0], M) or not M:
-            wanted = f"({tokens.shape[0]}, {self.tokens_in_vocabulary or 'M'})"
+            wanted = f"({tokens.shape[0]}, {self.vocabulary_size or 'M'})"
             raise DecodingError(
                 f"step: log-probabilities of shape {shape} for {tokens.shape[0]} tokens; the shape must "
-                f"be {wanted}: a row for each token, a column for each word of the vocabulary"
+                f"be {wanted}: a row for each token, a column for each token of the vocabulary"
             )
         if self.eos is not None and self.eos >= M:
-            raise ArgumentError(f"decode: eos {self.eos} is not a token of a vocabulary of {M}")
-        self.tokens_in_vocabulary = M
+            raise ArgumentError(f"decode: eos {self.eos} is not in a vocabulary of {M} tokens")
+        self.vocabulary_size = M
 
-    def read(self, steps: Sequence[Steps]) -> list[Steps]:
-        """Steps of a search with their arrays on the host, by one :meth:`fetch`."""
-        found = iter(self.fetch([x for step in steps for x in step if backend.is_array(x)]))
+    def read(self, records: Sequence[Record]) -> list[Record]:
+        """Copy the arrays of several steps to the host, by one :meth:`fetch`."""
+        arrays = iter(self.fetch([x for one in records for x in one if backend.is_array(x)]))
         return [
-            type(step)(*(next(found) if backend.is_array(x) else x for x in step)) for step in steps
+            type(one)(*(next(arrays) if backend.is_array(x) else x for x in one)) for one in records
         ]
 
     def gather(self, state: State, rows: Array) -> State:
-        """The state of some prefixes, in a new tree with memory of its own."""
+        """The state of the prefixes in ``rows``, in memory of its own."""
         xp = backend.namespace(rows)
         return rebuild(state, [_rows(xp, leaf, rows, self.axis) for leaf in flatten(state)])
 
     def one(self, state: State, row: int) -> State:
-        """The state of one prefix, in memory of its own; on any device, whichever is current."""
+        """The state of one prefix, in memory of its own, on the device that it is on."""
         return rebuild(state, [_row(leaf, row, self.axis) for leaf in flatten(state)])
 
     def joined(self, states: Sequence[State]) -> State:
-        """States of single prefixes, as one."""
+        """One state with the states of single prefixes as its rows."""
         columns = zip(*(flatten(state) for state in states), strict=True)
         return rebuild(states[0], [_concat(leaves, self.axis) for leaves in columns])
 
 
-def whole(value: Any, name: str, least: int) -> int:
-    """An argument as a whole number from ``least`` on.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ArgumentError(f"decode: {name} {brief(value)} must be a whole number from {least}")
-    return number
-
-
 def array_of(x: Any) -> Any:
-    """The array of a Tensor, or of a library that speaks DLPack; anything else as it is."""
+    """The array of a Tensor, or of an object of another library with DLPack; other values unchanged."""
     return x._data if is_tensor(x) else imported(x)
 
 
 def _in_library_of(leaf: Any, array: Array) -> Any:
-    """Rows of a leaf as what the leaf is: a Tensor, an array, or one of the library it came from."""
+    """An array as a Tensor if ``leaf`` is one, otherwise as an array of the library of ``leaf``."""
     return wrap(array) if is_tensor(leaf) else exported(array, leaf)
 
 
-def check_values(values: np.ndarray[Any, Any], where: str) -> None:
-    """Make sure that log-probabilities, or the largest of them, are no NaN and at most 0.
-
-    Raises
-    ------
-    DecodingError
-        Naming ``where``.
-    """
+def check_values(values: Host, where: str) -> None:
+    """Raise DecodingError, naming ``where``, unless all log-probabilities are numbers of at most 0."""
     if (values <= 0).all():
         return
     value = float(values[~(values <= 0)][0])
-    if np.isnan(value):
+    if math.isnan(value):
         raise DecodingError(f"step: a log-probability is NaN {where}")
     raise DecodingError(
-        f"step: a log-probability is {value:.6g}, more than 0, {where}; "
-        "return log-probabilities, such as those of tg.log_softmax(logits), not logits"
+        f"step: the log-probability {value:.6g} {where} is more than 0; return log-probabilities, such "
+        "as those of tg.log_softmax(logits), not logits"
     )
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a state has rows: an array or a Tensor, no number."""
+    """Whether a leaf of a state is an array or a Tensor, which has rows; numbers have none."""
     if type(leaf) is np.ndarray or is_tensor(leaf):
         return True
     return leaf is not None and backend.is_array(imported(leaf))
 
 
-_PASSED_ON = (bool, int, float, complex, str, bytes, np.generic)
-"""What is not an array and may stand in a state: it is the same for all prefixes."""
+_PASSED_ON = (bool, int, float, complex, str, bytes, np.generic, type(None))
+"""Leaves of a state that are passed on unchanged: they belong to all prefixes."""
 
 
 def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
-    """Make sure that each array of a state has a row for each of the tokens, and lives where they do.
+    """Check that each array of a state has a row for each token, and is on the device of the tokens.
 
     Raises
     ------
@@ -227,7 +211,7 @@ def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
     rows = tokens.shape[0]
     for i, leaf in enumerate(flatten(state)):
         if not is_array(leaf):
-            if leaf is None or isinstance(leaf, _PASSED_ON):
+            if isinstance(leaf, _PASSED_ON):
                 continue
             raise DecodingError(
                 f"decode: {what} leaf {i} is a {type(leaf).__name__}, whose rows cannot be chosen; use "
@@ -245,29 +229,29 @@ def check_state(state: State, tokens: Array, axis: int, what: str) -> None:
             backend.namespace(tokens, array)
         except DeviceError as error:
             raise DeviceError(
-                f"decode: {what} array {i} is not where the tokens are: {error}"
+                f"decode: {what} array {i} is not on the device of the tokens: {error}"
             ) from error
 
 
 def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
-    """The first tokens as an int64 array (B,) where the state lives, and whether there was only one.
+    """Return the first tokens as an int64 array (B,), and whether ``start`` was a single token.
 
-    Numbers, lists and NumPy arrays go where the state is; without a state, to the default device. A Tensor
-    or an array of another library has a device of its own, which is that of a search without a state.
+    They are on the device of the state. If the state has no array, a Tensor or GPU array of tokens stays
+    on its own device, and other tokens go to the default device.
 
     Raises
     ------
     ArgumentError
-        Tokens that are not whole numbers from 0, or a shape of more than one axis.
+        A token is not a whole number from 0, or ``start`` has more than one axis.
     DeviceError
-        A Tensor or array on another device than the state.
+        ``start`` is a Tensor or array on another device than the state.
     """
     given = array_of(start)
     host = _host_tokens(given)
     if host is None:
         raise ArgumentError(
-            f"decode: start {brief(start)} must be a token's number from 0, or an array of one for "
-            "each of B examples; of a prompt, pass the last token, with the state after the others"
+            f"decode: start {brief(start)} must be a token, a whole number from 0, or an array of one for "
+            "each of B examples. For a prompt, pass its last token, with the state after the others"
         )
     like = next((array_of(leaf) for leaf in flatten(state) if is_array(leaf)), None)
     if is_tensor(start) or (backend.is_array(given) and type(given) is not np.ndarray):
@@ -277,45 +261,19 @@ def start_tokens(start: Any, state: State) -> tuple[Array, bool]:
         except DeviceError as error:
             raise DeviceError(
                 f"decode: the state and the start tokens differ in device: {error}; "
-                "start tokens that are numbers go where the state is"
+                "numbers as start tokens go to the device of the state"
             ) from error
     if like is None:
         device = backend.check_device(default_device())
-        return backend.namespace_on(device).from_numpy(host, device), np.ndim(given) == 0
-    xp = backend.namespace(like)
-    return xp.from_numpy(host, xp.device(like)), np.ndim(given) == 0
-
-
-PROMPT = (
-    "several start tokens are several examples. For a prompt, run the model over all its tokens but the "
-    "last, and pass the last alone as start, with the state after the others"
-)
-"""What to do if a sequence was meant."""
-
-
-def check_start(start: Any, tokens: Array, state: State, axis: int) -> None:
-    """Make sure that several start tokens are meant as several examples, and that the state is theirs.
-
-    A state with a row for each says so; without one an array (B,) does, and a list does not.
-
-    Raises
-    ------
-    ArgumentError, DecodingError, DeviceError
-    """
-    count = tokens.shape[0]
-    if isinstance(start, (list, tuple)) and count > 1 and not any(map(is_array, flatten(state))):
-        raise ArgumentError(
-            f"decode: start {brief(start)} may be a prompt or {count} examples: {PROMPT}. For {count} "
-            "examples without a state, pass an array: start=np.array([...])"
-        )
-    try:
-        check_state(state, tokens, axis, "the initial state:")
-    except DecodingError as error:
-        raise DecodingError(f"{error}; {PROMPT}" if count > 1 else str(error)) from None
+        xp = backend.namespace_on(device)
+    else:
+        xp = backend.namespace(like)
+        device = xp.device(like)
+    return xp.from_numpy(host, device), np.ndim(given) == 0
 
 
 def _host_tokens(given: Any) -> Host | None:
-    """Read tokens as an int64 array (B,) on the host; return None for what is not a token."""
+    """Read tokens as an int64 array (B,) on the host; return None if they are not tokens."""
     try:
         host = on_host(given)
     except (TypeError, ValueError):  # masked, or rows of unequal lengths
@@ -324,6 +282,90 @@ def _host_tokens(given: Any) -> Host | None:
         return None
     tokens = np.atleast_1d(host).astype(np.int64)
     return tokens if tokens.size and tokens.min() >= 0 else None
+
+
+_PROMPT = (
+    "several start tokens are several examples. For a prompt, run the model over all its tokens but the "
+    "last, and pass the last token alone as start, with the state after the others"
+)
+"""The remedy if the tokens of one sequence were passed as start."""
+
+
+def _check_start(start: Any, tokens: Array, state: State, axis: int) -> None:
+    """Check that several start tokens are several examples, and not one prompt.
+
+    They are if the state has a row for each, or, with a state without arrays, if they are an array (B,).
+
+    Raises
+    ------
+    ArgumentError, DecodingError, DeviceError
+    """
+    count = tokens.shape[0]
+    if isinstance(start, (list, tuple)) and count > 1 and not any(map(is_array, flatten(state))):
+        raise ArgumentError(
+            f"decode: start {brief(start)} may be a prompt or {count} examples: {_PROMPT}. For {count} "
+            "examples without a state, pass an array: start=np.array([...])"
+        )
+    try:
+        check_state(state, tokens, axis, "the initial state:")
+    except DecodingError as error:
+        raise DecodingError(f"{error}; {_PROMPT}" if count > 1 else str(error)) from None
+
+
+class Arguments(NamedTuple):
+    """The checked arguments that all searches have.
+
+    Attributes
+    ----------
+    stepper : Stepper
+    tokens : array (B,)
+        The start tokens, on the device of the search.
+    single : bool
+        Whether ``start`` was a single token, so that one result is returned and not a list.
+    eos : int or None
+    scoring : Scoring
+    """
+
+    stepper: Stepper
+    tokens: Array
+    single: bool
+    eos: int | None
+    scoring: Scoring
+
+
+def check_arguments(
+    step: Step,
+    state: State,
+    start: Any,
+    max_length: int,
+    eos: int | None,
+    penalty: float,
+    axis: int,
+) -> Arguments:
+    """Check the arguments that all searches have.
+
+    Raises
+    ------
+    ArgumentError, DecodingError, DeviceError
+    """
+    end = None if eos is None else check_whole("decode", "eos", eos, 0)
+    stepper = Stepper(step, axis, end)
+    tokens, single = start_tokens(start, state)
+    _check_start(start, tokens, state, stepper.axis)
+    T = check_whole("decode", "max_length", max_length, 1)
+    scoring = Scoring(_exponent(penalty, T), T, end is not None)
+    return Arguments(stepper, tokens, single, end, scoring)
+
+
+def _exponent(penalty: Any, max_length: int) -> float:
+    try:
+        exponent = float(penalty)
+        usable = math.isfinite(exponent) and math.isfinite(max_length ** abs(exponent))
+    except (TypeError, ValueError, OverflowError):
+        usable = False
+    if not usable:
+        raise ArgumentError(f"decode: length_penalty {brief(penalty)} must be a finite number")
+    return exponent
 
 
 def _rows(xp: Any, leaf: Any, rows: Array, axis: int) -> Any:

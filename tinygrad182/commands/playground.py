@@ -1,4 +1,4 @@
-"""``playground``: the page on which sliders set a network, and its gradients move."""
+"""``python -m tinygrad182 playground``: a page with sliders that set a network and show its gradient."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from ..errors import MissingDependencyError
 from ..inspect import playground
-from . import written
+from . import announce_page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the page holds, and where it goes."""
+    """The networks to measure, and the file to write."""
 
     out: Path = Path("playground.html")
-    """The page."""
+    """Write the page to this HTML file."""
     open: bool = False
-    """Show it in a browser."""
+    """Show the page in a browser."""
     hidden_size: int = 16
     """Hidden units of every cell."""
     seed: int = 0
@@ -28,13 +28,12 @@ class Options:
 
 def run(options: Options) -> None:
     """Measure every stop of the sliders, and write the page."""
-    play = playground(options.hidden_size, options.seed)
-    play.save_html(options.out, _tracked)
-    written(options.out, options.open)
+    playground(options.hidden_size, options.seed).save_html(options.out, _with_progress)
+    announce_page(options.out, options.open)
 
 
-def _tracked(networks: Sequence[Any]) -> Iterable[Any]:
-    """Show on standard error how far the work is."""
+def _with_progress(networks: Sequence[Any]) -> Iterable[Any]:
+    """Iterate over networks, and show the progress on standard error."""
     try:
         from rich.console import Console
         from rich.progress import track

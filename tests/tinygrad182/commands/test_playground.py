@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tinygrad182.inspect.sliders.recipe import rows_of
-from tinygrad182.commands import main, playing
+from tinygrad182.commands import main, playground
 from tinygrad182.inspect import Playground
 
 pytest.importorskip("altair")
@@ -22,7 +22,7 @@ FEW: dict[str, Any] = {"cell": ["GRU"], "radius": [0.9], "bias": [0.0], "length"
 def test_a_page_is_written_and_progress_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(playing, "playground", lambda size, seed: Playground(size, seed, FEW))
+    monkeypatch.setattr(playground, "playground", lambda size, seed: Playground(size, seed, FEW))
     out = tmp_path / "page.html"
     assert main(["playground", "--out", str(out), "--hidden-size", "3", "--seed", "7"]) == 0
     told = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What tokens are called in texts and pictures."""
+"""Names of tokens in the text and the picture of a lattice."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from ..display.pages import legible
 from ..errors import ArgumentError, brief
 
 Words = Sequence[str] | Callable[[int], str] | None
-"""What tokens are called: by number, by a function, or None for their numbers."""
+"""Names of tokens: a sequence by number, a function, or None to write their numbers."""
 
 BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def namer(words: Words) -> Callable[[int], str]:
-    """A function from tokens to what they are called.
+    """Return a function from tokens to their names.
 
     Raises
     ------
     ArgumentError
-        Neither a sequence nor a function.
+        ``words`` is neither a sequence nor a function.
     """
     if words is None:
         return str
@@ -37,5 +37,5 @@ def namer(words: Words) -> Callable[[int], str]:
 
 
 def visible(word: str) -> str:
-    """A word whose line ends, blanks and control characters can be seen."""
+    """Replace line ends, blanks and control characters by visible signs."""
     return str(legible("".join(BLANKS.get(letter, letter) for letter in word)))

@@ -166,7 +166,7 @@ def test_errors_are_a_line_and_leave_no_files(
             ["model", "wide.csv"],
             "reads I = 2 numbers a step; wide.csv has 3: 'a', 'b', 'c'; choose with",
         ),
-        (["model", "series.csv", "--columns", "sun"], "has 1: 'sun'; add what is missing"),
+        (["model", "series.csv", "--columns", "sun"], "has 1: 'sun'; add the missing columns"),
         (["model", "series.csv", "--cell", "gru"], "cell is 'gru'"),
         (["model", "series.csv", "--steps", "99"], "99"),
         (["half", "huge.csv"], "has numbers too large for float16"),
@@ -228,7 +228,7 @@ def test_a_linear_layer_in_front(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "a is taken for the linear layer before" in capsys.readouterr().out
     assert main(["inspect", *arguments, "--front", "none"]) == 2
     assert "reads I = 3 numbers a step" in (told := capsys.readouterr().err)
-    assert "a reads 2, and is not run; write --front a if it stands before" in told
+    assert "a reads 2 and is not used; if it comes first, add --front a" in told
 
 
 @pytest.mark.usefixtures("undrawn")
