@@ -18,7 +18,7 @@ from .._files import in_json, write_files
 from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
 from ..inspect.views.flow import GradientFlow
-from ..nn.state_dicts import Cell
+from ..nn.models_from_state_dicts import Cell
 from ..serialization import load
 from ..tensors import functions
 from ..tensors.creation import tensor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import backend
-from ..arrays.backend import Array
+from ..arrays.namespaces import Array
 from ..engine.modes import no_grad
 from ..errors import ArgumentError
 from ..nn.embedding import Embedding

@@ -326,7 +326,7 @@ FAULTS = (
         p.states_are_those_of_running_again,
     ),
     Fault(
-        "the state is that of the beam's place, not of its parent", "BeamSearch._keep_states",
+        "the state is that of the beam's place, not of its parent", "BeamSearch._store_states",
         states_of_the_beams_place,
         p.states_are_those_of_running_again,
     ),
@@ -336,7 +336,7 @@ FAULTS = (
         p.states_are_those_of_running_again,
     ),
     Fault(
-        "the state is the step's own memory", "BeamSearch._keep_states",
+        "the state is the step's own memory", "BeamSearch._store_states",
         states_in_the_steps_memory,
         p.a_step_keeps_its_arrays,
     ),
