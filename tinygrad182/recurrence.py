@@ -21,7 +21,7 @@ from ._fingerprints import fingerprint
 from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
-from .kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
+from .kernels.numpy_loops import ALL, Deltas, Ends, forward_windows, windows
 from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
 from .kernels.program import Program, Run, Weights
 from .modes import in_step_of, modes_kept, no_grad

@@ -12,8 +12,8 @@ import numpy as np
 from .. import backend
 from ..backend import Array
 from ..backpropagation import Cotangents, ancestors, fit, pull
-from ..kernels import arrays
-from ..kernels.arrays import ALL, Deltas, Ends, of_gates
+from ..kernels import numpy_loops
+from ..kernels.numpy_loops import ALL, Deltas, Ends, of_gates
 from ..kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
 from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
@@ -238,7 +238,7 @@ def _back(
         steps.states[:, start:stop].astype(np.float64),
         ends,
     )
-    return arrays.backward(run, *given, keep=True, later=later, kind=kind)
+    return numpy_loops.backward(run, *given, keep=True, later=later, kind=kind)
 
 
 _REACH = 2.0**200

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, cuda, cuda_c
+from . import cuda, cuda_c, numpy_loops
 from .program import Program
 
 COMPILED = True
@@ -35,7 +35,7 @@ def loops(program: Program, m: Any, dtype: Any) -> Any:
                 if key not in _BUILT:
                     _BUILT[key] = _built(program, dtype)
         return _BUILT[key]
-    return arrays
+    return numpy_loops
 
 
 _TYPES = (np.dtype("float32"), np.dtype("float64"))
@@ -76,7 +76,7 @@ _FAILED: list[str] = []
 def _built(program: Program, dtype: Any) -> ModuleType:
     """The compiled loops, made or loaded; without a working llvmlite, NumPy's."""
     if _FAILED:
-        return arrays
+        return numpy_loops
     try:
         import llvmlite  # the extra `fast`
 
@@ -85,14 +85,14 @@ def _built(program: Program, dtype: Any) -> ModuleType:
         _FAILED.append(repr(error))
         if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
             _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
-        return arrays
+        return numpy_loops
     if _is_one_too_many(program, dtype):
-        return arrays
+        return numpy_loops
     try:
         compiled.ready(program, dtype)
     except (Exception, SystemExit) as error:  # of LLVM, which is not needed for a right answer
         _warn(f"the loops of {program.name} could not be compiled, NumPy runs them: {error!r}")
-        return arrays
+        return numpy_loops
     return compiled
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from . import objects, tiles
-from .arrays import Deltas, Ends
-from .arrays import crossed as crossed_by_blas
-from .panels import DEEP, LINE
+from .llvm import machine_code, time_loops
+from .llvm.matrices import DEEP, LINE
+from .llvm.vectors import BITS, Code
+from .numpy_loops import Deltas, Ends
+from .numpy_loops import crossed as crossed_by_blas
 from .powers import held
 from .program import Program, Run
-from .vectors import BITS, Code
 
 EACH = 1 << 25
 """Multiplications in all from which another thread is worth its start."""
@@ -88,19 +88,19 @@ def ready(program: Program, dtype: Any) -> None:
         raise RuntimeError("NumPy's arrays do not begin with the pointer to their elements")
     if dtype not in _RUNS:
         _RUNS[dtype] = _loaded(
-            f"recurrent layers for {dtype}", "", partial(tiles.rows, dtype), *tiles.ROWS
+            f"recurrent layers for {dtype}", "", partial(time_loops.rows, dtype), *time_loops.ROWS
         )
-    name, write = f"{program.name} for {dtype}", partial(tiles.steps, program, dtype)
-    _RUNS[program, dtype] = _loaded(name, program.text, write, *tiles.STEPS)
+    name, write = f"{program.name} for {dtype}", partial(time_loops.steps, program, dtype)
+    _RUNS[program, dtype] = _loaded(name, program.text, write, *time_loops.STEPS)
 
 
 def _loaded(name: str, made_from: str, write: Callable[[], Any], *names: str) -> Any:
-    library = objects.functions(name, made_from, write, names)
+    library = machine_code.functions(name, made_from, write, names)
     return tuple(Loop(library, name) for name in names)
 
 
 def forward(run: Run, x: Array) -> None:
-    """Do what :func:`.arrays.forward` does."""
+    """Do what :func:`.numpy_loops.forward` does."""
     program, _, weights, initial, saved, states, ends = run
     dtype = x.dtype
     (T, B, size), H, G, S = x.shape, states.shape[3], len(program.gates), program.sums
@@ -122,7 +122,7 @@ def backward(
     span: range | None = None,
     later: Deltas | None = None,
 ) -> Deltas:
-    """Do what :func:`.arrays.backward` does."""
+    """Do what :func:`.numpy_loops.backward` does."""
     program, _, weights, initial, saved, states, ends = run
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
@@ -158,14 +158,14 @@ def backward(
 
 
 def exponents(m: Any, rows: Array) -> Array:
-    """Do what :func:`.arrays.exponents` does."""
+    """Do what :func:`.numpy_loops.exponents` does."""
     found = np.empty(len(rows), np.int64)
     _RUNS[rows.dtype][0]([*_plain(rows.dtype, rows), found], rows.shape)
     return found
 
 
 def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) -> Array:
-    """Do what :func:`.arrays.at_powers` does."""
+    """Do what :func:`.numpy_loops.at_powers` does."""
     out = np.empty_like(rows, order="C")
     arrays = [*_plain(out.dtype, rows), out, *_plain(INT, exponents, sizes)]
     _RUNS[rows.dtype][1](arrays, (*rows.shape, int(lift)))
@@ -173,7 +173,7 @@ def at_powers(m: Any, rows: Array, exponents: Array, sizes: Array, lift: Any) ->
 
 
 def crossed(m: Any, a: Array, b: Array) -> Array:
-    """Do what :func:`.arrays.crossed` does: large products on as many threads as the loops."""
+    """Do what :func:`.numpy_loops.crossed` does: large products on as many threads as the loops."""
     if a.ndim > 2 or a.size * b.shape[1] < SMALL or a.dtype != b.dtype:
         return crossed_by_blas(m, a, b)
     if b.shape[1] < min(a.shape[1], LINE):  # registers hold columns of b

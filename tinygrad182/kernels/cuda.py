@@ -17,7 +17,7 @@ import numpy as np
 
 from ..backend import Array
 from . import cuda_c
-from .arrays import Deltas, at_powers, crossed, exponents
+from .numpy_loops import Deltas, at_powers, crossed, exponents
 from .powers import times_rows
 from .program import Program, Run
 
@@ -34,7 +34,7 @@ NOWHERE = np.uint64(0)
 
 
 def forward(run: Run, x: Array) -> None:
-    """Do what :func:`.arrays.forward` does."""
+    """Do what :func:`.numpy_loops.forward` does."""
     program, m, weights, initial, saved, states, ends = run
     dtype = states.dtype
     kernel = kernels(m, program, str(dtype)).forward
@@ -61,7 +61,7 @@ def backward(
     span: range | None = None,
     later: Deltas | None = None,
 ) -> Deltas:
-    """Do what :func:`.arrays.backward` does.
+    """Do what :func:`.numpy_loops.backward` does.
 
     Rows are always carried at powers of two. Where nobody looks at states, that is without ``keep`` and
     ``powers``, what is found is handed out in its type at once, at the power 0.

@@ -20,7 +20,7 @@ then nothing overflows as long as no single operation makes a row more than 2^60
 float64), also where cotangents are close to the largest number there is.
 
 Each form of the loops does this in its own way: NumPy's with all rows at once (:class:`Carry`), compiled
-code row by row (:class:`.scaling.RowCarry`), and a device with a block of threads for each row
+code row by row (:class:`.llvm.row_powers.RowCarry`), and a device with a block of threads for each row
 (:mod:`.cuda_c`). On a device every row is brought to about 1 at every step, by the kernel that runs the
 step. Plain backward hands it out in its type there: what is then below 2^-126 (float32) counts as 0.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Array
 from . import loops
-from .arrays import Deltas, of_gates, with_ones
+from .numpy_loops import Deltas, of_gates, with_ones
 from .powers import NOTHING, largest_exponent, or_zero, power, power_of_two, times_rows
 from .program import Program
 

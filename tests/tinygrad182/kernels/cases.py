@@ -15,8 +15,8 @@ from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182 import functions, kernels, recurrence
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import arrays
-from tinygrad182.kernels.arrays import Deltas
+from tinygrad182.kernels import numpy_loops
+from tinygrad182.kernels.numpy_loops import Deltas
 from tinygrad182.kernels.program import Program
 from tinygrad182.recurrence import Operands, Scan
 
@@ -159,7 +159,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
         if form == "compiled" and not are_compiled():
             pytest.skip("no compiled loops here")
         if steps is not None:
-            for module in (arrays, recurrence):
+            for module in (numpy_loops, recurrence):
                 patch.setattr(module, "windows", lambda m, shape: _cut(shape[0], steps))
         yield
 
@@ -167,7 +167,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
 def are_compiled() -> bool:
     """Whether loops are compiled on this machine."""
     program = CELLS["identity"].scan.program(**CELLS["identity"].params)
-    return kernels.loops(program, np, np.dtype("float32")) is not arrays  # type: ignore[arg-type]
+    return kernels.loops(program, np, np.dtype("float32")) is not numpy_loops  # type: ignore[arg-type]
 
 
 def _cut(total: int, steps: int) -> list[range]:

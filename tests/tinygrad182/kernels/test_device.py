@@ -12,8 +12,8 @@ from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
 from tinygrad182 import recurrence
 from tinygrad182.backend import NAMESPACES
-from tinygrad182.kernels import arrays, products
-from tinygrad182.kernels.arrays import windows
+from tinygrad182.kernels import numpy_loops, products
+from tinygrad182.kernels.numpy_loops import windows
 from tinygrad182.namespaces import NumPyLike
 
 
@@ -84,16 +84,16 @@ class Loops:
 
     @staticmethod
     def forward(run: Any, x: Any) -> None:
-        arrays.forward(*_plain((run, x)))
+        numpy_loops.forward(*_plain((run, x)))
 
     @staticmethod
-    def backward(run: Any, *operands: Any) -> arrays.Deltas:
-        found = arrays.backward(*_plain((run, *operands))).by_rows()
-        return arrays.Deltas(*map(device, found))
+    def backward(run: Any, *operands: Any) -> numpy_loops.Deltas:
+        found = numpy_loops.backward(*_plain((run, *operands))).by_rows()
+        return numpy_loops.Deltas(*map(device, found))
 
-    exponents = staticmethod(arrays.exponents)
-    at_powers = staticmethod(arrays.at_powers)
-    crossed = staticmethod(arrays.crossed)
+    exponents = staticmethod(numpy_loops.exponents)
+    at_powers = staticmethod(numpy_loops.at_powers)
+    crossed = staticmethod(numpy_loops.crossed)
 
 
 @pytest.fixture(autouse=True)

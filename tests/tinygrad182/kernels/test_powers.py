@@ -17,7 +17,7 @@ from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
 from tinygrad182 import kernels
 from tinygrad182.kernels import products
-from tinygrad182.kernels.arrays import Deltas
+from tinygrad182.kernels.numpy_loops import Deltas
 from tinygrad182.kernels.powers import NOTHING, held, largest_exponent, times_rows
 from tinygrad182.kernels.products import Needs, Setting
 

@@ -16,7 +16,7 @@ from tests.tinygrad182.kernels import cases
 from tests.tinygrad182.kernels.cases import Case, make
 from tests.tinygrad182.steps import step_by_step
 from tinygrad182 import kernels, recurrence, tracing
-from tinygrad182.kernels import arrays, products, program
+from tinygrad182.kernels import numpy_loops, products, program
 from tinygrad182.kernels.program import Listing, Program, Register, Tape
 from tinygrad182.recurrence import Scan
 
@@ -144,7 +144,7 @@ def _around(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[.
 
 def _wherever(patch: pytest.MonkeyPatch, name: str, change: Callable[..., Any]) -> None:
     """Patch a function in every module that has imported it."""
-    for module in (arrays, products, program, tracing, recurrence):
+    for module in (numpy_loops, products, program, tracing, recurrence):
         if hasattr(module, name):
             _around(patch, module, name, change)
 
@@ -292,7 +292,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a bias that stands alone is dropped")
 def _(patch: pytest.MonkeyPatch) -> None:
-    _around(patch, arrays, "biases", lambda f, *given: (f(*given)[0], None))
+    _around(patch, numpy_loops, "biases", lambda f, *given: (f(*given)[0], None))
 
 
 @fault("the bias of the state's sums is not added to the input's")
@@ -301,7 +301,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         alone = f(m, p, weights._replace(bias_ih=None), H)[1]
         return f(m, p, weights._replace(bias_hh=None), H)[0], alone
 
-    _around(patch, arrays, "biases", apart)
+    _around(patch, numpy_loops, "biases", apart)
 
 
 @fault("a bias is multiplied by 0")
@@ -316,12 +316,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("sequences never end")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(arrays.Ends, "over", lambda ends, t: None)
+    patch.setattr(numpy_loops.Ends, "over", lambda ends, t: None)
 
 
 @fault("sequences end a step late")
 def _(patch: pytest.MonkeyPatch) -> None:
-    _around(patch, arrays.Ends, "over", lambda f, ends, t: f(ends, t - 1))
+    _around(patch, numpy_loops.Ends, "over", lambda f, ends, t: f(ends, t - 1))
 
 
 @fault("factors are those of the step after")
@@ -329,7 +329,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def shifted(f: Any, run: Any, *steps: int) -> Any:
         return f(run._replace(saved=np.roll(run.saved, -1, axis=0)), *steps)
 
-    _around(patch, arrays, "_factors", shifted)
+    _around(patch, numpy_loops, "_factors", shifted)
 
 
 @fault("factors are of the state after for the state before")
@@ -338,7 +338,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         first, states = [part[0] for part in run.states], np.roll(run.states, -1, axis=1)
         return f(run._replace(initial=first, states=states), *steps)
 
-    _around(patch, arrays, "_factors", late)
+    _around(patch, numpy_loops, "_factors", late)
 
 
 @fault("the state's products take the input's sums")
@@ -372,6 +372,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("of several windows the first is dropped")
 def _(patch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, recurrence):
+    for module in (numpy_loops, recurrence):
         patch.setattr(module, "windows", lambda m, shape: cases._cut(shape[0], 2))
     _around(patch, recurrence, "joined", lambda f, m, windows, parts: f(m, windows[1:], parts))

@@ -1,4 +1,4 @@
-"""Powers of two of rows in the code of the compiled loops: :mod:`.powers`, by the bits of numbers."""
+"""Powers of two of rows in the code of the compiled loops: :mod:`..powers`, by the bits of numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from .powers import NOTHING, held, largest_exponent, power, smallest
+from ..powers import NOTHING, held, largest_exponent, power, smallest
 from .vectors import Code, Value
 
 
@@ -96,7 +96,7 @@ class Powers:
 
 
 class RowCarry:
-    """What :class:`.powers.Carry` does with all rows at a step, for one row, in the code of a function.
+    """What :class:`..powers.Carry` does with all rows at a step, for one row, in the code of a function.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class RowCarry:
 
 
 def exponents(module: ir.Module, dtype: Any) -> None:
-    """Write the function ``exponents``, which does what :func:`.arrays.exponents` does, into ``found``."""
+    """Write the function ``exponents``: :func:`..numpy_loops.exponents` into the array ``found``."""
     code = Code(module, "exponents", dtype, ["rows", "found"], ["found"], ["R", "n"])
     powers, n = Powers(code, dtype), code["n"]
     for r in code.loop(0, code["R"]):
@@ -167,7 +167,7 @@ def exponents(module: ir.Module, dtype: Any) -> None:
 
 
 def at_powers(module: ir.Module, dtype: Any) -> None:
-    """Write the function ``at_powers``, which does what :func:`.arrays.at_powers` does, into ``out``."""
+    """Write the function ``at_powers``: :func:`..numpy_loops.at_powers` into the array ``out``."""
     whole = ["exponents", "sizes"]
     code = Code(module, "at_powers", dtype, ["rows", "out", *whole], whole, ["R", "n", "lift"])
     powers, n = Powers(code, dtype), code["n"]

@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from .. import _caches
+from ... import _caches
 from .vectors import Code
 
 LEVEL = 3
@@ -74,8 +74,11 @@ def _sources() -> str:
     return found.hexdigest()
 
 
-WRITERS = ("operations", "operators", "panels", "powers", "program", "scaling", "tiles", "vectors")
-"""The files of this folder that LLVM's text depends on."""
+WRITERS = (
+    "llvm/matrices", "llvm/operations", "llvm/row_powers", "llvm/time_loops", "llvm/vectors", "operators",
+    "powers", "program",
+)  # fmt: skip
+"""The files of ``kernels`` that LLVM's text depends on."""
 
 
 @cache

@@ -18,7 +18,7 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
-from .operators import Operators
+from ..operators import Operators
 
 _FEATURES = get_host_cpu_features()
 BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURES.get(name)), 128)

@@ -11,10 +11,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from ..program import Program
+from .matrices import SUMS, WIDE, aligned, crossed, pack, pack_across, padded, product, products
 from .operations import Operations
-from .panels import SUMS, WIDE, aligned, crossed, pack, pack_across, padded, product, products
-from .program import Program
-from .scaling import RowCarry, at_powers, exponents
+from .row_powers import RowCarry, at_powers, exponents
 from .vectors import Array, Code, Value
 
 STEPS = ("forward", "backward")
