@@ -21,9 +21,24 @@ from ._fingerprints import fingerprint
 from .backend import SCALARS, Array, namespace
 from .backpropagation import ancestors
 from .kernels import loops
-from .kernels.numpy_loops import ALL, Deltas, Ends, forward_windows, windows
-from .kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
-from .kernels.program import Program, Run, Weights
+from .kernels.products import (
+    InputCotangents,
+    NeedsGrad,
+    ProductOperands,
+    input_cotangents,
+    join_windows,
+    products,
+)
+from .kernels.program import Program
+from .kernels.runs import (
+    FULL_LENGTH,
+    Lengths,
+    Run,
+    StepCotangents,
+    Weights,
+    forward_windows,
+    windows,
+)
 from .modes import in_step_of, modes_kept, no_grad
 from .namespaces import HALF
 from .primitives import Primitive
@@ -88,23 +103,23 @@ class Window(NamedTuple):
     ----------
     steps : range
         Counted from the scan's first.
-    deltas : Deltas
-    setting : Setting
+    deltas : StepCotangents
+    setting : ProductOperands
         Of these steps.
     """
 
     steps: range
-    deltas: Deltas
+    deltas: StepCotangents
     setting: Any
 
-    def sent(self) -> Sent:
+    def sent(self) -> InputCotangents:
         """What the inputs get, before powers of two are put back."""
         return products(self.setting, self.deltas)
 
     def without_sums(self) -> Window:
         """Return the cotangents of the states alone, which take less memory."""
         found = self.deltas
-        return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
+        return Window(self.steps, StepCotangents(None, found.powers, None, 0, found.states), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,12 +174,12 @@ class Scan(Primitive):
             saved: Saved,
             needed: Any = None,
             **params: Any,
-        ) -> Cotangents:
+        ) -> tuple[Any, ...]:
             found = [
-                sent(window.setting, window.deltas)
+                input_cotangents(window.setting, window.deltas)
                 for window in scan.inside(xp, g, y, inputs, saved, needed=needed, **params)
             ]
-            return joined(xp.module, found[::-1], len(parts))
+            return join_windows(xp.module, found[::-1], len(parts))
 
         scan = Scan(
             name,
@@ -308,8 +323,8 @@ class Scan(Primitive):
         states = m.empty((len(given.initial), T, B, H), wide)
         spans = () if keep else forward_windows(m, (T, B, program.columns * H))
         values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
-        ends = _ends(given.lengths, params.get("shortest"))
-        run = Run(program, m, weights, list(given.initial), values, states, ends)
+        lengths = _lengths(given.lengths, params.get("shortest"))
+        run = Run(program, m, weights, list(given.initial), values, states, lengths)
         if len(spans) < 2:
             kernel.forward(run, x)
         else:
@@ -317,7 +332,7 @@ class Scan(Primitive):
                 here = slice(span.start, span.stop)
                 part = m.empty((len(states), len(span), B, H), wide)
                 run = run._replace(
-                    saved=values[: len(span)], states=part, ends=ends.after(span.start)
+                    saved=values[: len(span)], states=part, lengths=lengths.after(span.start)
                 )
                 kernel.forward(run, x[here])
                 states[:, here] = part
@@ -376,10 +391,10 @@ class Scan(Primitive):
         weights = Weights(None, saved.weight_hh, None, None, saved.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
         values, wide = (a.astype(dtype, copy=False) for a in (saved.values, states))
-        run = Run(program, m, weights, initial, values, wide, _ends(given.lengths, shortest))
+        run = Run(program, m, weights, initial, values, wide, _lengths(given.lengths, shortest))
         kernel = loops(program, m, dtype)
         setting = self._setting(program, m, given, states[0], needed)
-        later: Deltas | None = None
+        later: StepCotangents | None = None
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
@@ -395,18 +410,15 @@ class Scan(Primitive):
         given: Operands,
         states: Array,
         needed: tuple[bool, ...] | None,
-    ) -> Setting:
+    ) -> ProductOperands:
         """What the products of backward are made of."""
-        needs = Needs(True, True, True, bool(given.others))
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
+        needs_grad = NeedsGrad(True, True, True, *biases, bool(given.others))
         if needed is not None:
             n = 1 + len(self.parts)
-            weight_ih, weight_hh, bias_ih, bias_hh = needed[n : n + 4]
-            others = any(needed[n + 4 :])
-            needs = Needs(needed[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
-            biases = bias_ih, bias_hh
-        rest = given.weight_ih, biases, given.lengths is not None, needs
-        return Setting(m, program, given.x, given.initial[0], states, *rest)
+            needs_grad = NeedsGrad(needed[0], *needed[n : n + 4], any(needed[n + 4 :]))
+        rest = given.weight_ih, given.lengths is not None, needs_grad
+        return ProductOperands(m, program, given.x, given.initial[0], states, *rest)
 
 
 def is_scan(node: Node) -> bool:
@@ -516,8 +528,8 @@ def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
     return Operands(cast(x), initial, *weights, others, lengths), dtype
 
 
-def _ends(lengths: Array | None, shortest: int | None) -> Ends:
-    return ALL if lengths is None else Ends(lengths, shortest or 0)
+def _lengths(lengths: Array | None, shortest: int | None) -> Lengths:
+    return FULL_LENGTH if lengths is None else Lengths(lengths, shortest or 0)
 
 
 def _apart(new: State, old: State) -> State:

@@ -25,13 +25,13 @@ from .kernels.program import (
     MASKS,
     Listing,
     Operand,
-    OwnRules,
     Program,
     Register,
     Tape,
+    UserPrimitive,
+    is_identity,
     reachable,
     rebuilt,
-    stands_for_its_first,
 )
 from .modes import Modes, Scope, modes_kept, recording_as, unwatched
 from .namespaces import SHARED, numpy_dtype
@@ -388,7 +388,7 @@ def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbo
 def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> Symbol:
     """The result of a primitive that is not ours: its forward's, with the cotangents of its own rules.
 
-    Each block is one :class:`OwnRules` of the value, from which no cotangent goes, and of the operands.
+    Each block is one :class:`UserPrimitive` of the value, from which no cotangent goes, and of the operands.
     """
     if primitive.jvp != "elementwise":
         raise NotByUnitsError(
@@ -400,7 +400,7 @@ def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, A
     like = max(symbols, key=lambda s: s.ndim)
     if any(s.shape[-1] != like.shape[-1] for s in symbols) or result.shape != like.shape:
         raise NotByUnitsError(f"step applies {primitive.name}, which is not elementwise")
-    op = OwnRules(primitive, tuple(params.items()), like.rows, like.units, like.dtype)
+    op = UserPrimitive(primitive, tuple(params.items()), like.rows, like.units, like.dtype)
     blocks = (
         like.tape.make(op, r, *(x.registers[i] if isinstance(x, Symbol) else x for x in operands))
         for i, r in enumerate(result.registers)
@@ -492,7 +492,7 @@ class _Reverse:
         for r in reversed(self.steps):
             if r not in sums:
                 continue
-            if isinstance(r.op, OwnRules):
+            if isinstance(r.op, UserPrimitive):
                 for a, g in zip(r.args[1:], self._by_own_rules(r.op, sums[r], r), strict=True):
                     add(a, g)
             elif r.op in PRIMITIVES:
@@ -500,7 +500,7 @@ class _Reverse:
                 for rule, a in zip(rules, r.args, strict=True):
                     if rule is not None and isinstance(a, Register):
                         add(a, self._by_rule(rule, sums[r], r))
-        kept = {("kept", p): sums[r] for p, r in enumerate(self.after) if r in sums}
+        kept = {("whole_grad", p): sums[r] for p, r in enumerate(self.after) if r in sums}
         return kept | {r.args: g for r, g in sums.items() if r.op == "input"}
 
     def _by_rule(self, rule: Callable[..., Any], g: Operand, r: Register) -> Operand:
@@ -511,7 +511,7 @@ class _Reverse:
         found = rule(_SYMBOLS, *operands)
         return found.registers[0] if isinstance(found, Symbol) else float(found)
 
-    def _by_own_rules(self, op: OwnRules, g: Operand, r: Register) -> list[Operand]:
+    def _by_own_rules(self, op: UserPrimitive, g: Operand, r: Register) -> list[Operand]:
         """The cotangents of the operands, by rules that may look at shapes and types."""
 
         def symbol(a: Operand) -> Any:
@@ -544,7 +544,7 @@ class _Reverse:
             seen.add(r)
             if self._is_kept(r):
                 kept.add(r)
-            elif stands_for_its_first(r):
+            elif is_identity(r):
                 left.append(r.args[0])
             elif r.op != "input":
                 left += r.args
@@ -553,12 +553,7 @@ class _Reverse:
     def _is_kept(self, r: Register) -> bool:
         if _is_sum(r):
             return True
-        if (
-            r not in self.steps
-            or r.op in MASKS
-            or stands_for_its_first(r)
-            or not self._is_of_sums(r)
-        ):
+        if r not in self.steps or r.op in MASKS or is_identity(r) or not self._is_of_sums(r):
             return False
         return r.op not in CHEAP or any(map(_is_sum, r.args))
 

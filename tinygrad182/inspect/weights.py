@@ -14,7 +14,7 @@ from ..backend import Array, device_of
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, DTypeError, UnknownPathError
 from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
-from ..kernels.products import Setting, as_declared
+from ..kernels.products import ProductOperands, as_declared
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import is_scan, steps_of_scan
 from .gradients import Inside, gradients_inside
@@ -251,14 +251,14 @@ class _Use(NamedTuple):
         Which of the sums' cotangents, and of further weights', are by it.
     operand : array (T, B, ·), or None
         What it is multiplied by; None: 1.
-    setting : Setting
+    setting : ProductOperands
     gates : tuple of int
         In the order of the columns; none for a further weight.
     """
 
     columns: slice
     operand: Array
-    setting: Setting
+    setting: ProductOperands
     gates: tuple[int, ...]
 
     def as_declared(self, rows: Array) -> Array:
@@ -268,7 +268,7 @@ class _Use(NamedTuple):
         return as_declared(self.setting.m, rows, self.gates, self.setting.states.shape[-1])
 
 
-def _use(s: Setting, place: int) -> _Use:
+def _use(s: ProductOperands, place: int) -> _Use:
     """How a weight is used that stands at some place behind the parts of the initial state."""
     program, (of_x, of_h, of_others) = s.program, s.columns
     if place < 4:  # both weights, and both biases

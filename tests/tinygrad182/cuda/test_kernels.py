@@ -21,8 +21,8 @@ from tests.tinygrad182.nn.own_cells import swish
 from tinygrad182.backend import NUMPY
 from tinygrad182.kernels import cuda, loops, numpy_loops
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
-from tinygrad182.kernels.numpy_loops import ALL, Deltas, Ends
-from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
+from tinygrad182.kernels.program import Listing, Program, Tape
+from tinygrad182.kernels.runs import FULL_LENGTH, Lengths, Run, StepCotangents, Weights
 from tinygrad182.primitives import PRIMITIVES, Primitive
 from tinygrad182.tracing import KNOWN
 
@@ -96,8 +96,8 @@ class Case:
         )
 
     @property
-    def ends(self) -> Ends:
-        return ALL if self.lengths is None else Ends(self.lengths, 1)
+    def all_lengths(self) -> Lengths:
+        return FULL_LENGTH if self.lengths is None else Lengths(self.lengths, 1)
 
 
 def make(
@@ -146,18 +146,18 @@ def forward(run: Any, m: Any, case: Case, dtype: str) -> Saved:
     (T, B, _), H, p = case.x.shape, case.initial[0].shape[-1], case.program
     states = m.empty((len(p.parts), T, B, H), dtype)
     saved = m.empty((T, B, p.saved * H), dtype)
-    run.forward(Run(p, m, case.weights, case.initial, saved, states, case.ends), case.x)
+    run.forward(Run(p, m, case.weights, case.initial, saved, states, case.all_lengths), case.x)
     return states, saved
 
 
 def backward(
     run: Any, m: Any, case: Case, dtype: str, kept: Saved, keep: bool = True, *spans: range
-) -> list[Deltas]:
+) -> list[StepCotangents]:
     """Run back over all steps, or over some after the other."""
     case, found, later = case.on(m, dtype), [], None
     states, saved = (m.asarray(a.astype(dtype)) for a in kept)
     for span in spans or [None]:
-        steps = Run(case.program, m, case.weights, case.initial, saved, states, case.ends)
+        steps = Run(case.program, m, case.weights, case.initial, saved, states, case.all_lengths)
         later = run.backward(steps, case.g, case.powers, keep, span, later)
         found.append(later)
     return found
@@ -173,7 +173,7 @@ def at_powers(rows: Any, powers: Any) -> Array:
     return np.ldexp(host(rows).astype(np.longdouble), powers)
 
 
-def numbers(deltas: Deltas) -> dict[str, Array]:
+def numbers(deltas: StepCotangents) -> dict[str, Array]:
     found = {
         "sums": at_powers(deltas.sums, deltas.powers),
         "initial": at_powers(deltas.initial, deltas.initial_powers),

@@ -15,9 +15,9 @@ from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182 import functions, kernels, recurrence
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import numpy_loops
-from tinygrad182.kernels.numpy_loops import Deltas
+from tinygrad182.kernels import numpy_loops, runs
 from tinygrad182.kernels.program import Program
+from tinygrad182.kernels.runs import StepCotangents
 from tinygrad182.recurrence import Operands, Scan
 
 KINDS = tuple(CELLS)
@@ -67,7 +67,7 @@ class Case:
         """Of all inputs but the lengths."""
         return self.pulled(*self.run())
 
-    def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> Deltas:
+    def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> StepCotangents:
         """The cotangents of all sums and states."""
         y, saved = self.run(xp)
         given = xp, self.g, y, tuple(self.inputs), saved, powers, True
@@ -97,7 +97,7 @@ class Case:
         ]
 
 
-def joined(windows: list[Deltas]) -> Deltas:
+def joined(windows: list[StepCotangents]) -> StepCotangents:
     """What was found window by window, the first steps first."""
     each = [window.by_rows() for window in windows]
     sums, states = (
@@ -159,7 +159,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
         if form == "compiled" and not are_compiled():
             pytest.skip("no compiled loops here")
         if steps is not None:
-            for module in (numpy_loops, recurrence):
+            for module in (numpy_loops, runs, recurrence):
                 patch.setattr(module, "windows", lambda m, shape: _cut(shape[0], steps))
         yield
 

@@ -22,9 +22,9 @@ from tests.support import Array, assert_close, assert_same_bits
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import are_compiled, loops, make
 from tinygrad182 import _caches, kernels
-from tinygrad182.kernels import numpy_loops, program
-from tinygrad182.kernels.numpy_loops import ALL, Ends
-from tinygrad182.kernels.program import MASKS, Program, Weights
+from tinygrad182.kernels import numpy_loops, runs
+from tinygrad182.kernels.program import MASKS, Program
+from tinygrad182.kernels.runs import FULL_LENGTH, Lengths, Weights
 from tinygrad182.tracing import KNOWN
 
 pytestmark = pytest.mark.skipif(not are_compiled(), reason="no compiled loops here")
@@ -71,7 +71,7 @@ class Run(NamedTuple):
     x: Array
     initial: list[Array]
     weights: Weights
-    ends: Ends
+    lengths: Lengths
     g: Array
     powers: Array | None
 
@@ -87,9 +87,9 @@ class Run(NamedTuple):
             x=wide(self.x), initial=list(map(wide, self.initial)), weights=weights_, g=wide(self.g)
         )
 
-    def record(self, states: Array, saved: Array) -> program.Run:
+    def record(self, states: Array, saved: Array) -> runs.Run:
         """The run as the loops take it."""
-        return program.Run(self.program, np, self.weights, self.initial, saved, states, self.ends)
+        return runs.Run(self.program, np, self.weights, self.initial, saved, states, self.lengths)
 
     def blocks(self, weight: Array) -> list[Array]:
         return np.split(weight, len(weight) // self.initial[0].shape[1])
@@ -113,9 +113,9 @@ class Run(NamedTuple):
         return {("sum", s): z for s, z in enumerate(found)}
 
     def over(self, t: int) -> Array:
-        if self.ends.lengths is None:
+        if self.lengths.steps is None:
             return np.zeros((self.x.shape[1], 1), bool)
-        return (self.ends.lengths <= t)[:, None]
+        return (self.lengths.steps <= t)[:, None]
 
     def forward(self) -> tuple[Array, Array]:
         """The states, and what is saved."""
@@ -152,7 +152,7 @@ class Run(NamedTuple):
             values |= {("saved", k): slots[t, :, k] for k in range(p.saved)}
             found = p.backward.run(values, Functions())
             for i in range(parts):
-                kept[i][..., t, :, :] = np.where(self.over(t), value[i], found[("kept", i)])
+                kept[i][..., t, :, :] = np.where(self.over(t), value[i], found[("whole_grad", i)])
             for s in range(p.columns):
                 key = ("sum", s) if s < p.sums else ("weight", s - p.sums)
                 sums[..., t, :, s, :] = np.where(self.over(t), 0, found.get(key, 0))
@@ -183,10 +183,10 @@ def draw(
         normal(N) if biases else None, normal(N) if biases > 1 else None,
         tuple(normal(blocks * H) for blocks in program.weights.values()),
     )  # fmt: skip
-    ends = rng.integers(0, T + 1, B)
+    steps = rng.integers(0, T + 1, B)
     return Run(
         program, normal(T, B, inputs), [normal(B, H) for _ in range(parts)], weights,
-        Ends(ends, int(ends.min())) if lengths else ALL, normal(parts, *lead, T, B, H),
+        Lengths(steps, int(steps.min())) if lengths else FULL_LENGTH, normal(parts, *lead, T, B, H),
         rng.integers(-120, 60, (*lead, T, B)) if powers else None,
     )  # fmt: skip
 
@@ -231,9 +231,9 @@ def test_a_program_in_plain_arithmetic(
     states, saved = forward(run)
     expected = run.wide().forward()
     assert_close(states, expected[0], TOLERANCE[dtype], "states")
-    if run.ends is ALL:  # else what is saved of steps past the end is never read
+    if run.lengths is FULL_LENGTH:  # else what is saved of steps past the end is never read
         assert_close(saved, expected[1], TOLERANCE[dtype], "saved")
-    found = backward(run, states, saved, keep=True)
+    found = backward(run, states, saved, with_states=True)
     expected = run.wide().backward(states.astype("float64"), saved.astype("float64"))
     for name, rows, powers, own in zip(
         ("sums", "initial", "states"), (found.sums, found.initial, found.states),
@@ -248,9 +248,9 @@ def test_a_program_in_plain_arithmetic(
 def test_windows_are_parts_of_the_whole(kind: str, powers: bool) -> None:
     run = draw(kind, (7, 3, 2, 19), lead=(2,), lengths=True, powers=powers)
     states, saved = forward(run)
-    at_once = backward(run, states, saved, keep=True)
-    last = backward(run, states, saved, keep=True, span=range(3, 7))
-    first = backward(run, states, saved, keep=True, span=range(3), later=last)
+    at_once = backward(run, states, saved, with_states=True)
+    last = backward(run, states, saved, with_states=True, span=range(3, 7))
+    first = backward(run, states, saved, with_states=True, span=range(3), later=last)
     assert_same_bits(
         whole(first.initial, first.initial_powers), whole(at_once.initial, at_once.initial_powers)
     )
@@ -267,7 +267,7 @@ def test_split_over_threads_to_the_same_bits(kind: str, monkeypatch: pytest.Monk
     with loops("compiled"):
         monkeypatch.setattr(compiled, "THREADS", 3)
         expected = [case.states(), *case.gradients()]
-        monkeypatch.setattr(compiled, "EACH", 1)
+        monkeypatch.setattr(compiled, "THREAD_WORK", 1)
         submit = ThreadPoolExecutor.submit
         monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *a: calls.append(a) or submit(*a))
         found = [case.states(), *case.gradients()]
@@ -403,13 +403,13 @@ def test_rows_crossed(
     rng = np.random.default_rng(0)
     a = rng.normal(size=(R, 2 * N)).astype(dtype)
     b = np.asfortranarray(rng.normal(size=(R, K)).astype(dtype))
-    monkeypatch.setattr(compiled, "SMALL", 0)
+    monkeypatch.setattr(compiled, "BLAS_WORK", 0)
     found = compiled.crossed(np, a[:, N:], b)
     expected = a[:, N:].T.astype("float64") @ b
     assert found.flags.c_contiguous
     scale = np.abs(a[:, N:].T).astype("float64") @ np.abs(b)
     assert (np.abs(found - expected) <= 8 * np.finfo(dtype).eps * scale).all()
-    monkeypatch.setattr(compiled, "EACH", 1)
+    monkeypatch.setattr(compiled, "THREAD_WORK", 1)
     monkeypatch.setattr(compiled, "THREADS", 3)
     assert_same_bits(compiled.crossed(np, a[:, N:], b), found)
 
@@ -475,7 +475,7 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
     written, made, machine = [], machine_code._compiled, machine_code._machine()
     monkeypatch.setattr(machine_code, "_compiled", lambda text: written.append(text) or made(text))
     monkeypatch.setattr(machine_code, "_jit", lambda: llvm.create_lljit_compiler(machine))
-    monkeypatch.setattr(compiled, "_RUNS", dict(compiled._RUNS))  # these are not to be called
+    monkeypatch.setattr(compiled, "_LOOPS", dict(compiled._LOOPS))  # these are not to be called
     program = draw("tanh", (1, 1, 1, 1)).program
     for _ in range(2):
         monkeypatch.setattr(machine_code, "_LOADED", {})  # as in a new process

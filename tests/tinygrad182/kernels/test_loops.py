@@ -16,8 +16,8 @@ from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
 from tinygrad182.backend import NUMPY
-from tinygrad182.kernels import numpy_loops
-from tinygrad182.kernels.powers import held
+from tinygrad182.kernels import numpy_loops, runs
+from tinygrad182.kernels.powers import exponent_range
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 
@@ -63,7 +63,7 @@ def test_every_state_has_its_whole_gradient(form: str, kind: str, lengths: bool)
     for name in ("sums", "initial", "states"):
         assert_close(getattr(found, name), getattr(expected, name), 1e-13, name)
     for name in ("powers", "initial_powers"):  # none has changed
-        assert getattr(found, name) == getattr(expected, name) == -held("float64").middle
+        assert getattr(found, name) == getattr(expected, name) == -exponent_range("float64").middle
     last = np.ldexp(found.states[..., -1, :, :], found.powers)
     g = case.g if len(case.scan.parts) > 1 else case.g[:, None]
     own = np.moveaxis(g, 1, 0)[..., -1, :, :]
@@ -193,8 +193,8 @@ def test_sequences_that_end_in_any_window(
     form: str, layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without recording, steps are run window by window, each with what is left of the lengths."""
-    monkeypatch.setattr(numpy_loops, "ROWS", 9)
-    monkeypatch.setattr(numpy_loops, "WINDOW", 1)
+    monkeypatch.setattr(runs, "WINDOW_ROWS", 9)
+    monkeypatch.setattr(runs, "WINDOW_SUMS", 1)
     x = tg.tensor(np.random.default_rng(0).normal(size=(11, 3, 2)))
     run = layer(2, 4, rng=0, dtype="float64")
     for lengths in ([11, 2, 7], [4, 6, 5], None):

@@ -1,14 +1,16 @@
-"""Products of matrices in the code of the compiled loops: one is packed, so that it is read straight on.
+"""Matrix products in the code of the compiled loops.
 
-A panel is one register's columns of a matrix, or those of :data:`WIDE`, one row behind the other. It is
-filled up to whole registers.
+:mod:`.time_loops` multiplies by the weights with these, and :func:`crossed` gives the gradients of weights.
+One matrix of a product is *packed* first, so that it is read from memory in order: it becomes panels, each
+of which has the columns of one register, or of :data:`WIDE` registers, row after row. A panel is padded to
+whole registers.
 """
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
@@ -24,7 +26,7 @@ DEEP = 256
 """Rows whose products with each other are added up at once: as many as the cache holds."""
 
 LINE = 64
-"""Bytes after which a line of the cache begins, and packed matrices do."""
+"""Bytes of a line of the cache. Packed matrices begin with a line."""
 
 
 def aligned(code: Code, at: Value) -> Value:
@@ -35,55 +37,71 @@ def aligned(code: Code, at: Value) -> Value:
 
 
 def padded(code: Code, n: Value) -> Value:
-    """A number of columns, up to whole registers."""
+    """A number of columns, rounded up to whole registers."""
     return (n + (code.count - 1)) / code.count * code.count
 
 
+class Matrix(NamedTuple):
+    """A matrix in memory whose rows begin ``stride`` elements apart."""
+
+    pointer: Value
+    rows: Value
+    columns: Value
+    stride: Value
+
+
 def pack(
-    code: Code, rows: Value, to: Value, length: Value, n: Value, apart: Value, widths: Any,
-    whole: Any = None, offset: Any = 0,
-) -> None:  # fmt: skip
-    """A matrix (length, n), rows ``apart`` elements, as panels of columns.
-
-    Its rows may be some of the ``whole`` of a panel's, from ``offset`` on.
-    """
-    for j, width in code.over(n, widths):
-        panel = Array(to + j * (length if whole is None else whole), 0, width, code.count)
-        for k in code.loop(0, length):
-            for q in range(width):
-                x = code.load(rows + (k * apart + j + q * code.count))
-                code.store(x, panel.at(offset + k, q), whole=True)
-
-
-def pack_across(
-    code: Code, weight: Value, to: Value, K: Value, n: Value, blocks: tuple[int, ...], widths: Any
+    code: Code,
+    matrix: Matrix,
+    to: Value,
+    widths: Sequence[int],
+    height: Any = None,
+    offset: Any = 0,
 ) -> None:
-    """Blocks of a weight (·, K), of n rows each, as panels of their rows, of all blocks side by side.
+    """Pack a matrix as panels of its columns, of ``widths`` registers.
 
-    It goes by squares, and writes beyond the last panel, by less than one square for each register of it.
-    Columns that are not there are as the first one.
+    The panels may be those of a higher matrix: they then have ``height`` rows, and the matrix fills those
+    from ``offset`` on.
+    """
+    height = matrix.rows if height is None else height
+    for j, width in code.over(matrix.columns, widths):
+        panel = Array(to + j * height, 0, width, code.count)
+        for k in code.loop(0, matrix.rows):
+            for q in range(width):
+                x = code.load(matrix.pointer + (k * matrix.stride + j + q * code.count))
+                code.store(x, panel.at(offset + k, q), unmasked=True)
+
+
+def pack_transposed(
+    code: Code, weight: Value, to: Value, K: Value, n: Value, blocks: tuple[int, ...],
+    widths: Sequence[int],
+) -> None:  # fmt: skip
+    """Pack the transpose of some blocks of a weight (·, K), of n rows each, with the blocks side by side.
+
+    The elements are transposed in squares of registers. The last square may write beyond the last panel, by
+    less than one square for each of its registers. Columns past the end repeat the first one.
     """
     for j, width in code.over(n, widths):
         panel = Array(to + j * K * len(blocks), 0, len(blocks), width, code.count)
         for q in code.loop(0, len(blocks)):
-            block = code.number(blocks[0])
-            for number, its in enumerate(blocks):
-                block = block.where(q == number, its)
+            block = code.integer(blocks[0])
+            for number, of_weight in enumerate(blocks):
+                block = block.where(q == number, of_weight)
             for c in code.loop(0, width):
-                first, rest = j + c * code.count, code.mask
+                first, is_last = j + c * code.count, code.mask is not None
                 for k, _ in code.over(K):
                     square = []
                     for i in range(code.count):
                         unit = first + i
-                        if rest is not None:  # another panel has all its columns
+                        if is_last:
                             unit = unit.where(unit >= n, 0)
                         square.append(code.load(weight + ((block * n + unit) * K + k)))
                     for i, x in enumerate(_transposed(square)):
-                        code.store(x, panel.at(k + i, q, c), whole=True)
+                        code.store(x, panel.at(k + i, q, c), unmasked=True)
 
 
 def _transposed(rows: list[Value]) -> list[Value]:
-    """A square of registers, its rows as columns: halves are exchanged, and halves of these."""
+    """Transpose a square of registers: exchange halves, then the halves of these, and so on."""
     step = len(rows) // 2
     lanes = range(len(rows))
     while step:
@@ -97,30 +115,32 @@ def _transposed(rows: list[Value]) -> list[Value]:
     return rows
 
 
-def products(
-    code: Code,
-    rows: list[Value],
-    panel: Value,
-    first: list[list[Value]],
-    length: Value,
-    apart: int = 1,
-) -> list[list[Value]]:
-    """A product of rows, each from its pointer on, with a panel of columns, added to what is in ``first``.
+class Factors(NamedTuple):
+    """The left factor of a product: pointers to its rows, whose elements are ``stride`` apart."""
 
-    Elements of a row are ``apart``. Each addition waits for the one before: so of few columns, every fourth
-    product goes to the same sum. The order of additions is that of one row, however many there are.
+    rows: list[Value]
+    stride: int = 1
+
+
+def times_panel(
+    code: Code, factors: Factors, panel: Value, start: list[list[Value]], length: Value
+) -> list[list[Value]]:
+    """Multiply rows of ``length`` elements with a panel of columns, and add that to the sums in ``start``.
+
+    An addition waits for the one before it. Where there are few columns, every fourth product therefore
+    goes to the same sum. A row's additions have the same order however many rows there are.
     """
-    width, zero = len(first[0]), code.constant(0.0)
+    width, zero = len(start[0]), code.constant(0.0)
     split = max(1, 4 // width)
-    starts = [first] + [[[zero] * width for _ in rows] for _ in range(split - 1)]
-    sums = [[[code.variable(x) for x in row] for row in start] for start in starts]
+    starts = [start] + [[[zero] * width for _ in factors.rows] for _ in range(split - 1)]
+    sums = [[[code.variable(x) for x in row] for row in some] for some in starts]
     matrix = Array(panel, length, width, code.count)
-    mask, code.mask = code.mask, None  # the panel is filled up
+    mask, code.mask = code.mask, None  # the panel is padded
 
     def add(k: Value, some: list[list[Callable[..., Value]]]) -> None:
         columns = [code.load(matrix.at(k, q)) for q in range(width)]
-        for row, totals in zip(rows, some, strict=True):
-            factor = code.spread(code.scalar(row + k * apart))
+        for row, totals in zip(factors.rows, some, strict=True):
+            factor = code.spread(code.load_scalar(row + k * factors.stride))
             for total, column in zip(totals, columns, strict=True):
                 total(total() + factor * column)
 
@@ -133,35 +153,36 @@ def products(
             add(k, sums[0])
     code.mask = mask
     return [
-        [_total([some[r][c]() for some in sums]) for c in range(width)] for r in range(len(rows))
+        [_in_pairs([some[r][c]() for some in sums]) for c in range(width)]
+        for r in range(len(factors.rows))
     ]
 
 
-def _total(terms: list[Value]) -> Value:
-    """Their sum, in pairs."""
+def _in_pairs(terms: list[Value]) -> Value:
+    """The sum of the terms, added in pairs."""
     while len(terms) > 1:
         terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=True)]
     return terms[0]
 
 
-def product(
-    code: Code, factors: Callable[[Value], Value], packed: Value, out: Value, length: Value,
-    columns: Value, first: Value, last: Value, apart: int = 1, start: bool = True,
+def times_packed(
+    code: Code, factors: Callable[[list[Value]], Factors], packed: Value, out: Matrix, length: Value,
+    first: Value, add: bool = True,
 ) -> None:  # fmt: skip
-    """A matrix times a packed one; with ``start``, added to what is in ``out`` (rows, columns).
+    """Multiply rows of ``length`` elements with a packed matrix, and write or ``add`` that to ``out``.
 
-    The rows are those from ``first`` to ``last``, of which ``factors`` gives the pointers.
+    The rows of ``out`` have the numbers from ``first`` up to ``out.rows``; ``factors`` gives the left
+    factor of some of them.
     """
-    for j, width in code.over(columns, (WIDE, 1)):
-        for numbers in code.by_rows(last - first, SUMS // WIDE):
+    for j, width in code.over(out.columns, (WIDE, 1)):
+        for numbers in code.by_rows(out.rows - first, SUMS // WIDE):
             rows = [first + r for r in numbers]
             places = [
-                [out + (r * columns + j + q * code.count) for q in range(width)] for r in rows
+                [out.pointer + (r * out.stride + j + q * code.count) for q in range(width)]
+                for r in rows
             ]
-            begun = [[code.load(x) if start else code.constant(0.0) for x in row] for row in places]
-            made = products(
-                code, [factors(r) for r in rows], packed + j * length, begun, length, apart
-            )
+            start = [[code.load(x) if add else code.constant(0.0) for x in row] for row in places]
+            made = times_panel(code, factors(rows), packed + j * length, start, length)
             for row, sums in zip(places, made, strict=True):
                 for place, x in zip(row, sums, strict=True):
                     code.store(x, place)
@@ -170,22 +191,24 @@ def product(
 def crossed(module: ir.Module, dtype: Any) -> None:
     """Write the function ``crossed``: add aᵀ b to ``out`` (N, K), of rows a (R, N) and b (R, K).
 
-    Rows may be further apart than they are long. Those of ``out`` are written from ``first`` to ``last``.
+    The rows of a and b begin ``a_stride`` and ``b_stride`` elements apart. The rows of ``out`` are written
+    from ``first`` to ``last``.
     """
-    numbers = ["R", "K", "a_apart", "b_apart", "first", "last"]
+    numbers = ["R", "K", "a_stride", "b_stride", "first", "last"]
     code = Code(module, "crossed", dtype, ["a", "b", "out", "scratch"], [], numbers)
     R, K, first, last = (code[n] for n in ("R", "K", "first", "last"))
     packed_b = aligned(code, code["scratch"])
     packed_a = packed_b + padded(code, K) * DEEP
     for start in code.loop(0, R, DEEP):
         deep = (R - start).smaller(DEEP)
-        a, b = (code[x] + start * code[f"{x}_apart"] for x in "ab")
-        pack(code, b, packed_b, deep, K, code["b_apart"], (WIDE, 1))
-        pack(code, a + first, packed_a, deep, last - first, code["a_apart"], (1,))
+        a, b = (code[x] + start * code[f"{x}_stride"] for x in "ab")
+        pack(code, Matrix(b, deep, K, code["b_stride"]), packed_b, (WIDE, 1))
+        pack(code, Matrix(a + first, deep, last - first, code["a_stride"]), packed_a, (1,))
 
-        def factors(r: Value, deep: Value = deep) -> Value:
-            n = r - first
-            return packed_a + ((n - n % code.count) * deep + n % code.count)
+        def factors(rows: list[Value], deep: Value = deep) -> Factors:
+            columns = [r - first for r in rows]
+            panels = [(n - n % code.count) * deep + n % code.count for n in columns]
+            return Factors([packed_a + panel for panel in panels], code.count)
 
-        product(code, factors, packed_b, code["out"], deep, K, first, last, code.count)
+        times_packed(code, factors, packed_b, Matrix(code["out"], last, K, K), deep, first)
     code.done()
