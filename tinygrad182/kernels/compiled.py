@@ -60,14 +60,7 @@ THREADS = _threads()
 
 
 class Loop:
-    """A compiled function. It is called with arrays and integers, and releases Python's lock.
-
-    Parameters
-    ----------
-    library : object
-        Keeps the machine code in memory; has the addresses of functions by name.
-    name : str
-    """
+    """A compiled function of a library. It takes arrays and integers, and releases Python's lock."""
 
     __slots__ = ("_call", "_library", "_pack")
 

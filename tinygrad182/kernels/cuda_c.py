@@ -17,19 +17,10 @@ from .powers import NOTHING
 from .program import Key, Listing, Program
 
 _SIGNS = {
-    "add": "+",
-    "subtract": "-",
-    "multiply": "*",
-    "divide": "/",
-    "less": "<",
-    "less_equal": "<=",
-    "greater": ">",
-    "greater_equal": ">=",
-    "equal": "==",
-    "not_equal": "!=",
-    "logical_and": "&&",
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
+    "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&&",
     "logical_or": "||",
-}
+}  # fmt: skip
 _FUNCTIONS = (
     "acos asin asinh atan ceil cos cosh exp expm1 floor isfinite isinf isnan log log10 log1p "
     "log2 sin sinh sqrt tanh trunc"
@@ -37,19 +28,15 @@ _FUNCTIONS = (
 EXPRESSIONS = {
     **{op: f"{{}} {sign} {{}}" for op, sign in _SIGNS.items()},
     **{op: f"{op}({{}})" for op in _FUNCTIONS.split()},
+    **{op: f"step::{op}({{}}, {{}})" for op in ("floor_divide", "maximum", "minimum", "remainder")},
+    **{op: f"step::{op}({{}})" for op in ("sigmoid", "sign")},
     "abs": "fabs({})",
     "atan2": "atan2({}, {})",
-    "floor_divide": "step::floor_divide({}, {})",
     "logical_not": "!{}",
-    "maximum": "step::maximum({}, {})",
-    "minimum": "step::minimum({}, {})",
     "negative": "-{}",
     "power": "pow({}, {})",
     "relu": "step::maximum({}, real(0))",
-    "remainder": "step::remainder({}, {})",
     "round": "rint({})",
-    "sigmoid": "step::sigmoid({})",
-    "sign": "step::sign({})",
     "square": "{0} * {0}",
     "where": "{} ? {} : {}",
 }

@@ -71,8 +71,40 @@ def with_ones(m: Any, x: Array) -> Array:
     return wide
 
 
-def _plan(listing: Listing, at: dict[Key, Place], m: Any, real: bool) -> Plan:
-    return Plan(listing, at, partial(writing, m, namespace(m.empty(0)), real))
+class _Plans(NamedTuple):
+    """The plans of a program's listings."""
+
+    forward: Plan
+    factors: Plan
+    backward: Plan
+    backward_with_states: Plan
+
+
+@cache
+def _plans(program: Program, m: Any, real: bool) -> _Plans:
+    parts, weights = len(program.parts), program.columns - program.sums
+    shared = places("saved", program.saved, "saved") | places("weight", weights, "weight")
+    for kind in ("before", "after", "grad", "whole_grad"):
+        shared |= places(kind, parts, kind, of_parts=True)
+    forward = places("sum", len(program.gates), "z")
+    for i in range(len(program.h_only)):
+        forward["sum", len(forward)] = Place("product", len(program.shared) + i)
+    factors, cotangents = program.split_backward
+    backward = places("factor", len(factors.outputs), "factors")
+    columns = {key: Place("sums", i) for i, key in enumerate(program.column_keys)}
+    plain = {key: r for key, r in cotangents.outputs.items() if key[0] != "whole_grad"}
+
+    def plan(listing: Listing, at: dict[Key, Place]) -> Plan:
+        return Plan(listing, shared | at, partial(writing, m, namespace(m.empty(0)), real))
+
+    return _Plans(
+        plan(program.forward, forward), plan(factors, backward),
+        plan(Listing(plain), backward | columns), plan(cotangents, backward | columns),
+    )  # fmt: skip
+
+
+def _plans_of(run: Run) -> _Plans:
+    return _plans(run.program, run.m, run.states.dtype.kind == "f")
 
 
 def _own_weights(run: Run) -> Array:
@@ -93,7 +125,7 @@ def forward(run: Run, x: Array) -> None:
         weight = m.concatenate([weight, bias[:, None]], axis=1)
     transposed = m.ascontiguousarray(of_gates(m, weights.weight_hh, program.h_gates, H).T)
     rows = x.reshape(T * B, inputs)
-    replay = Replay(_plan_forward(program, m, states.dtype.kind == "f"), m, states[0, 0])
+    replay = Replay(_plans_of(run).forward, m, states[0, 0])
     if weights.others:
         replay.give("weight", _own_weights(run))
     for span in windows(m, (T, B, program.sums * H)):
@@ -117,29 +149,14 @@ class _Recurrent(NamedTuple):
     bias: Array | None
 
 
-@cache
-def _plan_forward(program: Program, m: Any, real: bool) -> Plan:
-    parts, G = len(program.parts), len(program.gates)
-    at = places("sum", G, "z") | places("saved", program.saved, "saved")
-    for i in range(len(program.h_only)):
-        at["sum", G + i] = Place("product", len(program.shared) + i)
-    at |= places("before", parts, "before", of_parts=True)
-    at |= places("after", parts, "after", of_parts=True)
-    at |= places("weight", program.columns - program.sums, "weight")
-    return _plan(program.forward, at, m, real)
-
-
 def _forward_steps(run: Run, span: range, z: Array, weight: _Recurrent, replay: Replay) -> None:
     """Run over the steps of ``span``, from their projected inputs ``z``, which are overwritten."""
     program, m, states = run.program, run.m, run.states
     H = states.shape[-1]
     product = m.empty(z.shape[1:], z.dtype)
     replay.give("product", in_blocks(product, H))
-    shared_of_x, shared_of_h = (
-        z[..., len(program.x_only) * H :],
-        product[:, : len(program.shared) * H],
-    )
-    alone = product[:, len(program.shared) * H :]
+    n = len(program.shared) * H
+    shared_of_x, shared_of_h, alone = z[..., z.shape[-1] - n :], product[:, :n], product[:, n:]
     before = list(states[:, span.start - 1]) if span.start else run.initial
     reads_state = any(kind == "before" for kind, _ in program.forward.inputs)
     for t, shared, *after in zip(
@@ -241,7 +258,8 @@ class _StepBack:
         self.sums = _time_first(m, in_blocks(sums, H), 4)
         self.sums_by_state = _time_first(m, sums[..., by_state], 3)
         self.states = None if states is None else _time_first(m, states, 3)
-        plan = _plan_backward(program, m, value.dtype.kind == "f", states is not None)
+        plans = _plans_of(run)
+        plan = plans.backward if states is None else plans.backward_with_states
         self.replay = Replay(plan, m, value[0])
         outputs = program.split_backward.cotangents.outputs
         self.zero_columns = [i for i, key in enumerate(program.column_keys) if key not in outputs]
@@ -281,25 +299,11 @@ def _time_first(m: Any, array: Array, last: int) -> Array:
     return array if array.ndim == last else m.moveaxis(array, -last, 0)
 
 
-@cache
-def _plan_backward(program: Program, m: Any, real: bool, with_states: bool) -> Plan:
-    factors, cotangents = program.split_backward
-    if not with_states:
-        outputs = cotangents.outputs.items()
-        cotangents = Listing({key: r for key, r in outputs if key[0] != "whole_grad"})
-    parts = len(program.parts)
-    at = places("sum", program.sums, "sums") | places("factor", len(factors.outputs), "factors")
-    at |= places("weight", program.columns - program.sums, "sums", program.sums)
-    for kind in ("grad", "whole_grad", "before"):
-        at |= places(kind, parts, kind, of_parts=True)
-    return _plan(cotangents, at, m, real)
-
-
 def _factors(run: Run, start: int, stop: int) -> Array:
     """The factors of cotangents at steps ``start`` to ``stop``, (steps, B, count, H)."""
-    program, m, states = run.program, run.m, run.states
+    m, states = run.m, run.states
     B, H = states.shape[2:]
-    count = len(program.split_backward.factors.outputs)
+    count = len(run.program.split_backward.factors.outputs)
     factors = m.empty((stop - start, B, count, H), states.dtype)
     if not count:
         return factors
@@ -307,8 +311,7 @@ def _factors(run: Run, start: int, stop: int) -> Array:
         part[start - 1 : stop - 1] if start else m.concatenate([h[None], part[: stop - 1]])
         for h, part in zip(run.initial, states, strict=True)
     ]
-    plan = _plan_factors(program, m, states.dtype.kind == "f")
-    replay = Replay(plan, m, factors[..., 0, :])
+    replay = Replay(_plans_of(run).factors, m, factors[..., 0, :])
     replay.give("before", before)
     replay.give("after", states[:, start:stop])
     replay.give("saved", in_blocks(run.saved[start:stop], H))
@@ -317,16 +320,6 @@ def _factors(run: Run, start: int, stop: int) -> Array:
     replay.give("factors", factors)
     replay()
     return factors
-
-
-@cache
-def _plan_factors(program: Program, m: Any, real: bool) -> Plan:
-    factors, parts = program.split_backward.factors, len(program.parts)
-    at = places("factor", len(factors.outputs), "factors") | places("saved", program.saved, "saved")
-    at |= places("weight", program.columns - program.sums, "weight")
-    for kind in ("before", "after"):
-        at |= places(kind, parts, kind, of_parts=True)
-    return _plan(factors, at, m, real)
 
 
 # --- rows of cotangents, for the products over all steps ---------------------------------------------

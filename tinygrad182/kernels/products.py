@@ -11,6 +11,7 @@ power.
 from __future__ import annotations
 
 import math
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,13 +43,6 @@ class NeedsGrad(NamedTuple):
     def by_h(self) -> bool:
         """Whether the product with the states is needed."""
         return self.weight_hh or self.bias_hh
-
-    def each_product(self) -> list[NeedsGrad]:
-        """One mask for each product that gives gradients of weights."""
-        none = NeedsGrad(*[False] * 6)
-        inputs = ("weight_ih", "bias_ih"), ("weight_hh", "bias_hh"), ("others",)
-        masks = [none._replace(**{name: getattr(self, name) for name in some}) for some in inputs]
-        return [mask for mask in masks if any(mask)]
 
 
 class ProductOperands(NamedTuple):
@@ -142,17 +136,10 @@ class InputCotangents(NamedTuple):
                 weight, bias = both[..., :-1], both[..., -1]
             weights.append(WithPower(weight, power))
             biases.append(WithPower(bias, power))
-        return weights + biases + (self._of_others() if p.weights else [])
-
-    def _of_others(self) -> list[WithPower]:
-        (whole, power), H = self.weights[2], self.operands.states.shape[-1]
-        found: list[WithPower] = []
-        start = 0
-        for blocks in self.operands.program.weights.values():
-            end = start + blocks * H
-            found.append(WithPower(None if whole is None else whole[..., start:end], power))
-            start = end
-        return found
+        whole, power = self.weights[2]
+        ends = [0, *(n * s.states.shape[-1] for n in accumulate(p.weights.values()))]
+        others = [None if whole is None else whole[..., a:b] for a, b in pairwise(ends)]
+        return weights + biases + [WithPower(by, power) for by in others]
 
 
 def as_declared(m: Any, by: Array, gates: tuple[int, ...], H: int) -> Array:
@@ -227,7 +214,13 @@ def _weight_products_at_powers(
     exponents = loops(s.program, m, rows.dtype).exponents(m, rows)
     not_finite = exponents > limit
     exponents, sizes = _sizes(m, exponents, powers, limit)
-    each = s.needs_grad.each_product()
+    needs, no = s.needs_grad, NeedsGrad(*[False] * 6)
+    each = [
+        no._replace(weight_ih=needs.weight_ih, bias_ih=needs.bias_ih),
+        no._replace(weight_hh=needs.weight_hh, bias_hh=needs.bias_hh),
+        no._replace(others=needs.others),
+    ]
+    each = [mask for mask in each if any(mask)]
     tops = [_top_size(s, needs_grad, sizes) for needs_grad in each]
     if len(each) > 1 and m is np and max(tops) - min(tops) <= limit // 5:
         each, tops = [s.needs_grad], [max(tops)]
@@ -285,9 +278,9 @@ class _AtOnePower(NamedTuple):
     ----------
     rows : array
     power : int array ()
-        0, or below where the rows had to be lowered further than ``lift`` says.
+        0; above 0 where operands are so large that the rows had to be lowered.
     lift : int array ()
-        The exponent that the largest row is brought to.
+        The exponent that the largest row is brought to, or 0 where it is lowered.
     """
 
     rows: Array

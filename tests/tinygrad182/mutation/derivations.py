@@ -248,7 +248,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def fewer(f: Any, *given: Any) -> Any:
         return set(sorted(f(*given), key=lambda r: r.order)[1:])
 
-    _around(patch, tracing._Reverse, "_kept", fewer)
+    _around(patch, tracing._Reverse, "_saved", fewer)
 
 
 @fault("slots are read in another order")

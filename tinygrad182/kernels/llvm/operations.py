@@ -38,15 +38,8 @@ _SINGLE = _Exponential(
     89.0, -86.0, 1.5 * 2**23, 0.693145751953125, 1.4286067653301870e-06, 7, 126, 23
 )
 _DOUBLE = _Exponential(
-    710.0,
-    -707.0,
-    1.5 * 2.0**52,
-    6.93147180369123816490e-01,
-    1.90821492927058770002e-10,
-    13,
-    1022,
-    52,
-)
+    710.0, -707.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13, 1022, 52
+)  # fmt: skip
 
 
 def _kind(x: Value) -> _Exponential:
@@ -117,12 +110,7 @@ def _first(operands: tuple[Any, ...]) -> Value:
 
 
 class Operations:
-    """The functions to run a listing with: attributes are operations on registers and numbers.
-
-    Parameters
-    ----------
-    code : Code
-    """
+    """The functions to run a listing with: attributes are operations on registers and numbers."""
 
     exp, expm1, sigmoid, tanh = map(staticmethod, (exp, expm1, sigmoid, tanh))
 

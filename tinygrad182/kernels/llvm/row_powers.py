@@ -27,13 +27,7 @@ class Row(NamedTuple):
 
 
 class Powers:
-    """Powers of two of numbers of a type, in the code of a function.
-
-    Parameters
-    ----------
-    code : Code
-    dtype : numpy dtype
-    """
+    """Powers of two of numbers of a type, in the code of a function."""
 
     def __init__(self, code: Code, dtype: Any) -> None:
         self.code = code

@@ -26,7 +26,7 @@ from .matrices import (
     padded,
     times_packed,
     times_panel,
-)
+)  # fmt: skip
 from .operations import Operations
 from .row_powers import Row, RowCarry, at_powers, exponents
 from .vectors import Array, Code, Value
@@ -60,12 +60,6 @@ class TimeLoop:
     Its function takes ``arrays`` of the type, ``integers``, which are arrays of 64-bit integers, and
     ``numbers``. Before them come the parts of the initial state and the cell's further weights; ``scratch``
     is memory for packed weights.
-
-    Parameters
-    ----------
-    module : ir.Module
-    program : Program
-    dtype : numpy dtype
     """
 
     name: str

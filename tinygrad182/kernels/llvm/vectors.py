@@ -166,13 +166,7 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, operands: list[ir.Value]) 
 
 
 class Array:
-    """An array in the code that is being written, by its pointer and shape.
-
-    Parameters
-    ----------
-    pointer : Value
-    shape : tuple of Value and int
-    """
+    """An array in the code that is being written, by its pointer and shape."""
 
     def __init__(self, pointer: Value, *shape: Value | int) -> None:
         self.pointer = pointer
@@ -198,8 +192,6 @@ class Code:
 
     Parameters
     ----------
-    module : ir.Module
-    name : str
     dtype : numpy dtype
         float32 or float64.
     arrays, numbers : sequence of str
