@@ -181,7 +181,7 @@ class Reference:
     Attributes
     ----------
     states, sums, initial : Bounded
-        Those of :class:`.Deltas`.
+        Those of :class:`.StepCotangents`.
     inputs : list of Bounded
         By x, the initial state, both weights, the biases that there are and further weights.
     """
@@ -219,7 +219,7 @@ class Reference:
             given = keyed("before", [b[t] for b in before]) | keyed("after", y[:, t]) | fixed
             given |= keyed("saved", blocks(saved.values[t].astype(np.float64), H))
             found = self._back(given, [self._going(x, over) for x in state])
-            kept = [found["kept", k] for k in range(parts)]
+            kept = [found["whole_grad", k] for k in range(parts)]
             if over is not None:  # it stayed, as a constant
                 kept = [
                     a.where(~over[:, None]) + b.where(over[:, None])

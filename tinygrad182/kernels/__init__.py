@@ -1,6 +1,9 @@
-"""Compiled and array forms of recurrences; never needed for a right answer.
+"""Loops over time for recurrent layers: NumPy's, compiled ones, and CUDA kernels.
 
-:func:`loops` chooses the loops over time that suit a program and the arrays.
+A cell's step becomes a :class:`.program.Program` (:mod:`..tracing`). :func:`loops` returns the module that
+runs such a program over time on arrays of a library and type: :mod:`.compiled` (with llvmlite, the extra
+``fast``), :mod:`.numpy_loops` or :mod:`.cuda`. :mod:`.runs` says what these modules have in common. Any of
+them gives the right answer; the first is the fastest on a CPU.
 """
 
 from __future__ import annotations
@@ -14,86 +17,83 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, cuda, cuda_c
+from . import cuda, cuda_c, numpy_loops
 from .program import Program
 
 COMPILED = True
 """Whether compiled loops are used where llvmlite is installed."""
 
+CHOICES = 32
+"""For how many choices of its numbers a step is compiled: each takes a second, and 2 MB from then on."""
+
+_TYPES = (np.dtype("float32"), np.dtype("float64"))
+
+_BUILT: dict[Any, ModuleType] = {}
+"""The loops of each program and type. What could not be compiled is not tried again."""
+
+_BUILDING = threading.Lock()
+
+_ALIKE: dict[Any, set[str]] = {}
+"""The texts of compiled programs, by that text without its numbers."""
+
+_FAILED: list[str] = []
+"""Why nothing can be compiled, once that is known."""
+
 
 def loops(program: Program, m: Any, dtype: Any) -> Any:
-    """The module whose ``forward`` and ``backward`` run over time on arrays of a library and type.
+    """Return the module whose ``forward`` and ``backward`` run a program on arrays of a library and type.
 
-    None where there is none: complex numbers on a device, or an operation that CUDA does not have.
+    None on a device for complex numbers, and for an operation that has no CUDA expression.
     """
     if m is not np:
         return cuda if dtype in _TYPES and cuda_c.printable(program) else None
     if COMPILED and dtype in _TYPES:
         key = program, dtype
         if key not in _BUILT:
-            with _BUILDING:  # threads that come meanwhile wait: their numbers have the same bits
+            with _BUILDING:  # other threads wait: the same loops give their numbers the same bits
                 if key not in _BUILT:
                     _BUILT[key] = _built(program, dtype)
         return _BUILT[key]
-    return arrays
+    return numpy_loops
 
 
-_TYPES = (np.dtype("float32"), np.dtype("float64"))
+def _built(program: Program, dtype: Any) -> ModuleType:
+    """The compiled loops, made or loaded; NumPy's where llvmlite is missing or does not work."""
+    if _FAILED:
+        return numpy_loops
+    try:
+        import llvmlite  # the extra `fast`
 
-
-_BUILT: dict[Any, ModuleType] = {}
-"""What runs a program on a type; what could not be compiled is not tried again."""
-
-CHOICES = 32
-"""For how many choices of its numbers a step is compiled: each takes a second, and 2 MB from then on."""
-
-_ALIKE: dict[Any, set[str]] = {}
-"""Programs that were compiled, by what they are without their numbers."""
+        from . import compiled
+    except (Exception, SystemExit) as error:  # an llvmlite for another Python, or half installed
+        _FAILED.append(repr(error))
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
+            _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
+        return numpy_loops
+    if _is_one_too_many(program, dtype):
+        return numpy_loops
+    try:
+        compiled.ready(program, dtype)
+    except (Exception, SystemExit) as error:  # from LLVM; NumPy's loops give the right answer
+        _warn(f"LLVM cannot compile the loops of {program.name}, so NumPy runs them: {error!r}")
+        return numpy_loops
+    return compiled
 
 
 def _is_one_too_many(program: Program, dtype: Any) -> bool:
-    """Whether a step has been compiled for enough choices of its numbers; the first time, say so."""
+    """Whether a step has been compiled for enough choices of its numbers; warn the first time."""
     text = f"{program.forward}\n{program.backward}"
     alike = _ALIKE.setdefault((re.sub(r" -?[0-9][0-9.e+-]*", " #", text), dtype), set())
     if text in alike or len(alike) < CHOICES:
         alike.add(text)
         return False
     if len(alike) == CHOICES:
-        alike.add("said")
+        alike.add("warned")
         _warn(
-            f"the loops of {program.name} were compiled for {CHOICES} choices of the numbers in its "
-            "step; NumPy runs it with others. Make a number that changes often a further weight"
+            f"the loops of {program.name} were compiled for {CHOICES} choices of the numbers in its step; "
+            "NumPy runs it with others. Make a number that changes often a further weight of the cell"
         )
     return True
-
-
-_BUILDING = threading.Lock()
-
-_FAILED: list[str] = []
-"""Why nothing can be compiled, once that is known."""
-
-
-def _built(program: Program, dtype: Any) -> ModuleType:
-    """The compiled loops, made or loaded; without a working llvmlite, NumPy's."""
-    if _FAILED:
-        return arrays
-    try:
-        import llvmlite  # the extra `fast`
-
-        from . import compiled
-    except (Exception, SystemExit) as error:  # any: it does not suit this Python, or is half there
-        _FAILED.append(repr(error))
-        if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
-            _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
-        return arrays
-    if _is_one_too_many(program, dtype):
-        return arrays
-    try:
-        compiled.ready(program, dtype)
-    except (Exception, SystemExit) as error:  # of LLVM, which is not needed for a right answer
-        _warn(f"the loops of {program.name} could not be compiled, NumPy runs them: {error!r}")
-        return arrays
-    return compiled
 
 
 def _warn(message: str) -> None:
@@ -101,7 +101,7 @@ def _warn(message: str) -> None:
 
 
 def _in_child() -> None:
-    """Leave loops to NumPy where another thread was building some: it is not in this process."""
+    """Leave the loops to NumPy if another thread was compiling when this process was forked."""
     global _BUILDING
     if _BUILDING.locked():
         _BUILDING = threading.Lock()

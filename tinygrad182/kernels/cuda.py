@@ -1,9 +1,9 @@
-"""The loops over time on a CUDA device: a step is one product, and one kernel printed from the program.
+"""The loops over time on a CUDA device: a step is one matrix product and one kernel.
 
-A launch takes longer than the arithmetic of a step. So nothing is left for other kernels: the one
-(:mod:`.cuda_c`) also adds biases, lets states be where a sequence is over, and carries the powers of two of
-cotangents. The host never waits. What is not :func:`.cuda_c.printable`
-runs by its definition.
+:func:`.loops` returns this module for CuPy's arrays; the kernels are printed from the program by
+:mod:`.cuda_c`. To launch a kernel takes longer than the arithmetic of a step, so there is only one: it also
+adds biases, keeps the state of sequences that have ended, and carries the powers of two of cotangents. The
+host never waits. A program that is not :func:`.cuda_c.printable` runs by its definition, step by step.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ import numpy as np
 
 from ..arrays.namespaces import Array
 from . import cuda_c
-from .arrays import Deltas, at_powers, crossed, exponents
+from .numpy_loops import at_powers, crossed, exponents
 from .powers import times_rows
-from .program import Program, Run
+from .program import Program
+from .runs import Run, StepCotangents
 
 __all__ = ["at_powers", "backward", "crossed", "exponents", "forward"]
 
 THREADS = 256
-"""Threads of a block at most, each of which may then have all the registers that a thread can have. Where
-there are more hidden units, each has several."""
+"""Threads of a block at most. Each may then use as many registers as a thread can have. With more hidden
+units than this, a thread computes several."""
 
-WHOLE = "int64"
+INT = "int64"
 
-NOWHERE = np.uint64(0)
-"""The address of an array that there is not. For None CuPy would give the driver no value at all."""
+NULL = np.uint64(0)
+"""The address of a missing array. For None, CuPy would pass no value to the driver at all."""
 
 
 def forward(run: Run, x: Array) -> None:
-    """Do what :func:`.arrays.forward` does."""
-    program, m, weights, initial, saved, states, ends = run
+    """Run forward, as :func:`.numpy_loops.forward` does."""
+    m, weights, states, saved = run.m, run.weights, run.states, run.saved
     dtype = states.dtype
-    kernel = kernels(m, program, str(dtype)).forward
+    kernel = kernels(m, run.program, str(dtype)).forward
     T, B, size = x.shape
     N, H = weights.weight_hh.shape
-    # what is projected may lie where a thread then puts what it saves: it has read it by then
+    # z may share the memory of what is saved: a thread reads its part of z before it saves there
     z = saved if saved.shape[-1] == N else m.empty((T, B, N), dtype)
     m.matmul(x.reshape(T * B, size), weights.weight_ih.T, out=z.reshape(T * B, N))
-    h, across, product = initial[0], weights.weight_hh.T, m.empty((B, N), dtype)
-    biases = [_dense(m, bias, dtype) for bias in (weights.bias_ih, weights.bias_hh)]
-    others, lengths = _joined(m, weights.others), _dense(m, ends.lengths, WHOLE)
-    given = z, product, *biases, others, m.stack(initial), lengths, states, saved
+    h, transposed, product = run.initial[0], weights.weight_hh.T, m.empty((B, N), dtype)
+    biases = [_contiguous(m, bias, dtype) for bias in (weights.bias_ih, weights.bias_hh)]
+    others, lengths = _joined(m, weights.others), _contiguous(m, run.lengths.steps, INT)
+    operands = z, product, *biases, others, m.stack(run.initial), lengths, states, saved
     for t in range(T):
-        m.matmul(h, across, out=product)
-        _launch(kernel, B, H, t, T, B, H, *given)
+        m.matmul(h, transposed, out=product)
+        _launch(kernel, B, H, t, T, B, H, *operands)
         h = states[0, t]
 
 
@@ -57,69 +58,71 @@ def backward(
     run: Run,
     g: Array,
     powers: Array | None = None,
-    keep: bool = False,
+    with_states: bool = False,
     span: range | None = None,
-    later: Deltas | None = None,
-) -> Deltas:
-    """Do what :func:`.arrays.backward` does.
+    later: StepCotangents | None = None,
+) -> StepCotangents:
+    """Run backward, as :func:`.numpy_loops.backward` does.
 
-    Rows are always carried at powers of two. Where nobody looks at states, that is without ``keep`` and
-    ``powers``, what is found is handed out in its type at once, at the power 0.
+    Rows always have powers of two on their way. Without ``with_states`` and ``powers``, that is in a plain
+    backward pass, the results come with the powers applied.
     """
-    program, m, weights, initial, saved, states, ends = run
-    dtype = states.dtype
-    kernel = kernels(m, program, str(dtype)).backward
+    m, weights, dtype = run.m, run.weights, run.states.dtype
+    kernel = kernels(m, run.program, str(dtype)).backward
     parts, *lead, T, B, H = g.shape
     span = range(T) if span is None else span
     here, steps, rows = slice(span.start, span.stop), (*lead, len(span), B), math.prod(lead) * B
-    looking = keep or powers is not None
-    arriving = _dense(m, g[..., here, :, :], dtype)
-    their_powers = None if powers is None else _dense(m, powers[..., here, :], WHOLE)
-    others, lengths = _joined(m, weights.others), _dense(m, ends.lengths, WHOLE)
-    read = _dense(m, saved, dtype), m.stack(initial), _dense(m, states, dtype), others, lengths
+    keep_powers = with_states or powers is not None
+    arriving = _contiguous(m, g[..., here, :, :], dtype)
+    g_powers = None if powers is None else _contiguous(m, powers[..., here, :], INT)
+    others, lengths = _joined(m, weights.others), _contiguous(m, run.lengths.steps, INT)
+    saved, states = (_contiguous(m, array, dtype) for array in (run.saved, run.states))
     value, power = _start(m, later, (parts, *lead, B, H), dtype)
-    sums = m.empty((*steps, program.columns * H), dtype)
-    found = m.empty(steps, WHOLE) if looking else None
-    kept = m.empty((parts, *steps, H), dtype) if keep else None
-    across, product = (m.empty((rows, n), dtype) for n in weights.weight_hh.shape)
-    arrived = None  # the product with the sums of the step after
-    written = value, power, sums, found, kept, across
+    sums = m.empty((*steps, run.program.columns * H), dtype)
+    step_powers = m.empty(steps, INT) if keep_powers else None
+    whole_grads = m.empty((parts, *steps, H), dtype) if with_states else None
+    sums_by_h, product = (m.empty((rows, n), dtype) for n in weights.weight_hh.shape)
+    read = saved, m.stack(run.initial), states, others, lengths, arriving, g_powers
+    written = value, power, sums, step_powers, whole_grads, sums_by_h
+    from_later = None  # the product of W_h with the sums of the step after
     for t in reversed(span):
         at = t, T, B, H, span.start, len(span)
-        _launch(kernel, rows, H, *at, *read, arriving, their_powers, *written, arrived)
-        arrived = m.matmul(across, weights.weight_hh, out=product)
+        _launch(kernel, rows, H, *at, *read, *written, from_later)
+        from_later = m.matmul(sums_by_h, weights.weight_hh, out=product)
     value[0] += product.reshape(value.shape[1:])
-    if found is None:
-        return Deltas(sums, 0, times_rows(m, value, power), 0, None)
-    return Deltas(sums, found, value, power, kept)
+    if step_powers is None:
+        return StepCotangents(sums, 0, times_rows(m, value, power), 0, None)
+    return StepCotangents(sums, step_powers, value, power, whole_grads)
 
 
-def _start(m: Any, later: Deltas | None, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
-    """What arrives from the steps after, and the powers of its rows: arrays to be written over."""
-    power = m.zeros(shape[1:-1], WHOLE)
+def _start(
+    m: Any, later: StepCotangents | None, shape: tuple[int, ...], dtype: Any
+) -> tuple[Array, Array]:
+    """The cotangents that come from the steps after, and their powers: arrays to be overwritten."""
+    power = m.zeros(shape[1:-1], INT)
     if later is None:
         return m.zeros(shape, dtype), power
     return later.initial.astype(dtype), power + later.initial_powers
 
 
 def _launch(kernel: Any, rows: int, units: int, *operands: Any) -> None:
-    """Start a kernel with a block for each row."""
+    """Launch a kernel with a block of threads for each row."""
     if rows:
         threads = min(THREADS, -(-max(units, 1) // 32) * 32)
-        kernel((rows,), (threads,), tuple(NOWHERE if a is None else a for a in operands))
+        kernel((rows,), (threads,), tuple(NULL if a is None else a for a in operands))
 
 
 def _joined(m: Any, vectors: tuple[Array, ...]) -> Array | None:
     return m.concatenate(vectors) if vectors else None
 
 
-def _dense(m: Any, array: Array | None, dtype: Any) -> Array | None:
+def _contiguous(m: Any, array: Array | None, dtype: Any) -> Array | None:
     """An array as a kernel reads it, from its first element on."""
     return None if array is None else m.ascontiguousarray(array, dtype)
 
 
 class Kernels(NamedTuple):
-    """A step forwards and back."""
+    """The kernels of a program: one step forward, and one step back."""
 
     forward: Any
     backward: Any
@@ -127,7 +130,7 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(m: Any, program: Program, dtype: str) -> Kernels:
-    """The kernels of a program; CuPy compiles each when it is first launched."""
+    """The kernels of a program. CuPy compiles each when it is first launched."""
     cell = re.sub(r"\W", "_", program.name.removesuffix("_scan"))
     names = f"tinygrad182_{cell}_forward", f"tinygrad182_{cell}_backward"
     texts = cuda_c.forward(program, names[0], dtype), cuda_c.backward(program, names[1], dtype)

@@ -1,14 +1,15 @@
-"""A program in CUDA C: one kernel for a step forwards, and one for a step back.
+"""A program printed in CUDA C: one kernel for a step forward, and one for a step back.
 
-The printed instructions are the inside of a loop over hidden units. Every row (a sequence, and a place on
-the leading axes of cotangents) has a block of threads, and every thread some of its units. The text depends
-on nothing but the program, so CuPy finds again what it has compiled and keeps on disk.
+:func:`.cuda.kernels` has the texts compiled by CuPy. The printed instructions are the body of a loop over
+hidden units. Each row, a sequence and one index of the cotangents' leading axes, has a block of threads,
+and each thread computes some of its units. The text depends on nothing but the program, so CuPy finds
+kernels that it has compiled before and keeps on disk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from string import Template
 from typing import Any
 
@@ -16,19 +17,10 @@ from .powers import NOTHING
 from .program import Key, Listing, Program
 
 _SIGNS = {
-    "add": "+",
-    "subtract": "-",
-    "multiply": "*",
-    "divide": "/",
-    "less": "<",
-    "less_equal": "<=",
-    "greater": ">",
-    "greater_equal": ">=",
-    "equal": "==",
-    "not_equal": "!=",
-    "logical_and": "&&",
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
+    "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&&",
     "logical_or": "||",
-}
+}  # fmt: skip
 _FUNCTIONS = (
     "acos asin asinh atan ceil cos cosh exp expm1 floor isfinite isinf isnan log log10 log1p "
     "log2 sin sinh sqrt tanh trunc"
@@ -36,27 +28,23 @@ _FUNCTIONS = (
 EXPRESSIONS = {
     **{op: f"{{}} {sign} {{}}" for op, sign in _SIGNS.items()},
     **{op: f"{op}({{}})" for op in _FUNCTIONS.split()},
+    **{op: f"step::{op}({{}}, {{}})" for op in ("floor_divide", "maximum", "minimum", "remainder")},
+    **{op: f"step::{op}({{}})" for op in ("sigmoid", "sign")},
     "abs": "fabs({})",
     "atan2": "atan2({}, {})",
-    "floor_divide": "step::floor_divide({}, {})",
     "logical_not": "!{}",
-    "maximum": "step::maximum({}, {})",
-    "minimum": "step::minimum({}, {})",
     "negative": "-{}",
     "power": "pow({}, {})",
     "relu": "step::maximum({}, real(0))",
-    "remainder": "step::remainder({}, {})",
     "round": "rint({})",
-    "sigmoid": "step::sigmoid({})",
-    "sign": "step::sign({})",
     "square": "{0} * {0}",
     "where": "{} ? {} : {}",
 }
-"""Each operation as an expression. In ``step`` is what CUDA has not, or does otherwise than NumPy."""
+"""Each operation as an expression. ``step`` has what CUDA lacks, or does differently from NumPy."""
 
 
 def printable(program: Program) -> bool:
-    """Whether there is an expression for every operation of a program."""
+    """Whether every operation of a program has an expression."""
     listings = program.forward, program.backward
     return all(
         r.op == "input" or r.op in EXPRESSIONS for steps in listings for r in steps.instructions
@@ -64,7 +52,7 @@ def printable(program: Program) -> bool:
 
 
 class Writer:
-    """The operations by name; each writes a line, ``const auto v3 = v1 * v2;``, and returns its name."""
+    """The operations as attributes. Each writes a line, ``const auto v3 = v1 * v2;``, and returns v3."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -74,14 +62,14 @@ class Writer:
         return lambda *operands: self.line(expression.format(*map(_text, operands)))
 
     def line(self, expression: str) -> str:
-        """Give a name to what an expression says."""
+        """Write a line that gives an expression a name."""
         name = f"v{len(self.lines)}"
         self.lines.append(f"const auto {name} = {expression};")
         return name
 
 
 def _text(operand: str | float) -> str:
-    """A name as it is, and a number as one of the kernel's type."""
+    """A name unchanged, or a number in the kernel's type."""
     if isinstance(operand, str):
         return operand
     if math.isfinite(operand):
@@ -89,50 +77,44 @@ def _text(operand: str | float) -> str:
     return "step::nan()" if math.isnan(operand) else f"{'-' * (operand < 0)}step::infinity()"
 
 
-def _printed(
-    listing: Listing, inputs: Mapping[str, Callable[[int], str]]
-) -> tuple[list[str], dict[Key, str]]:
-    """The lines of a listing, and the names of its outputs.
+INPUTS = {
+    "before": "before[{} * before_part + u]",
+    "after": "after[{} * part + u]",
+    "saved": "saved[{} * H + u]",
+    "weight": "weights[{} * H + u]",
+    "grad": "grad{}",
+}
+"""The expression of an input of a listing, by its kind; that of a sum depends on the program."""
 
-    ``inputs`` has the expression of an input by its kind and number.
-    """
+
+def _printed(listing: Listing, sums: Sequence[str] = ()) -> tuple[list[str], dict[Key, str]]:
+    """The lines of a listing, and the names of its outputs; ``sums`` has the expression of each sum."""
     writer = Writer()
-    values = {(kind, i): writer.line(inputs[kind](i)) for kind, i in sorted(listing.inputs)}
+    values = {
+        (kind, i): writer.line(sums[i] if kind == "sum" else INPUTS[kind].format(i))
+        for kind, i in sorted(listing.inputs)
+    }
     outputs: dict[Key, Any] = listing.run(values, writer)
     return writer.lines, {key: _text(output) for key, output in outputs.items()}
 
 
 def _filled(text: str, name: str, dtype: str, **blanks: Any) -> str:
-    """The text of a kernel; lists of lines are indented as its loops are."""
+    """The text of a kernel with its blanks filled in. Lists of lines are indented like a loop's body."""
     real = {"float32": "float", "float64": "double"}[dtype]
     lines = {k: "\n        ".join(v) if isinstance(v, list) else v for k, v in blanks.items()}
     return Template(BEGINNING + text).substitute(lines, name=name, real=real, nothing=NOTHING)
 
 
 def forward(program: Program, name: str, dtype: str) -> str:
-    """The kernel of a step forwards, from the products of both sides to the state and what is saved."""
+    """The kernel of a step forward: from the products with x and h to the state and the saved values."""
     G, S, parts = len(program.gates), program.sums, range(len(program.parts))
-
-    def summed(s: int) -> str:
-        terms = []
-        if s < G:
-            terms += [("z", "bias_ih", program.x_gates[s])]
-        if s >= S - G:
-            terms += [("product", "bias_hh", program.h_gates[s - (S - G)])]
-        return " + ".join(
-            f"{z}[{k} * H + u] + step::at({bias}, {k} * H + u)" for z, bias, k in terms
-        )
-
-    body, outputs = _printed(
-        program.forward,
-        {
-            "sum": summed,
-            "before": lambda p: f"before[{p} * before_part + u]",
-            "weight": lambda j: f"weights[{j} * H + u]",
-        },
-    )
+    of_x = [f"z[{k} * H + u] + step::at(bias_ih, {k} * H + u)" for k in program.x_gates]
+    of_h = [f"product[{k} * H + u] + step::at(bias_hh, {k} * H + u)" for k in program.h_gates]
+    apart = S - G  # gates with two sums
+    shared = [f"{x} + {h}" for x, h in zip(of_x[apart:], of_h, strict=False)]
+    body, outputs = _printed(program.forward, [*of_x[:apart], *shared, *of_h[G - apart :]])
     after = [
-        f"after[{p} * part + u] = over ? before[{p} * before_part + u] : {outputs['after', p]};"
+        f"after[{p} * part + u] = finished ? before[{p} * before_part + u] : {outputs['after', p]};"
         for p in parts
     ]
     saved = [f"saved[{k} * H + u] = {outputs['saved', k]};" for k in range(program.saved)]
@@ -142,55 +124,45 @@ def forward(program: Program, name: str, dtype: str) -> str:
 
 
 def backward(program: Program, name: str, dtype: str) -> str:
-    """The kernel of a step back, from what arrives at the state to what goes to the step before."""
-    G, S, parts = len(program.gates), program.sums, range(len(program.parts))
-    body, outputs = _printed(
-        program.backward,
-        {
-            "grad": lambda p: f"grad{p}",
-            "before": lambda p: f"before[{p} * before_part + u]",
-            "after": lambda p: f"after[{p} * part + u]",
-            "saved": lambda k: f"saved[{k} * H + u]",
-            "weight": lambda j: f"weights[{j} * H + u]",
-        },
-    )
-    # what came from the step after: by its sums as well, for the part that W_h is applied to
-    passed = [f"value[{p} * value_part + u]" for p in parts]
-    passed[0] += " + step::at(product, u)"
-    given = [f"g[{p} * g_part + u]" for p in parts]
-    columns = [("sum", s) for s in range(S)]
-    columns += [("weight", j) for j in range(program.columns - S)]
+    """The kernel of a step back: from a state's cotangents to those of the sums and the state before."""
+    parts = range(len(program.parts))
+    body, outputs = _printed(program.backward)
+    # what comes from the step after; for the first part that includes the product of W_h with its sums
+    carried = [f"value[{p} * value_part + u]" for p in parts]
+    carried[0] += " + step::at(product, u)"
+    arriving = [f"g[{p} * g_part + u]" for p in parts]
 
-    def unless_over(key: Key) -> str:
-        return f"over ? real(0) : {outputs[key]}" if key in outputs else "real(0)"
+    def unless_finished(key: Key) -> str:
+        return f"finished ? real(0) : {outputs[key]}" if key in outputs else "real(0)"
 
     return _filled(
         BACKWARD,
         name,
         dtype,
-        gates=G,
+        gates=len(program.gates),
         slots=program.saved,
         columns=program.columns,
-        sizes=[f"ours = step::larger(ours, {x});" for x in passed]
-        + [f"theirs = step::larger(theirs, {x});" for x in given],
+        tops=[f"carried = step::larger(carried, {x});" for x in carried]
+        + [f"arriving = step::larger(arriving, {x});" for x in arriving],
         grads=[
-            f"const real grad{p} = step::scaled({ours}, shift) + step::scaled({theirs}, other);"
-            for p, ours, theirs in zip(parts, passed, given, strict=True)
+            f"const real grad{p} = step::scaled({a}, shift) + step::scaled({b}, g_shift);"
+            for p, a, b in zip(parts, carried, arriving, strict=True)
         ],
         body=body,
-        kept=[
-            f"kept[{p} * g_part + u] = over ? grad{p} : {outputs.get(('kept', p), f'grad{p}')};"
+        whole_grads=[
+            f"whole_grads[{p} * g_part + u] = finished ? grad{p} : "
+            f"{outputs.get(('whole_grad', p), f'grad{p}')};"
             for p in parts
         ],
-        across=[
-            f"across[{k} * H + u] = {unless_over(('sum', s))};"
-            for s, k in enumerate(program.h_gates, S - G)
+        sums_by_h=[
+            f"sums_by_h[{k} * H + u] = {unless_finished(('sum', s))};"
+            for s, k in enumerate(program.h_gates, program.sums - len(program.gates))
         ],
         sums=[
-            f"sums[{i} * H + u] = step::scaled({unless_over(key)}, put_back);"
-            for i, key in enumerate(columns)
+            f"sums[{i} * H + u] = step::scaled({unless_finished(key)}, put_back);"
+            for i, key in enumerate(program.column_keys)
         ],
-        value=[f"value[{p} * value_part + u] = {unless_over(('before', p))};" for p in parts],
+        value=[f"value[{p} * value_part + u] = {unless_finished(('before', p))};" for p in parts],
     )
 
 
@@ -206,7 +178,7 @@ __device__ real sigmoid(real z) { return real(1) / (real(1) + exp(-z)); }  // ac
 __device__ real sign(real x) { return x > real(0) ? real(1) : x < real(0) ? real(-1) : x; }
 __device__ real maximum(real a, real b) { return a >= b || a != a ? a : b; }  // NaN wins
 __device__ real minimum(real a, real b) { return a <= b || a != a ? a : b; }
-__device__ bool beyond(real rest, real b) {  // a - rest is a multiple of b, but not the one below a
+__device__ bool beyond(real rest, real b) {  // whether the whole number (a - rest) / b is above a / b
     return rest != real(0) && (rest < real(0)) != (b < real(0));
 }
 __device__ real remainder(real a, real b) {  // with the sign of b
@@ -217,7 +189,7 @@ __device__ real floor_divide(real a, real b) {
     const real rest = fmod(a, b);
     return b == real(0) ? a / b : rint((a - rest) / b) - (beyond(rest, b) ? real(1) : real(0));
 }
-__device__ real larger(real top, real x) {  // what is not finite does not count
+__device__ real larger(real top, real x) {  // an x that is not finite does not count
     return isfinite(x) ? max(top, fabs(x)) : top;
 }
 __device__ whole size(real top, whole power) {
@@ -226,7 +198,7 @@ __device__ whole size(real top, whole power) {
     return top == real(0) ? ${nothing}LL : power + exponent;
 }
 __device__ real scaled(real x, whole power) {
-    return ldexp(x, (int)max(-4096LL, min(4096LL, power)));  // further out, nothing changes
+    return ldexp(x, (int)max(-4096LL, min(4096LL, power)));  // beyond it the result no longer changes
 }
 __device__ whole largest_of_block(whole mine) {  // the number of threads is a multiple of 32
     __shared__ whole of_warps[32];
@@ -246,7 +218,7 @@ extern "C" __global__ void $name(
     real* saved)
 {
     const whole b = blockIdx.x, row = t * B + b, part = steps * B * H;
-    const bool over = lengths && lengths[b] <= t;
+    const bool finished = lengths && lengths[b] <= t;
     const real* before = t ? states + (row - B) * H : initial + b * H;
     const whole before_part = t ? part : B * H;
     real* after = states + row * H;
@@ -265,12 +237,12 @@ BACKWARD = """
 extern "C" __global__ void $name(
     whole t, whole steps, whole B, whole H, whole start, whole span, const real* saved,
     const real* initial, const real* states, const real* weights, const whole* lengths, const real* g,
-    const whole* given, real* value, whole* power, real* sums, whole* powers, real* kept, real* across,
-    const real* product)
+    const whole* g_powers, real* value, whole* power, real* sums, whole* step_powers, real* whole_grads,
+    real* sums_by_h, const real* product)
 {
     const whole row = blockIdx.x, b = row % B, place = (row / B * span + t - start) * B + b;
     const whole part = steps * B * H, value_part = gridDim.x * H, g_part = value_part * span;
-    const bool over = lengths && lengths[b] <= t;
+    const bool finished = lengths && lengths[b] <= t;
     const real* after = states + (t * B + b) * H;
     const real* before = t ? after - B * H : initial + b * H;
     const whole before_part = t ? part : B * H;
@@ -278,30 +250,31 @@ extern "C" __global__ void $name(
     g += place * H;
     value += row * H;
     sums += place * $columns * H;
-    across += row * $gates * H;
-    if (kept) kept += place * H;
+    sums_by_h += row * $gates * H;
+    if (whole_grads) whole_grads += place * H;
     if (product) product += row * H;
 
-    const whole own = power[row], theirs_at = given ? given[place] : 0;
-    real ours = 0, theirs = 0;
+    // the largest elements of what comes from the step after, and of what arrives from the loss
+    const whole old = power[row], g_power = g_powers ? g_powers[place] : 0;
+    real carried = 0, arriving = 0;
     for (whole u = threadIdx.x; u < H; u += blockDim.x) {
-        $sizes
+        $tops
     }
-    const whole top = step::largest_of_block(max(step::size(ours, own), step::size(theirs, theirs_at)));
-    const whole now = top == ${nothing}LL ? own : top, shift = own - now, other = theirs_at - now;
-    const whole put_back = powers ? 0 : now;
-    if (threadIdx.x == 0) {  // all have read the old power: they have met since
+    const whole top = step::largest_of_block(max(step::size(carried, old), step::size(arriving, g_power)));
+    const whole now = top == ${nothing}LL ? old : top, shift = old - now, g_shift = g_power - now;
+    const whole put_back = step_powers ? 0 : now;
+    if (threadIdx.x == 0) {  // all threads have read the old power: they were synchronized since
         power[row] = now;
-        if (powers) powers[place] = now;
+        if (step_powers) step_powers[place] = now;
     }
 
     for (whole u = threadIdx.x; u < H; u += blockDim.x) {
         $grads
         $body
-        if (kept) {
-            $kept
+        if (whole_grads) {
+            $whole_grads
         }
-        $across
+        $sums_by_h
         $sums
         $value
     }

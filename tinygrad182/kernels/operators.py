@@ -1,4 +1,9 @@
-"""Python's operators as operations by name, for values that write down what is done with them."""
+"""Python's operators as operations by name.
+
+Two kinds of values record what is done with them instead of computing it: the symbols with which
+:mod:`..tracing` derives a program, and the registers of :mod:`.llvm.vectors`, which write code. Both
+inherit :class:`Operators`, so that ``x * y`` calls ``x.apply("multiply", x, y)``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ Operator = Callable[..., Any]
 
 
 def _binary(op: str) -> tuple[Operator, Operator]:
-    """An operator, and its form for an operand on the left that has none."""
+    """An operator, and its reflected form, for a left operand of another type."""
 
     def operator(self: Operators, x: Any) -> Any:
         return self.apply(op, self, x)
@@ -28,13 +33,13 @@ def _unary(op: str) -> Operator:
 
 
 class Operators:
-    """A value that has Python's operators; each calls :meth:`apply`."""
+    """A value with Python's operators, each of which calls :meth:`apply`."""
 
     __slots__ = ()
     __hash__ = object.__hash__
 
     def apply(self, op: str, *operands: Any) -> Any:
-        """Apply an operation of a name such as ``"multiply"``."""
+        """Apply the operation of a name, such as ``"multiply"``."""
         raise NotImplementedError
 
     __add__, __radd__ = _binary("add")

@@ -1,7 +1,19 @@
-"""A cell's step as lists of instructions, forwards and backwards: what every kernel is made of.
+"""A cell's step as two lists of instructions, one forward and one backward.
 
-A register is one value of one hidden unit of one sequence. The listings say what is computed of what; they
-are run on whatever stands for a register: arrays, a processor's vectors, or the text of a CUDA kernel.
+:mod:`..tracing` derives the lists from the step that a cell declares. Nothing in them depends on how they
+are run: :mod:`.replay` runs them on NumPy's arrays, :mod:`.llvm.time_loops` on a processor's vectors, and
+:mod:`.cuda_c` prints them as a CUDA kernel. A :class:`Register` is one value of one hidden unit of one
+sequence, a :class:`Listing` computes some registers from others, and a :class:`Program` is a cell's pair of
+listings. In a listing an input or output has a :data:`Key`, a kind and a number:
+
+- ``("sum", s)``: a sum that goes into a gate, x_t W_xᵀ + b_x, h_{t−1} W_hᵀ + b_h, or both;
+- ``("before", part)`` and ``("after", part)``: a part of the state before and after the step, such as h or
+  c;
+- ``("weight", block)``: H elements of the cell's further weights, such as a peephole;
+- ``("saved", slot)``: a value that forward saves for backward;
+- ``("grad", part)``: the cotangent that arrives at a part after the step;
+- ``("whole_grad", part)``: that cotangent with what the step itself adds to it, as an LSTM's h does to c;
+- ``("factor", i)``: see :func:`split`. ``("x", gate)`` and ``("h", gate)`` occur before sums are formed.
 """
 
 from __future__ import annotations
@@ -15,59 +27,58 @@ from ..arrays.namespaces import NUMPY
 from ..primitives import PRIMITIVES, Primitive
 
 Key = tuple[str, int]
-"""What an input or an output is, and its number among those: ``("sum", 2)``."""
-
+"""The kind of an input or output, and its number within that kind."""
 
 CHEAP = frozenset(
     ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
 )
-"""Operations that backward rather does again than has their results kept."""
+"""Operations that backward repeats. It costs less than to save their results."""
 
 # fmt: off
 MASKS = frozenset((
     "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_not", "logical_and",
     "logical_or", "isfinite", "isnan", "isinf",
 ))
-"""Operations whose results are Boolean; these are never kept."""
+"""Operations with a Boolean result, which is never saved."""
 # fmt: on
 
 
 class Register:
-    """One value: an operation and what it is applied to. It is made by a :class:`Tape`.
+    """One value: an operation and its operands. A :class:`Tape` makes registers.
 
     Attributes
     ----------
-    op : str or OwnRules
-        The name of an elementwise primitive or array function; ``"input"`` for what is given.
+    op : str or UserPrimitive
+        The name of an elementwise primitive or array function, or ``"input"``.
     args : tuple of Register and float
-        Of an input: its :data:`Key`.
-    moving : bool
-        Whether it depends on a cotangent. The others are the same for all cotangents of a step.
+        The operands; the :data:`Key` of an input.
+    is_cotangent : bool
+        Whether the value depends on a cotangent. All other values of a step are the same for every
+        cotangent.
     """
 
-    __slots__ = ("args", "moving", "op", "order")
+    __slots__ = ("args", "is_cotangent", "op", "order")
 
-    def __init__(self, op: Any, args: tuple[Any, ...], moving: bool, order: int) -> None:
+    def __init__(self, op: Any, args: tuple[Any, ...], is_cotangent: bool, order: int) -> None:
         self.op = op
         self.args = args
-        self.moving = moving
+        self.is_cotangent = is_cotangent
         self.order = order
 
 
 Operand = Register | float
 
 
-class OwnRules(NamedTuple):
-    """An operation of a primitive that is not ours: what it is applied to are its value, and its operands.
+class UserPrimitive(NamedTuple):
+    """The operation of a primitive that a user made. Its operands are its value, then its own operands.
 
     Attributes
     ----------
     primitive : Primitive
-        By whose rules the operands get their cotangents.
+        Its rules give the cotangents of the operands.
     params : tuple of (str, object)
-        Its parameters.
     rows, units, dtype
-        The shape of a block of the result, and its type.
+        Shape and type of one block of the result.
     """
 
     primitive: Primitive
@@ -77,54 +88,52 @@ class OwnRules(NamedTuple):
     dtype: Any
 
 
-def stands_for_its_first(r: Register) -> bool:
-    """Whether an operation leaves its first operand as it is, and changes what becomes of cotangents."""
-    return r.op == "constant" or isinstance(r.op, OwnRules)
+def is_identity(r: Register) -> bool:
+    """Whether the value is that of the first operand, and only the cotangent is treated differently."""
+    return r.op == "constant" or isinstance(r.op, UserPrimitive)
 
 
 class Tape:
-    """Makes registers, each once however often it is asked for."""
+    """Makes registers. The same operation on the same operands is made only once."""
 
     def __init__(self) -> None:
         self._made: dict[Any, Register] = {}
 
     def input(self, kind: str, index: int) -> Register:
-        """What is given."""
+        """Make an input."""
         return self._register("input", (kind, index), kind == "grad")
 
     def make(self, op: Any, *args: Operand) -> Operand:
-        """Apply an operation; to numbers alone it gives a number.
+        """Apply an operation; the result is a number where all operands are numbers.
 
-        A cotangent is multiplied by factors that have been multiplied with each other: these are then
-        found for many steps at once.
+        Factors of a cotangent are multiplied with each other first, (g·a)·b = g·(a·b), because the product
+        a·b can be computed for many steps in one call.
         """
         if not any(isinstance(a, Register) for a in args):
             return float(evaluate(NUMPY, op, *args))
-        if (
-            op in ("where", "logical_and", "logical_or")
-            and (chosen := _chosen(op, *args)) is not None
-        ):
-            return chosen
+        if op in ("where", "logical_and", "logical_or"):
+            selected = _selected(op, *args)
+            if selected is not None:
+                return selected
         if op == "multiply":
             a, b = args
-            if isinstance(b, Register) and b.moving:
+            if _is_cotangent(b):
                 a, b = b, a
-            if _is_scaled(a) and not (isinstance(b, Register) and b.moving):
+            if _is_scaled(a) and not _is_cotangent(b):
                 a, factor = a.args  # type: ignore[union-attr]
                 return self.make("multiply", a, self.make("multiply", factor, b))
             args = a, b
-        moving = any(isinstance(a, Register) and a.moving for a in args)
-        return self._register(op, args, moving)
+        return self._register(op, args, any(map(_is_cotangent, args)))
 
-    def _register(self, op: Any, args: tuple[Any, ...], moving: bool) -> Register:
+    def _register(self, op: Any, args: tuple[Any, ...], is_cotangent: bool) -> Register:
         key = (op, *(a if isinstance(a, Register) else repr(a) for a in args))
         if key not in self._made:
-            self._made[key] = Register(op, args, moving, len(self._made))
+            self._made[key] = Register(op, args, is_cotangent, len(self._made))
         return self._made[key]
 
 
-def _chosen(op: str, *args: Operand) -> Operand | None:
-    """The operand that a condition leaves which is a number; None where it is none."""
+def _selected(op: str, *args: Operand) -> Operand | None:
+    """The result of a condition one operand of which is a number; None where no operand decides it."""
     if op == "where":
         holds, a, b = args
         return None if isinstance(holds, Register) else a if holds else b
@@ -134,15 +143,22 @@ def _chosen(op: str, *args: Operand) -> Operand | None:
     return other if bool(holds) == (op == "logical_and") else holds
 
 
+def _is_cotangent(a: Operand) -> bool:
+    return isinstance(a, Register) and a.is_cotangent
+
+
 def _is_scaled(a: Operand) -> bool:
-    """Whether a register is a cotangent times a factor that is none."""
-    if not (isinstance(a, Register) and a.moving and a.op == "multiply"):
-        return False
-    return not (isinstance(a.args[1], Register) and a.args[1].moving)
+    """Whether an operand is a cotangent times a factor that does not depend on a cotangent."""
+    return (
+        isinstance(a, Register)
+        and a.is_cotangent
+        and a.op == "multiply"
+        and not _is_cotangent(a.args[1])
+    )
 
 
 def evaluate(functions: Any, op: str, *args: Any) -> Any:
-    """Apply an operation as ``functions`` has it, or else by the primitive's own rule."""
+    """Apply an operation with the function of that name, or else with the primitive's forward rule."""
     function = getattr(functions, op, None)
     if function is not None:
         return function(*args)
@@ -151,7 +167,7 @@ def evaluate(functions: Any, op: str, *args: Any) -> Any:
 
 @dataclass(frozen=True)
 class Listing:
-    """Instructions in an order in which they can be run.
+    """Instructions that compute outputs, in an order in which they can be run.
 
     Attributes
     ----------
@@ -162,23 +178,23 @@ class Listing:
 
     @cached_property
     def instructions(self) -> list[Register]:
-        """Every register that an output needs, inputs included, each behind those that it needs."""
+        """All registers that an output needs, including inputs. Operands come before their use."""
         return reachable(self.outputs.values())
 
     @cached_property
     def inputs(self) -> set[Key]:
-        """What it needs to be given."""
+        """The keys of the inputs."""
         return {r.args for r in self.instructions if r.op == "input"}
 
     def run(self, values: Mapping[Key, Any], functions: Any) -> dict[Key, Any]:
-        """The outputs.
+        """Return the outputs.
 
         Parameters
         ----------
         values : mapping
-            What stands for each input.
+            A value for each input.
         functions : object
-            With the operations by name.
+            Has the operations as attributes.
         """
         found: dict[Register, Any] = {}
         for r in self.instructions:
@@ -195,38 +211,55 @@ class Listing:
             f"{names[r]} = {r.op} {' '.join(str(names.get(a, a)) for a in r.args)}"
             for r in self.instructions
         ]
-        ends = [f"{kind} {i} = {names.get(r, r)}" for (kind, i), r in self.outputs.items()]  # type: ignore[arg-type]
-        return "\n".join([*lines, *ends])
+        outputs = [f"{kind} {i} = {names.get(r, r)}" for (kind, i), r in self.outputs.items()]  # type: ignore[arg-type]
+        return "\n".join([*lines, *outputs])
 
 
-def split(listing: Listing) -> tuple[Listing, Listing]:
-    """A listing as two: what is the same for all cotangents, and what is made of cotangents and that.
+class Split(NamedTuple):
+    """A backward listing in two parts.
 
-    The outputs ``("factor", i)`` of the first are inputs of the second.
+    Attributes
+    ----------
+    factors : Listing
+        Computes ``("factor", i)``: all values that do not depend on a cotangent and meet one. They can be
+        computed for many steps at once.
+    cotangents : Listing
+        Computes the outputs from cotangents and factors, one step after the other.
     """
-    moving = [r for r in listing.instructions if r.moving]
-    used: list[Operand] = [a for r in moving if r.op != "input" for a in r.args]
+
+    factors: Listing
+    cotangents: Listing
+
+
+def split(listing: Listing) -> Split:
+    """Split a backward listing into the part without cotangents and the part with them."""
+    on_cotangents = [r for r in listing.instructions if r.is_cotangent]
+    used: list[Operand] = [a for r in on_cotangents if r.op != "input" for a in r.args]
     border = [
-        r for r in [*used, *listing.outputs.values()] if isinstance(r, Register) and not r.moving
+        r
+        for r in [*used, *listing.outputs.values()]
+        if isinstance(r, Register) and not r.is_cotangent
     ]
     columns = {id(r): i for (kind, i), r in listing.outputs.items() if kind == "sum"}
-    uses = {a: columns.get(id(r), len(columns)) for r in reversed(moving) for a in r.args}
-    factors = sorted(
-        dict.fromkeys(border), key=lambda r: uses.get(r, -1)
-    )  # side by side, as the sums
+    uses = {a: columns.get(id(r), len(columns)) for r in reversed(on_cotangents) for a in r.args}
+    # in the order of the sums, so that one call can multiply several sums by their factors
+    factors = sorted(dict.fromkeys(border), key=lambda r: uses.get(r, -1))
     tape = Tape()
     given = {r: tape.input("factor", i) for i, r in enumerate(factors)}
-    again = rebuilt(listing.outputs, tape, given)
-    return Listing({("factor", i): r for i, r in enumerate(factors)}), Listing(again)
+    outputs = rebuilt(listing.outputs, tape, given)
+    return Split(Listing({("factor", i): r for i, r in enumerate(factors)}), Listing(outputs))
 
 
 def rebuilt(outputs: dict[Key, Operand], tape: Tape, given: dict[Any, Any]) -> dict[Key, Operand]:
-    """Make outputs again, from what is given in the place of some registers; a constant is its value."""
+    """Make outputs again on another tape, with the values of ``given`` in the place of its keys.
+
+    Identities such as ``"constant"`` are dropped, since their cotangents are known by now.
+    """
     found = dict(given)
     for r in reachable(outputs.values(), given):
         if r in found:
             continue
-        if stands_for_its_first(r):
+        if is_identity(r):
             found[r] = found.get(r.args[0], r.args[0])
         elif r.op == "input":
             found[r] = tape.input(*r.args)
@@ -236,7 +269,10 @@ def rebuilt(outputs: dict[Key, Operand], tape: Tape, given: dict[Any, Any]) -> d
 
 
 def reachable(ends: Iterable[Operand], given: Container[Any] = ()) -> list[Register]:
-    """The registers that some need, these included, in the order they were made; none behind ``given``."""
+    """All registers that ``ends`` need, including these, in the order they were made.
+
+    The operands of registers in ``given`` are left out.
+    """
     found: set[Register] = set()
     left = [r for r in ends if isinstance(r, Register)]
     while left:
@@ -247,59 +283,13 @@ def reachable(ends: Iterable[Operand], given: Container[Any] = ()) -> list[Regis
     return sorted(found, key=lambda r: r.order)
 
 
-class Weights(NamedTuple):
-    """The weights of a recurrence, rows by gates in the order that the cell declares.
-
-    Attributes
-    ----------
-    weight_ih, weight_hh : array (gates·H, I), (gates·H, H)
-    bias_ih, bias_hh : array (gates·H,), or None
-    others : tuple of array (blocks·H,)
-        Further weights of the cell.
-    """
-
-    weight_ih: Any
-    weight_hh: Any
-    bias_ih: Any = None
-    bias_hh: Any = None
-    others: tuple[Any, ...] = ()
-
-
-class Run(NamedTuple):
-    """A recurrence over some steps: what it is computed from, and what it leaves.
-
-    Attributes
-    ----------
-    program : Program
-    m : module
-        The arrays' library.
-    weights : Weights
-    initial : list of array (B, H)
-        The parts of the state before the first step.
-    saved : array (T, B, slots·H)
-        What backward needs. Forward writes there.
-    states : array (parts, T, B, H)
-        The states after each step. Forward writes there.
-    ends : Ends
-        Where sequences end.
-    """
-
-    program: Program
-    m: Any
-    weights: Weights
-    initial: list[Any]
-    saved: Any
-    states: Any
-    ends: Any
-
-
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A cell, ready to be run.
+    """A cell's step as listings, with the order of its sums.
 
-    A gate of which the step uses only the sum x + h is *shared*: there is one sum. Of another there are
-    two. The sums stand in the order ``x_only``, ``shared``, ``h_only``: those by which the input has an
-    effect come first, and those by which the state has one come last.
+    A gate is *shared* if the step uses x and h of this gate only as x + h; it then has one sum. Each other
+    gate has two sums, one of x and one of h. The sums are ordered ``x_only``, ``shared``, ``h_only``: the
+    first ones depend on the input, the last ones on the state.
 
     Attributes
     ----------
@@ -308,17 +298,19 @@ class Program:
     parts : tuple of str
         The parts of the state.
     weights : dict of str to int
-        Further weights, and how many blocks of H each has.
+        Further weights of the cell, and how many blocks of H elements each has.
     x_only, shared, h_only : tuple of int
         Numbers of gates.
     forward : Listing
-        From ``("sum", s)``, ``("before", part)`` and ``("weight", block)`` to ``("after", part)`` and to
-        what backward needs, ``("saved", slot)``.
+        From ``sum``, ``before`` and ``weight`` to ``after`` and ``saved``.
     backward : Listing
-        From ``("before", part)``, ``("after", part)``, ``("saved", slot)``, ``("weight", block)`` and the
-        cotangents that arrive at the state after the step, ``("grad", part)``, to the whole cotangents
-        of that state, ``("kept", part)``, and to those of the sums, of the weights, and of the state
-        before, ``("before", part)``, as far as that goes past the sums. What is missing is 0.
+        From ``before``, ``after``, ``saved``, ``weight`` and ``grad`` to ``whole_grad`` and to the
+        cotangents of ``sum``, ``weight`` and ``before``; the last without the part that goes through the
+        sums. An output that is missing is 0.
+    sums, saved : int
+        How many sums and saved values there are.
+    columns : int
+        How many cotangents of H elements a step back gives: of the sums, then of the weights' blocks.
     """
 
     name: str
@@ -341,31 +333,37 @@ class Program:
 
     @cached_property
     def text(self) -> str:
-        """All that its code depends on."""
+        """Everything that compiled code depends on."""
         listings = str(self.forward), str(self.backward)
         return repr((self.name, self.gates, self.parts, self.weights, self.x_only, *listings))
 
     @property
     def h_only(self) -> tuple[int, ...]:
-        """The gates whose second sum stands last."""
+        """The gates whose second sum, that of the state, is among the last."""
         return self.x_only
 
     @property
     def x_gates(self) -> tuple[int, ...]:
-        """The gates in the order of the sums that the input has an effect on."""
+        """The gates of the sums that depend on the input, in the order of the sums."""
         return self.x_only + self.shared
 
     @property
     def h_gates(self) -> tuple[int, ...]:
-        """The gates in the order of the sums that the state has an effect on."""
+        """The gates of the sums that depend on the state, in the order of the sums."""
         return self.shared + self.h_only
 
+    @property
+    def column_keys(self) -> list[Key]:
+        """The keys of the columns in the backward listing."""
+        weights = range(self.columns - self.sums)
+        return [("sum", s) for s in range(self.sums)] + [("weight", j) for j in weights]
+
     @cached_property
-    def back(self) -> tuple[Listing, Listing]:
-        """The backward listing, :func:`split`."""
+    def split_backward(self) -> Split:
+        """The backward listing without cotangents and with them."""
         return split(self.backward)
 
     @property
     def separate(self) -> bool:
-        """Whether a bias of the state's own matters: not where it is only added to the input's."""
+        """Whether the bias of the state has an effect of its own, and is not just added to the input's."""
         return bool(self.x_only)

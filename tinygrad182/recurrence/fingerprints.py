@@ -1,6 +1,8 @@
-"""What tells values apart by what they do: functions by their code, and by what they read around them.
+"""Fingerprints of values: two functions have the same one if their code and all that they read is the same.
 
-A fingerprint holds numbers, names and code. What is remembered under it keeps nothing else alive.
+:mod:`.recurrence` keeps the program of a step under the fingerprints of the step and its options, so that a
+step that changes is derived again. A fingerprint holds numbers, names and code, and keeps no array or model
+alive.
 """
 
 from __future__ import annotations
@@ -17,30 +19,29 @@ import numpy as np
 from ..primitives import Primitive
 
 _WRITTEN = (bool, int, float, complex, str, tuple, list, dict, np.generic, type(None))
-"""Types of values that are told apart by how they are written."""
+"""Types whose values are compared by their ``repr``."""
 
 _OURS = __name__.partition(".")[0]
 
 
 def fingerprint(value: Any) -> Any:
-    """What tells a value, as it is now, from others.
+    """Return the fingerprint of a value as it is now.
 
-    A number, a string, a tuple, a list or a dict is told by how it is written. A function is told by its
-    code and by the fingerprints of what it reads: defaults, global names and variables of enclosing
-    functions, also inside the functions that it calls by their names. A primitive is told by its rules.
-    Any other object is told by its identity and its attributes, and an object in an attribute by its
-    identity alone.
+    That of a number, string, tuple, list or dict is its ``repr``. That of a function is its code, and the
+    fingerprints of what it reads: defaults, global names and variables of enclosing functions, also inside
+    the functions that it calls by name. That of a primitive is its rules. That of any other object is its
+    identity and its attributes, and an object in an attribute counts by its identity alone.
     """
-    return _seen(value, {})
+    return _fingerprint(value, {})
 
 
-def _seen(value: Any, met: dict[int, int], is_attribute: bool = False) -> Any:
-    """The fingerprint; what was met before is only numbered, for functions may read each other."""
+def _fingerprint(value: Any, met: dict[int, int], is_attribute: bool = False) -> Any:
+    """The fingerprint. A value that was met before is only numbered: functions may read each other."""
     kind = type(value)
     if isinstance(value, _WRITTEN):
         return kind, repr(value)
     if kind is FunctionType and not value.__closure__ and _is_ours(value):
-        return value  # it reads nothing that changes
+        return value  # our own functions read nothing that changes
     if id(value) in met:
         return met[id(value)]
     met[id(value)] = len(met)
@@ -55,14 +56,14 @@ def _seen(value: Any, met: dict[int, int], is_attribute: bool = False) -> Any:
         rules = value.vjp if isinstance(value.vjp, tuple) else (value.vjp,)
         return kind, value.name, _all((value.forward, *rules), met)
     if is_attribute or isinstance(value, (type, ModuleType)):
-        return kind, _stand_in(value)
-    return kind, _stand_in(value), _all(_attributes(value), met, are_attributes=True)
+        return kind, _unique(value)
+    return kind, _unique(value), _all(_attributes(value), met, are_attributes=True)
 
 
 def _all(
     values: Iterable[Any], met: dict[int, int], are_attributes: bool = False
 ) -> tuple[Any, ...]:
-    return tuple([_seen(value, met, are_attributes) for value in values])
+    return tuple([_fingerprint(value, met, are_attributes) for value in values])
 
 
 def _is_ours(function: FunctionType) -> bool:
@@ -70,7 +71,7 @@ def _is_ours(function: FunctionType) -> bool:
 
 
 def _read_by(function: FunctionType) -> Iterator[Any]:
-    """What a function reads from around it."""
+    """The values that a function reads from outside."""
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
     if not _is_ours(function):
@@ -78,13 +79,13 @@ def _read_by(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # there is nothing in it yet
+        except ValueError:  # the variable has no value yet
             yield None
 
 
 @lru_cache(maxsize=1024)
 def _global_names(code: CodeType) -> tuple[str, ...]:
-    """The global names that a function reads, and those inside it; there may be nothing behind them yet."""
+    """The global names that a function and those inside it read. A name may have no value yet."""
     names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -95,25 +96,25 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
 def _attributes(value: Any) -> Iterator[Any]:
     """The names and values of an object's own attributes."""
     try:
-        state = object.__getstate__(value)  # what copies are made from
-    except TypeError:  # an array, or another type that is not written in Python
+        state = object.__getstate__(value)  # as copy does
+    except TypeError:  # an array, or another type that is written in C
         return
     for part in state if isinstance(state, tuple) else (state,):
         yield from part or ()
         yield from (part or {}).values()
 
 
-_STAND_INS: dict[int, tuple[object, Any]] = {}
-"""By the ids of objects, what stands for each while it is alive."""
+_UNIQUE: dict[int, tuple[object, Any]] = {}
+"""A unique object for each id, while the value with that id is alive."""
 
 
-def _stand_in(value: Any) -> object:
-    """Something that is one for one object, and does not keep it alive."""
+def _unique(value: Any) -> object:
+    """A unique object for a value, which does not keep the value alive."""
     key = id(value)
-    if key not in _STAND_INS:
+    if key not in _UNIQUE:
         try:
-            keeper: Any = weakref.ref(value, lambda _: _STAND_INS.pop(key, None))
-        except TypeError:  # nobody is told when it goes: it stays, so that none has its id
+            keeper: Any = weakref.ref(value, lambda _: _UNIQUE.pop(key, None))
+        except TypeError:  # without weak references it is kept alive, so that its id stays its own
             keeper = value
-        _STAND_INS.setdefault(key, (object(), keeper))
-    return _STAND_INS[key][0]
+        _UNIQUE.setdefault(key, (object(), keeper))
+    return _UNIQUE[key][0]

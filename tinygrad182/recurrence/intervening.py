@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..engine.modes import MODES, Scope
 from ..engine.recording import apply
 from ..errors import ArgumentError, DTypeError, GraphError, ShapeError, UnknownPathError
-from ..kernels.program import Listing, OwnRules, Register, evaluate, reachable
+from ..kernels.program import Listing, Register, UserPrimitive, evaluate, reachable
 from ..tensors import functions
 from ..tensors.tensor import Tensor
 from .scans import Scan, step_params
@@ -183,7 +183,7 @@ def _changed(
             value = inputs[r.args]
         elif r.op == "constant":
             value = args[0].detach()
-        elif isinstance(r.op, OwnRules):
+        elif isinstance(r.op, UserPrimitive):
             value = apply(r.op.primitive, *args[1:], **dict(r.op.params))
         else:
             value = evaluate(functions, r.op, *args)

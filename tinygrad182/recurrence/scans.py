@@ -21,9 +21,24 @@ from ..engine.backpropagation import ancestors
 from ..engine.modes import in_step_of, modes_kept, no_grad
 from ..engine.recording import Node, apply, node_of, wrap
 from ..kernels import loops
-from ..kernels.arrays import ALL, Deltas, Ends, forward_windows, windows
-from ..kernels.products import Cotangents, Needs, Sent, Setting, joined, products, sent
-from ..kernels.program import Program, Run, Weights
+from ..kernels.products import (
+    InputCotangents,
+    NeedsGrad,
+    ProductOperands,
+    input_cotangents,
+    join_windows,
+    products,
+)
+from ..kernels.program import Program
+from ..kernels.runs import (
+    FULL_LENGTH,
+    Lengths,
+    Run,
+    StepCotangents,
+    Weights,
+    forward_windows,
+    windows,
+)
 from ..primitives import Primitive
 from ..primitives.primitive import Rule
 from ..tensors import functions
@@ -87,24 +102,24 @@ class Window(NamedTuple):
     ----------
     steps : range
         Counted from 0, the scan's first.
-    sum_cotangents : Deltas
+    sum_cotangents : StepCotangents
         The cotangents of the sums x and h, and of the states if they were asked for.
-    setting : Setting
+    operands : ProductOperands
         The arrays of these steps that the products with the cotangents take.
     """
 
     steps: range
-    sum_cotangents: Deltas
-    setting: Any
+    sum_cotangents: StepCotangents
+    operands: Any
 
-    def input_cotangents(self) -> Sent:
+    def input_cotangents(self) -> InputCotangents:
         """The cotangents of the inputs, before the powers of two are multiplied in."""
-        return products(self.setting, self.sum_cotangents)
+        return products(self.operands, self.sum_cotangents)
 
     def without_sums(self) -> Window:
         """Return the window with the cotangents of the states alone, which take less memory."""
         found = self.sum_cotangents
-        return Window(self.steps, Deltas(None, found.powers, None, 0, found.states), None)
+        return Window(self.steps, StepCotangents(None, found.powers, None, 0, found.states), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,14 +176,14 @@ class Scan(Primitive):
             residuals: Residuals,
             needs_grad: Any = None,
             **params: Any,
-        ) -> Cotangents:
+        ) -> tuple[Any, ...]:
             found = [
-                sent(window.setting, window.sum_cotangents)
+                input_cotangents(window.operands, window.sum_cotangents)
                 for window in scan.inside(
                     xp, g, y, inputs, residuals, needs_grad=needs_grad, **params
                 )
             ]
-            return joined(xp.module, found[::-1], len(parts))
+            return join_windows(xp.module, found[::-1], len(parts))
 
         scan = Scan(
             name,
@@ -313,8 +328,8 @@ class Scan(Primitive):
         states = m.empty((len(given.initial), T, B, H), wide)
         spans = () if save else forward_windows(m, (T, B, program.columns * H))
         values = m.empty((max(map(len, spans), default=T), B, program.saved * H), wide)
-        ends = _ends(given.lengths, params.get("shortest"))
-        run = Run(program, m, weights, list(given.initial), values, states, ends)
+        lengths = _lengths(given.lengths, params.get("shortest"))
+        run = Run(program, m, weights, list(given.initial), values, states, lengths)
         if len(spans) < 2:
             kernel.forward(run, x)
         else:
@@ -322,7 +337,7 @@ class Scan(Primitive):
                 here = slice(span.start, span.stop)
                 part = m.empty((len(states), len(span), B, H), wide)
                 run = run._replace(
-                    saved=values[: len(span)], states=part, ends=ends.after(span.start)
+                    saved=values[: len(span)], states=part, lengths=lengths.after(span.start)
                 )
                 kernel.forward(run, x[here])
                 states[:, here] = part
@@ -381,37 +396,36 @@ class Scan(Primitive):
         weights = Weights(None, residuals.weight_hh, None, None, residuals.others)
         initial = [h.astype(dtype, copy=False) for h in given.initial]
         values, wide = (a.astype(dtype, copy=False) for a in (residuals.values, states))
-        run = Run(program, m, weights, initial, values, wide, _ends(given.lengths, shortest))
+        run = Run(program, m, weights, initial, values, wide, _lengths(given.lengths, shortest))
         kernel = loops(program, m, dtype)
-        setting = self._setting(program, m, given, states[0], needs_grad)
-        later: Deltas | None = None
+        operands = self._operands(program, m, given, states[0], needs_grad)
+        later: StepCotangents | None = None
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
             later = kernel.backward(run, g, powers, states_too, span, later)
-            yield Window(span, later, setting.at(span))
+            yield Window(span, later, operands.at(span))
             if span.start == until:
                 return
 
-    def _setting(
+    def _operands(
         self,
         program: Program,
         m: Any,
         given: Operands,
         states: Array,
         needs_grad: tuple[bool, ...] | None,
-    ) -> Setting:
+    ) -> ProductOperands:
         """The arrays that backward multiplies with the cotangents of the sums."""
-        needs = Needs(True, True, True, bool(given.others))
         biases = hasattr(given.bias_ih, "shape"), hasattr(given.bias_hh, "shape")
+        wanted = NeedsGrad(True, True, True, *biases, bool(given.others))
         if needs_grad is not None:
             n = 1 + len(self.parts)
-            weight_ih, weight_hh, bias_ih, bias_hh = needs_grad[n : n + 4]
-            others = any(needs_grad[n + 4 :])
-            needs = Needs(needs_grad[0], weight_ih or bias_ih, weight_hh or bias_hh, others)
-            biases = bias_ih, bias_hh
-        rest = given.weight_ih, biases, given.lengths is not None, needs
-        return Setting(m, program, given.x, given.initial[0], states, *rest)
+            wanted = NeedsGrad._make(
+                (needs_grad[0], *needs_grad[n : n + 4], any(needs_grad[n + 4 :]))
+            )
+        rest = given.weight_ih, given.lengths is not None, wanted
+        return ProductOperands(m, program, given.x, given.initial[0], states, *rest)
 
 
 def is_scan(node: Node) -> bool:
@@ -522,8 +536,8 @@ def _in_one_type(m: Any, given: Operands) -> tuple[Operands, Any]:
     return Operands(cast(x), initial, *weights, others, lengths), dtype
 
 
-def _ends(lengths: Array | None, shortest: int | None) -> Ends:
-    return ALL if lengths is None else Ends(lengths, shortest or 0)
+def _lengths(lengths: Array | None, shortest: int | None) -> Lengths:
+    return FULL_LENGTH if lengths is None else Lengths(lengths, shortest or 0)
 
 
 def _as_new_values(new: State, old: State) -> State:

@@ -1,9 +1,11 @@
-"""From a cell's step to its program: the step is run on symbols, and then the derivative rules are.
+"""Derive a cell's program: run its step on symbols, then the derivative rules on what was recorded.
 
-A symbol is an array of one more library, whose elements are registers. The engine records the step on
-Tensors around symbols as on any others, so a step may use whatever Tensors have: functions, methods,
-masks, ``detach``. A symbol has no numbers. A step that looks at one has no program, nor has one in which
-hidden units depend on each other: it is then run by its definition.
+A :class:`Symbol` is an array of one more library, whose elements are registers (:mod:`.kernels.program`).
+The engine records the step on Tensors of symbols as on any others, so a step may use whatever Tensors have:
+functions, methods, masks, ``detach``. From the record, :class:`_Reverse` builds the forward and backward
+listings with the rules of the primitives. A symbol has no numbers, so a step that looks at numbers has no
+program, and neither has one in which hidden units depend on each other. Such a step is run by its
+definition. :mod:`.recurrence` calls :func:`derive`, and :mod:`.intervening` calls :func:`listed`.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from ..kernels.program import (
     MASKS,
     Listing,
     Operand,
-    OwnRules,
     Program,
     Register,
     Tape,
+    UserPrimitive,
+    is_identity,
     reachable,
     rebuilt,
-    stands_for_its_first,
-)
+)  # fmt: skip
 from ..primitives import PRIMITIVES, Primitive
 from ..tensors import functions
 
@@ -48,20 +50,22 @@ KNOWN = CHEAP | MASKS | frozenset((
 
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
+# --- symbols --------------------------------------------------------------------------------------
+
 
 class NotByUnitsError(TypeError):
-    """A step does something that is not done for each hidden unit by itself."""
+    """A step does something that cannot be done for each hidden unit by itself."""
 
 
-class OtherFunctionError(NotByUnitsError):
-    """A function of arrays that symbols do not have, by its name."""
+class UnknownFunctionError(NotByUnitsError):
+    """Symbols do not have this function of arrays; the message is its name."""
 
 
 OWN_ARRAYS = "step uses arrays of its own; declare them as weights"
 
 
 class Symbol(Operators):
-    """An array ``(*rows, blocks·units)`` of registers, one for each block: all units are treated alike."""
+    """An array ``(*rows, blocks·units)`` with a register for each block, for all its units."""
 
     __slots__ = ("dtype", "registers", "rows", "tape", "units")
 
@@ -77,21 +81,21 @@ class Symbol(Operators):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """The shape."""
         return (*self.rows, len(self.registers) * self.units)
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
         return len(self.rows) + 1
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return int(np.prod(self.shape))
 
     def like(self, registers: tuple[Operand, ...]) -> Symbol:
-        """Make a symbol of as many rows and units."""
+        """Make a symbol with the rows, units and type of this one."""
         return Symbol(self.tape, registers, self.rows, self.units, self.dtype)
 
     def __getitem__(self, key: Key) -> Symbol:
@@ -125,39 +129,36 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
         raise NotByUnitsError(OWN_ARRAYS)
     if any(len(s.registers) != blocks or s.units != like.units for s in symbols):
         raise NotByUnitsError(f"step applies {op} to different numbers of gates")
-    masks = [type(x) is bool or (isinstance(x, Symbol) and x.dtype == _BOOL) for x in operands]
-    if op in OF_MASKS and all(masks):
-        op = OF_MASKS[op]
-    elif not op.startswith("logical"):
-        first = 1 if op == "where" else 0  # its condition
-        if all(masks[first:]) and op not in MASKS:
-            raise NotByUnitsError(f"step applies {op} to masks")
-        pairs = zip(operands, masks, strict=True)
-        operands = (
-            *operands[:first],
-            *(_as_number(x) if is_mask else x for x, is_mask in [*pairs][first:]),
-        )
+    op, operands = _with_masks(op, operands)
     registers = tuple(
         like.tape.make(op, *(x.registers[i] if isinstance(x, Symbol) else float(x) for x in operands))
         for i in range(blocks)
     )  # fmt: skip
     dtype = next((s.dtype for s in symbols if s.dtype != _BOOL), _FLOAT)
-    dtype = _BOOL if op in MASKS else dtype
-    return Symbol(like.tape, registers, like.rows, like.units, dtype)
+    return Symbol(like.tape, registers, like.rows, like.units, _BOOL if op in MASKS else dtype)
 
 
 OF_MASKS = {
-    "add": "logical_or",
-    "maximum": "logical_or",
-    "multiply": "logical_and",
-    "minimum": "logical_and",
-}
-"""What some operations are where all operands are masks."""
+    "add": "logical_or", "maximum": "logical_or", "multiply": "logical_and", "minimum": "logical_and",
+}  # fmt: skip
+"""The logical operations that these are on masks."""
 
 
-def _as_number(mask: Any) -> Any:
-    """1 where a mask holds, else 0: kernels calculate with numbers only."""
-    return _elementwise("where", mask, 1.0, 0.0) if isinstance(mask, Symbol) else mask
+def _with_masks(op: str, operands: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The operation and operands that kernels use, which calculate with numbers and not with masks."""
+    masks = [type(x) is bool or (isinstance(x, Symbol) and x.dtype == _BOOL) for x in operands]
+    if op in OF_MASKS and all(masks):
+        return OF_MASKS[op], operands
+    if op.startswith("logical"):
+        return op, operands
+    first = 1 if op == "where" else 0  # its condition stays a mask
+    if all(masks[first:]) and op not in MASKS:
+        raise NotByUnitsError(f"step applies {op} to masks")
+    numbers = [
+        _elementwise("where", x, 1.0, 0.0) if is_mask and isinstance(x, Symbol) else x
+        for x, is_mask in [*zip(operands, masks, strict=True)][first:]
+    ]
+    return op, (*operands[:first], *numbers)
 
 
 class _Symbols(Namespace):
@@ -208,7 +209,7 @@ class _Symbols(Namespace):
 def _function(name: str) -> Callable[..., Any]:
     def function(*operands: Any, **options: Any) -> Any:
         if name not in KNOWN or options:
-            raise OtherFunctionError(name)
+            raise UnknownFunctionError(name)
         return _elementwise(name, *operands)
 
     return function
@@ -218,52 +219,54 @@ _SYMBOLS = _Symbols()
 NAMESPACES[Symbol] = _SYMBOLS
 
 
-class Like(NamedTuple):
-    """What the operands of a recorded step look like."""
+# --- from a step to its program ---------------------------------------------------------------------
+
+
+class Sizes(NamedTuple):
+    """Batch, hidden units and type of the symbols on which a step is recorded."""
 
     batch: int
     units: int
     dtype: Any
 
 
-SMALL, LARGE = Like(2, 3, np.dtype("float32")), Like(1001, 4096, np.dtype("float64"))
-"""What a program must not tell apart: these differ in their remainders, too."""
+SMALL, LARGE = Sizes(2, 3, np.dtype("float32")), Sizes(1001, 4096, np.dtype("float64"))
+"""A program must not depend on these, so a step is recorded with both. They differ in remainders, too."""
 
 
 class Derived(NamedTuple):
-    """The program of a step, or None for one that cannot be run a unit at a time; and then why."""
+    """The program of a step; or None, and the reason why the step has none."""
 
     program: Program | None
     reason: str = ""
 
 
 def derive(cell: Any, params: dict[str, Any]) -> Derived:
-    """The program of a step, if it can be run a unit at a time.
+    """Derive the program of a step, if hidden units can be computed one by one.
 
     Parameters
     ----------
     cell : Scan
-        Its ``step(xp, x, h, state, **weights, **params)``, and the names that go with it.
+        Has ``step(xp, x, h, state, **weights, **params)`` and the names that belong to it.
     """
     try:
-        # numbers that depend on shapes or on the type belong to no program
-        found = [_derive(cell, params, like) for like in (SMALL, LARGE)]
-    except Exception as error:  # whatever a step raises: it may do so on Tensors as well
+        found = [_derive(cell, params, sizes) for sizes in (SMALL, LARGE)]
+    except Exception as error:  # a step may raise anything, and it may do so on Tensors as well
         return Derived(None, _reason(error))
-    same = {(str(p.forward), str(p.backward), p.x_only) for p in found}
-    if len(same) > 1:
+    different = {(str(p.forward), str(p.backward), p.x_only) for p in found}
+    if len(different) > 1:
         return Derived(None, "step depends on a shape, a dtype or random numbers")
     return Derived(found[0])
 
 
 def _reason(error: BaseException) -> str:
-    """Why a step has no program: what a symbol said, which the engine may have wrapped, or the error."""
+    """Why a step has no program: what a symbol said, perhaps wrapped by the engine, or the error."""
     first = error
     while first.__cause__ is not None:
         first = first.__cause__
     if isinstance(error, DeviceError):
         return OWN_ARRAYS
-    if isinstance(first, OtherFunctionError):
+    if isinstance(first, UnknownFunctionError):
         return (
             f"step applies {_applied(error) or first}, which is not done for each hidden unit by itself; "
             "use elementwise functions and slices of whole gates"
@@ -274,7 +277,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _applied(error: BaseException) -> str | None:
-    """The function that a step applied where an error came: mean, though it is a sum that failed inside."""
+    """The function that a step called when it failed: ``mean``, though a ``sum`` inside it failed."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         decorated = frame.f_locals.get("f")
         name = getattr(decorated, "__name__", frame.f_code.co_name)
@@ -284,16 +287,16 @@ def _applied(error: BaseException) -> str | None:
 
 
 def listed(cell: Any, params: dict[str, Any]) -> Listing:
-    """A step that has a program as it was declared.
+    """The step of a cell that has a program, as it was declared.
 
     It goes from ``("x", gate)``, ``("h", gate)``, ``("before", part)`` and ``("weight", block)`` to
-    ``("after", part)``. No cotangent goes through its ``"constant"``.
+    ``("after", part)``. Its ``"constant"`` stops cotangents.
     """
-    return Listing({("after", p): r for p, r in enumerate(_forward(cell, params, SMALL))})
+    return Listing({("after", p): r for p, r in enumerate(_recorded(cell, params, SMALL))})
 
 
-def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
-    after = _forward(cell, params, like)
+def _derive(cell: Any, params: dict[str, Any], sizes: Sizes) -> Program:
+    after = _recorded(cell, params, sizes)
     x_only, shared = _shared(after, len(cell.gates))
     places = {("x", k): i for i, k in enumerate(x_only + shared)}
     places |= {("h", k): len(x_only) + i for i, k in enumerate(shared + x_only)}
@@ -303,31 +306,27 @@ def _derive(cell: Any, params: dict[str, Any], like: Like) -> Program:
 
 
 @modes_kept
-def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
-    """The registers of the state after a step."""
+def _recorded(cell: Any, params: dict[str, Any], sizes: Sizes) -> list[Operand]:
+    """Run a step on symbols; return a register for each part of the state after it."""
     tape = Tape()
 
-    def given(kind: str, numbers: range, rows: tuple[int, ...] = (like.batch,)) -> Any:
+    def inputs(kind: str, numbers: range, rows: tuple[int, ...] = (sizes.batch,)) -> Any:
         registers = tuple(tape.input(kind, i) for i in numbers)
-        symbol = Symbol(tape, registers, rows, like.units, like.dtype)
+        symbol = Symbol(tape, registers, rows, sizes.units, sizes.dtype)
         return wrap(symbol, Leaf(symbol, requires_grad=True))
 
     others, start = {}, 0
     for weight, blocks in cell.weights.items():
-        others[weight] = given("weight", range(start, start + blocks), rows=())
+        others[weight] = inputs("weight", range(start, start + blocks), rows=())
         start += blocks
     with recording_as(Modes(True, "cpu", Scope("", None, 0, {}))), unwatched():
-        x, h = (given(kind, range(len(cell.gates))) for kind in "xh")
-        state = tuple(given("before", range(p, p + 1)) for p in range(len(cell.parts)))
+        x, h = (inputs(kind, range(len(cell.gates))) for kind in "xh")
+        state = tuple(inputs("before", range(p, p + 1)) for p in range(len(cell.parts)))
         new = cell.step(functions, x, h, state, **others, **params)
     if not isinstance(new, (tuple, list)) or len(new) != len(cell.parts):
         raise NotByUnitsError("step returns something else than the parts of the state")
-    roots = [node_of(part) for part in new]
-    found = _by_names(roots)
-    again = [root for root in dict.fromkeys(roots) if _is_made_again(root, found)]
-    found = _by_names(roots, again) if again else found
-    symbols = [found[root] if root in found else _as_constant(root.value) for root in roots]
-    if any(s.shape != (like.batch, like.units) for s in symbols):
+    symbols = _parts_after([node_of(part) for part in new])
+    if any(s.shape != (sizes.batch, sizes.units) for s in symbols):
         raise NotByUnitsError("step returns parts of another shape than the state has")
     after: list[Operand] = []
     for k, s in enumerate(symbols):
@@ -337,22 +336,30 @@ def _forward(cell: Any, params: dict[str, Any], like: Like) -> list[Operand]:
     return after
 
 
+def _parts_after(roots: list[Node]) -> list[Symbol]:
+    """The values of the parts of the new state."""
+    found = _values(roots)
+    apart = [root for root in dict.fromkeys(roots) if _equals_another(root, found)]
+    found = _values(roots, apart) if apart else found
+    return [found[root] if root in found else _as_constant(root.value) for root in roots]
+
+
 def _as_constant(x: Symbol) -> Symbol:
-    """The same values, through which no cotangent goes."""
+    """The values of a symbol as constants, through which no cotangent goes."""
     return x.like(
         tuple(x.tape.make("constant", r) if isinstance(r, Register) else r for r in x.registers)
     )
 
 
 def _own(x: Symbol, k: int) -> Symbol:
-    """The same value as one that only part ``k`` of the state is: so is its cotangent."""
+    """The values in registers that only part ``k`` of the state has, so that its cotangent is its own."""
     for _ in range(k):
         x = _elementwise("subtract", x, 0.0)
     return _elementwise("multiply", x, 1.0)
 
 
-def _is_made_again(part: Node, found: dict[Node, Symbol]) -> bool:
-    """Whether the value of a part is also that of a node which is not made of it."""
+def _equals_another(part: Node, found: dict[Node, Symbol]) -> bool:
+    """Whether a part has the register of a node that is not computed from the part."""
     if part.primitive is None or part not in found:
         return False
     r = found[part].registers[0]
@@ -360,10 +367,10 @@ def _is_made_again(part: Node, found: dict[Node, Symbol]) -> bool:
     return any(part not in ancestors([node]) for node in others)
 
 
-def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbol]:
-    """Each node's value with one register for one operation, which each library does as it can best.
+def _values(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbol]:
+    """Each node's value, with one register for one operation: a library chooses how it computes it.
 
-    Those ``apart`` are values of their own, which no equal one is.
+    A node in ``apart`` gets registers of its own, even where another node has an equal value.
     """
     found: dict[Node, Any] = {}
     for node in ancestors(roots, constants=True):
@@ -374,7 +381,7 @@ def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbo
             continue
         operands = [found[x] if isinstance(x, Node) else x for x in node.inputs or ()]
         if PRIMITIVES.get(node.op) is not node.primitive:
-            found[node] = _by_own_rules(node.primitive, operands, node.params)
+            found[node] = _by_user_primitive(node.primitive, operands, node.params)
         elif node.primitive.jvp == "elementwise":
             found[node] = _elementwise(node.op, *operands)
         else:
@@ -384,10 +391,10 @@ def _by_names(roots: list[Node], apart: Sequence[Node] = ()) -> dict[Node, Symbo
     return found
 
 
-def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> Symbol:
-    """The result of a primitive that is not ours: its forward's, with the cotangents of its own rules.
+def _by_user_primitive(primitive: Primitive, operands: list[Any], params: dict[str, Any]) -> Symbol:
+    """The result of a user's primitive, with a :class:`UserPrimitive` for each block.
 
-    Each block is one :class:`OwnRules` of the value, from which no cotangent goes, and of the operands.
+    Its value is what forward computes; its cotangents go to the operands by the primitive's own rules.
     """
     if primitive.jvp != "elementwise":
         raise NotByUnitsError(
@@ -399,7 +406,7 @@ def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, A
     like = max(symbols, key=lambda s: s.ndim)
     if any(s.shape[-1] != like.shape[-1] for s in symbols) or result.shape != like.shape:
         raise NotByUnitsError(f"step applies {primitive.name}, which is not elementwise")
-    op = OwnRules(primitive, tuple(params.items()), like.rows, like.units, like.dtype)
+    op = UserPrimitive(primitive, tuple(params.items()), like.rows, like.units, like.dtype)
     blocks = (
         like.tape.make(op, r, *(x.registers[i] if isinstance(x, Symbol) else x for x in operands))
         for i, r in enumerate(result.registers)
@@ -407,10 +414,12 @@ def _by_own_rules(primitive: Primitive, operands: list[Any], params: dict[str, A
     return like.like(tuple(blocks))
 
 
+# --- the sums of gates --------------------------------------------------------------------------------
+
+
 def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The gates that have two sums, and those of which only x + h is used."""
     uses: dict[Any, list[Register]] = {}
-    ends: set[Any] = set()
     for r in reachable(after):
         for a in r.args:
             if isinstance(a, Register) and a.op == "input":
@@ -429,13 +438,12 @@ def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[in
 
 
 def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list[Operand]:
-    """The same values from sums in the place of x and h."""
+    """The values computed from sums instead of x and h. ``places`` has the number of each sum."""
     found: dict[Any, Operand] = {}
     for r in reachable(after):
         inputs = [a.args if isinstance(a, Register) else None for a in r.args]
         if r.op == "input":
-            kind, i = r.args
-            found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else (kind, i)))
+            found[r] = tape.input(*(("sum", places[r.args]) if r.args in places else r.args))
         elif r.op == "add" and _is_whole_sum(inputs, places):
             found[r] = tape.input("sum", places[inputs[0]])
         else:
@@ -444,20 +452,23 @@ def _with_sums(after: list[Operand], tape: Tape, places: dict[Any, int]) -> list
 
 
 def _is_whole_sum(inputs: list[Any], places: dict[Any, int]) -> bool:
-    """Whether two operands are the x and the h of a gate that has one sum; not one of them twice."""
+    """Whether two operands are the x and the h of a gate with one sum, and not one of them twice."""
     a, b = inputs
     return a != b and a in places and places[a] == places.get(b)
 
 
+# --- backward -----------------------------------------------------------------------------------------
+
+
 class _Reverse:
-    """A step and its cotangents, by the rules of its operations.
+    """Builds a program's listings from a step, with the rules of its operations.
 
     Parameters
     ----------
     after : list of Register
         The state after the step.
     tape : Tape
-        That they were made by.
+        The tape of these registers.
     """
 
     def __init__(self, after: list[Operand], tape: Tape) -> None:
@@ -468,39 +479,39 @@ class _Reverse:
         self._of_sums: dict[Register, bool] = {}
 
     def listings(self) -> tuple[Listing, Listing]:
-        """The step with the values that backward needs kept, and backward."""
-        ends = self._cotangents()
-        self.slots = sorted(self._kept(list(ends.values())), key=self._first_sum)
+        """The forward listing, with the values that it saves for backward, and the backward listing."""
+        outputs = self._cotangents()
+        self.slots = sorted(self._saved(list(outputs.values())), key=self._first_sum)
         forward: dict[Any, Operand] = {("after", p): r for p, r in enumerate(self.after)}
         forward |= {("saved", k): r for k, r in enumerate(self.slots)}
         tape = Tape()
         given: dict[Any, Any] = {r: tape.input("after", p) for p, r in enumerate(self.after)}
         given |= {r: tape.input("saved", k) for k, r in enumerate(self.slots)}
-        return Listing(rebuilt(forward, Tape(), {})), Listing(rebuilt(ends, tape, given))
+        return Listing(rebuilt(forward, Tape(), {})), Listing(rebuilt(outputs, tape, given))
 
     def _cotangents(self) -> dict[Any, Operand]:
-        """The outputs of backward, made from values of the step."""
-        sums: dict[Register, Operand] = {}
+        """The outputs of backward, made from the step's own values."""
+        found: dict[Register, Operand] = {}
 
         def add(r: Operand, g: Operand) -> None:
             if isinstance(r, Register) and isinstance(g, Register):
-                sums[r] = self.tape.make("add", sums[r], g) if r in sums else g
+                found[r] = self.tape.make("add", found[r], g) if r in found else g
 
         for p, r in enumerate(self.after):
             add(r, self.tape.input("grad", p))
         for r in reversed(self.steps):
-            if r not in sums:
+            if r not in found:
                 continue
-            if isinstance(r.op, OwnRules):
-                for a, g in zip(r.args[1:], self._by_own_rules(r.op, sums[r], r), strict=True):
+            if isinstance(r.op, UserPrimitive):
+                for a, g in zip(r.args[1:], self._by_user_rules(r.op, found[r], r), strict=True):
                     add(a, g)
             elif r.op in PRIMITIVES:
                 rules: Any = PRIMITIVES[r.op].vjp
                 for rule, a in zip(rules, r.args, strict=True):
                     if rule is not None and isinstance(a, Register):
-                        add(a, self._by_rule(rule, sums[r], r))
-        kept = {("kept", p): sums[r] for p, r in enumerate(self.after) if r in sums}
-        return kept | {r.args: g for r, g in sums.items() if r.op == "input"}
+                        add(a, self._by_rule(rule, found[r], r))
+        whole = {("whole_grad", p): found[r] for p, r in enumerate(self.after) if r in found}
+        return whole | {r.args: g for r, g in found.items() if r.op == "input"}
 
     def _by_rule(self, rule: Callable[..., Any], g: Operand, r: Register) -> Operand:
         operands = [
@@ -510,15 +521,12 @@ class _Reverse:
         found = rule(_SYMBOLS, *operands)
         return found.registers[0] if isinstance(found, Symbol) else float(found)
 
-    def _by_own_rules(self, op: OwnRules, g: Operand, r: Register) -> list[Operand]:
-        """The cotangents of the operands, by rules that may look at shapes and types."""
-
-        def symbol(a: Operand) -> Any:
-            if not isinstance(a, Register):
-                return a
-            return Symbol(self.tape, (a,), op.rows, op.units, op.dtype)
-
-        given = [symbol(a) for a in (g, r, *r.args[1:])]
+    def _by_user_rules(self, op: UserPrimitive, g: Operand, r: Register) -> list[Operand]:
+        """The cotangents of the operands. A user's rules may look at shapes and types."""
+        given: list[Any] = [
+            Symbol(self.tape, (a,), op.rows, op.units, op.dtype) if isinstance(a, Register) else a
+            for a in (g, r, *r.args[1:])
+        ]
         rules, params = op.primitive.vjp, dict(op.params)
         mixing = f"step applies {op.primitive.name}, a rule of which is not elementwise"
         try:
@@ -526,43 +534,38 @@ class _Reverse:
                 found = rules(_SYMBOLS, *given, **params)
             else:
                 found = [None if f is None else f(_SYMBOLS, *given, **params) for f in rules]
-        except OtherFunctionError:
+        except UnknownFunctionError:
             raise NotByUnitsError(mixing) from None
         if any(x is not None and x.shape != given[1].shape for x in found):
             raise NotByUnitsError(mixing)
         return [0.0 if x is None else x.registers[0] for x in found]
 
-    def _kept(self, ends: list[Operand]) -> set[Register]:
-        """What forward keeps: values that do not follow from states and others by a few operations."""
-        kept: set[Register] = set()
-        left, seen = ends, set(self.after)
+    def _saved(self, outputs: list[Operand]) -> set[Register]:
+        """The values to save: those that do not follow from states and others by cheap operations."""
+        saved: set[Register] = set()
+        left, seen = outputs, set(self.after)
         while left:
             r = left.pop()
             if not isinstance(r, Register) or r in seen:
                 continue
             seen.add(r)
-            if self._is_kept(r):
-                kept.add(r)
-            elif stands_for_its_first(r):
+            if self._is_saved(r):
+                saved.add(r)
+            elif is_identity(r):
                 left.append(r.args[0])
             elif r.op != "input":
                 left += r.args
-        return kept
+        return saved
 
-    def _is_kept(self, r: Register) -> bool:
+    def _is_saved(self, r: Register) -> bool:
         if _is_sum(r):
             return True
-        if (
-            r not in self.steps
-            or r.op in MASKS
-            or stands_for_its_first(r)
-            or not self._is_of_sums(r)
-        ):
+        if r not in self.steps or r.op in MASKS or is_identity(r) or not self._depends_on_sums(r):
             return False
         return r.op not in CHEAP or any(map(_is_sum, r.args))
 
     def _first_sum(self, r: Register) -> tuple[int, int]:
-        """By what values are put in order: as the sums that they come from."""
+        """The sort key of a saved value: the first sum that it comes from, then the order of registers."""
         left, numbers = [r], [len(self.steps)]
         while left:
             a = left.pop()
@@ -572,12 +575,12 @@ class _Reverse:
                 left += [x for x in a.args if isinstance(x, Register)]
         return min(numbers), r.order
 
-    def _is_of_sums(self, r: Operand) -> bool:
-        """Whether a value depends on sums, other than by way of the state after the step."""
+    def _depends_on_sums(self, r: Operand) -> bool:
+        """Whether a value depends on sums by another way than through the state after the step."""
         if not isinstance(r, Register) or r.op == "input" or r in self.after:
             return _is_sum(r) and r not in self.after
         if r not in self._of_sums:
-            self._of_sums[r] = any(map(self._is_of_sums, r.args))
+            self._of_sums[r] = any(map(self._depends_on_sums, r.args))
         return self._of_sums[r]
 
 

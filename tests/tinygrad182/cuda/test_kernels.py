@@ -19,10 +19,10 @@ from tests.support import Array, assert_close
 from tests.tinygrad182.cells import KINDS, Kind
 from tests.tinygrad182.nn.own_cells import swish
 from tinygrad182.arrays.namespaces import NUMPY
-from tinygrad182.kernels import arrays, cuda, loops
-from tinygrad182.kernels.arrays import ALL, Deltas, Ends
+from tinygrad182.kernels import cuda, loops, numpy_loops
 from tinygrad182.kernels.cuda_c import EXPRESSIONS
-from tinygrad182.kernels.program import Listing, Program, Run, Tape, Weights
+from tinygrad182.kernels.program import Listing, Program, Tape
+from tinygrad182.kernels.runs import FULL_LENGTH, Lengths, Run, StepCotangents, Weights
 from tinygrad182.primitives import PRIMITIVES, Primitive
 from tinygrad182.recurrence.tracing import KNOWN
 
@@ -96,8 +96,8 @@ class Case:
         )
 
     @property
-    def ends(self) -> Ends:
-        return ALL if self.lengths is None else Ends(self.lengths, 1)
+    def all_lengths(self) -> Lengths:
+        return FULL_LENGTH if self.lengths is None else Lengths(self.lengths, 1)
 
 
 def make(
@@ -146,18 +146,18 @@ def forward(run: Any, m: Any, case: Case, dtype: str) -> Saved:
     (T, B, _), H, p = case.x.shape, case.initial[0].shape[-1], case.program
     states = m.empty((len(p.parts), T, B, H), dtype)
     saved = m.empty((T, B, p.saved * H), dtype)
-    run.forward(Run(p, m, case.weights, case.initial, saved, states, case.ends), case.x)
+    run.forward(Run(p, m, case.weights, case.initial, saved, states, case.all_lengths), case.x)
     return states, saved
 
 
 def backward(
     run: Any, m: Any, case: Case, dtype: str, kept: Saved, keep: bool = True, *spans: range
-) -> list[Deltas]:
+) -> list[StepCotangents]:
     """Run back over all steps, or over some after the other."""
     case, found, later = case.on(m, dtype), [], None
     states, saved = (m.asarray(a.astype(dtype)) for a in kept)
     for span in spans or [None]:
-        steps = Run(case.program, m, case.weights, case.initial, saved, states, case.ends)
+        steps = Run(case.program, m, case.weights, case.initial, saved, states, case.all_lengths)
         later = run.backward(steps, case.g, case.powers, keep, span, later)
         found.append(later)
     return found
@@ -173,7 +173,7 @@ def at_powers(rows: Any, powers: Any) -> Array:
     return np.ldexp(host(rows).astype(np.longdouble), powers)
 
 
-def numbers(deltas: Deltas) -> dict[str, Array]:
+def numbers(deltas: StepCotangents) -> dict[str, Array]:
     found = {
         "sums": at_powers(deltas.sums, deltas.powers),
         "initial": at_powers(deltas.initial, deltas.initial_powers),
@@ -211,7 +211,7 @@ OPTIONS: list[dict[str, Any]] = [
 def test_the_numbers_of_numpy(kind: str, options: dict[str, Any], dtype: str) -> None:
     """States, what is kept, and all cotangents of the way back, over all steps and in two spans."""
     case = make(kind, **options)
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     T, B = case.x.shape[:2]
     running = np.arange(T)[:, None] < (np.full(B, T) if case.lengths is None else case.lengths)
     found = [host(a) for a in forward(cuda, cupy, case, dtype)]
@@ -220,7 +220,7 @@ def test_the_numbers_of_numpy(kind: str, options: dict[str, Any], dtype: str) ->
     kept = [a.astype(dtype) for a in kept]  # both go back from the same numbers
     for spans in ([], [range(T // 2, T), range(T // 2)][: 2 if T > 1 else 0]):
         ours = backward(cuda, cupy, case, dtype, kept, True, *spans)
-        theirs = backward(arrays, np, case, "float64", kept, True, *spans)
+        theirs = backward(numpy_loops, np, case, "float64", kept, True, *spans)
         for a, b in zip(map(numbers, ours), map(numbers, theirs), strict=True):
             for what in b:
                 assert_rows_close(a[what], b[what], TOLERANCE[dtype] * 10, what)
@@ -234,7 +234,7 @@ def test_plain_backward_hands_out_the_same_numbers(
 ) -> None:
     """Bit for bit, at the power 0, also where spans follow each other."""
     case = make(kind, **options)
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     for spans in ([], [range(3, 6), range(3)]):
         plain = backward(cuda, cupy, case, dtype, kept, False, *spans)
         looking = backward(cuda, cupy, case, dtype, kept, True, *spans)
@@ -250,7 +250,7 @@ def test_plain_backward_hands_out_the_same_numbers(
 def test_rows_are_brought_to_about_1(kind: str, size: float, options: dict[str, Any]) -> None:
     """However small or large what arrives is; a row of zeros keeps its power."""
     case = make(kind, (110, 3, 2, 4), last=True, **options)
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     case.g *= size
     case.g[..., 0, :] = 0
     (found,) = backward(cuda, cupy, case, "float32", kept)
@@ -267,7 +267,7 @@ def test_rows_are_brought_to_about_1(kind: str, size: float, options: dict[str, 
 @pytest.mark.parametrize("unit", [0, 31, 32, 255, 256, 299])
 def test_the_largest_element_counts_wherever_it_is(unit: int) -> None:
     case = make("identity", (1, 2, 2, 300))
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     case.g = np.full_like(case.g, 1e-9)
     case.g[..., unit] = 1e9
     (found,) = backward(cuda, cupy, case, "float32", kept)
@@ -277,7 +277,7 @@ def test_the_largest_element_counts_wherever_it_is(unit: int) -> None:
 def test_what_is_not_finite_does_not_count() -> None:
     """It would hide all else beside it where its power of two is far above."""
     case = make("identity", last=True, powers=True)
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     case.powers[:] = 0
     expected = numbers(*backward(cuda, cupy, case, "float32", kept))["states"]
     case.g[0, 2, :, 4], case.powers[2] = np.inf, 900
@@ -291,7 +291,7 @@ def test_what_is_not_finite_does_not_count() -> None:
 @pytest.mark.parametrize("kind", CELLS)
 def test_what_is_not_finite_stays_in_its_row(kind: str, value: float, keep: bool) -> None:
     case = make(kind)
-    kept = forward(arrays, np, case, "float64")
+    kept = forward(numpy_loops, np, case, "float64")
     (expected,) = map(numbers, backward(cuda, cupy, case, "float64", kept, keep))
     case.g[0, 3, 1, 2] = value
     (found,) = map(numbers, backward(cuda, cupy, case, "float64", kept, keep))
@@ -319,7 +319,7 @@ def test_four_launches_a_step_and_no_waits(
 ) -> None:
     """One product and one kernel forwards, as many back, and a few that a pass begins or ends with."""
     case = make(kind, (20, 4, 3, 5), **options)
-    kept = [cupy.asarray(a) for a in forward(arrays, np, case, dtype)]
+    kept = [cupy.asarray(a) for a in forward(numpy_loops, np, case, dtype)]
     with cupy.no_waits(), cupy.counted() as found:
         forward(cuda, cupy, case, dtype)
         backward(cuda, cupy, case, dtype, kept, keep)

@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import assert_close
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import runs
 
 cupy = pytest.importorskip("cupy")
 if not tg.cuda_is_available():
@@ -210,8 +210,8 @@ def test_what_nobody_needs_is_not_there_at_once(kind: str, monkeypatch: pytest.M
     for lengths in (None, [400, 3, 100, 250]):
         expected = layer(x, lengths=lengths)[0].numpy()
         peaks = []
-        for sums in (arrays.DEVICE, 4 * 32 * 20):
-            monkeypatch.setattr(arrays, "DEVICE", sums)
+        for sums in (runs.DEVICE_WINDOW_SUMS, 4 * 32 * 20):
+            monkeypatch.setattr(runs, "DEVICE_WINDOW_SUMS", sums)
             tracemalloc.start()
             with tg.no_grad():
                 found = layer(x, lengths=lengths)[0].numpy()

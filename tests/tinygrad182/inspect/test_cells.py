@@ -12,7 +12,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, host
 from tinygrad182.engine.modes import scope
 from tinygrad182.inspect.views import paths, polynomials, weights
-from tinygrad182.kernels.products import Setting
+from tinygrad182.kernels.products import ProductOperands
 from tinygrad182.recurrence.scans import Scan
 from tinygrad182.recurrence.unrolling import run_steps
 from tinygrad182.tensors import functions
@@ -303,15 +303,15 @@ def test_jacobians_are_slopes(name: str) -> None:
 # --- planted faults are noticed -------------------------------------------------------------------
 
 
-def _of_x(setting: Setting) -> Any:
+def _of_x(setting: ProductOperands) -> Any:
     """The state's columns are taken to be the input's."""
     x, _, others = setting.program and COLUMNS(setting)  # type: ignore[misc]
     return x, x, others
 
 
-COLUMNS: Any = Setting.columns.fget  # type: ignore[attr-defined]
+COLUMNS: Any = ProductOperands.columns.fget  # type: ignore[attr-defined]
 FAULTS: dict[str, tuple[Any, str, Any, Any, str]] = {
-    "columns": (Setting, "columns", property(_of_x), by_time, "gru"),
+    "columns": (ProductOperands, "columns", property(_of_x), by_time, "gru"),
     "order of gates": (weights, "as_declared", lambda m, by, *rest: by, by_time, "gru"),
     "hops": (polynomials.Hopping, "_shift", lambda self, value: None, hops, "peephole"),
     "further weights": (

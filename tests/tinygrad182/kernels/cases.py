@@ -15,9 +15,9 @@ from tests.support import Array
 from tests.tinygrad182.cells import KINDS as CELLS
 from tinygrad182 import kernels
 from tinygrad182.arrays.namespaces import NUMPY
-from tinygrad182.kernels import arrays
-from tinygrad182.kernels.arrays import Deltas
+from tinygrad182.kernels import numpy_loops, runs
 from tinygrad182.kernels.program import Program
+from tinygrad182.kernels.runs import StepCotangents
 from tinygrad182.recurrence import scans
 from tinygrad182.recurrence.scans import Operands, Scan
 from tinygrad182.tensors import functions
@@ -69,7 +69,7 @@ class Case:
         """Of all inputs but the lengths."""
         return self.pulled(*self.run())
 
-    def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> Deltas:
+    def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> StepCotangents:
         """The cotangents of all sums and states."""
         y, residuals = self.run(xp)
         given = xp, self.g, y, tuple(self.inputs), residuals, powers, True
@@ -99,7 +99,7 @@ class Case:
         ]
 
 
-def joined(windows: list[Deltas]) -> Deltas:
+def joined(windows: list[StepCotangents]) -> StepCotangents:
     """What was found window by window, the first steps first."""
     each = [window.by_rows() for window in windows]
     sums, states = (
@@ -161,7 +161,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
         if form == "compiled" and not are_compiled():
             pytest.skip("no compiled loops here")
         if steps is not None:
-            for module in (arrays, scans):
+            for module in (numpy_loops, runs, scans):
                 patch.setattr(module, "windows", lambda m, shape: _cut(shape[0], steps))
         yield
 
@@ -169,7 +169,7 @@ def loops(form: str, steps: int | None = None) -> Iterator[None]:
 def are_compiled() -> bool:
     """Whether loops are compiled on this machine."""
     program = CELLS["identity"].scan.program(**CELLS["identity"].params)
-    return kernels.loops(program, np, np.dtype("float32")) is not arrays  # type: ignore[arg-type]
+    return kernels.loops(program, np, np.dtype("float32")) is not numpy_loops  # type: ignore[arg-type]
 
 
 def _cut(total: int, steps: int) -> list[range]:

@@ -20,7 +20,7 @@ import tinygrad182 as tg
 from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import are_compiled
 from tinygrad182 import kernels
-from tinygrad182.kernels import arrays, products
+from tinygrad182.kernels import products, runs
 
 DENORMAL, UNDERFLOW = 1 << 1, 1 << 4
 """Bits of MXCSR: an operand was subnormal; a result was, and inexact."""
@@ -137,7 +137,7 @@ def backward(kind: str, dtype: str, last: bool, look: bool) -> Callable[[], obje
             weight.requires_grad_()
     states = tg.apply(scan, *given, **params)
     columns = scan.program(**params).columns * 32  # type: ignore[union-attr]
-    assert len(arrays.windows(np, (300, batch, columns))) == 1
+    assert len(runs.windows(np, (300, batch, columns))) == 1
     output = states[0] if len(scan.parts) > 1 else states
     loss = (output[-1] if last else output).sum()
     if look:

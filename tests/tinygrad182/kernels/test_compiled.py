@@ -22,9 +22,9 @@ from tests.support import Array, assert_close, assert_same_bits
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import are_compiled, loops, make
 from tinygrad182 import _caches, kernels
-from tinygrad182.kernels import arrays, program
-from tinygrad182.kernels.arrays import ALL, Ends
-from tinygrad182.kernels.program import MASKS, Program, Weights
+from tinygrad182.kernels import numpy_loops, runs
+from tinygrad182.kernels.program import MASKS, Program
+from tinygrad182.kernels.runs import FULL_LENGTH, Lengths, Weights
 from tinygrad182.recurrence.tracing import KNOWN
 
 pytestmark = pytest.mark.skipif(not are_compiled(), reason="no compiled loops here")
@@ -32,8 +32,9 @@ if are_compiled():
     import llvmlite.binding as llvm
     from llvmlite import ir
 
-    from tinygrad182.kernels import compiled, objects, vectors
-    from tinygrad182.kernels.operations import Operations
+    from tinygrad182.kernels import compiled
+    from tinygrad182.kernels.llvm import machine_code, vectors
+    from tinygrad182.kernels.llvm.operations import Operations
 
 SINGLE = np.dtype("float32")
 TOLERANCE = {"float32": 4e-6, "float64": 1e-13}
@@ -70,7 +71,7 @@ class Run(NamedTuple):
     x: Array
     initial: list[Array]
     weights: Weights
-    ends: Ends
+    lengths: Lengths
     g: Array
     powers: Array | None
 
@@ -86,9 +87,9 @@ class Run(NamedTuple):
             x=wide(self.x), initial=list(map(wide, self.initial)), weights=weights_, g=wide(self.g)
         )
 
-    def record(self, states: Array, saved: Array) -> program.Run:
+    def record(self, states: Array, saved: Array) -> runs.Run:
         """The run as the loops take it."""
-        return program.Run(self.program, np, self.weights, self.initial, saved, states, self.ends)
+        return runs.Run(self.program, np, self.weights, self.initial, saved, states, self.lengths)
 
     def blocks(self, weight: Array) -> list[Array]:
         return np.split(weight, len(weight) // self.initial[0].shape[1])
@@ -112,9 +113,9 @@ class Run(NamedTuple):
         return {("sum", s): z for s, z in enumerate(found)}
 
     def over(self, t: int) -> Array:
-        if self.ends.lengths is None:
+        if self.lengths.steps is None:
             return np.zeros((self.x.shape[1], 1), bool)
-        return (self.ends.lengths <= t)[:, None]
+        return (self.lengths.steps <= t)[:, None]
 
     def forward(self) -> tuple[Array, Array]:
         """The states, and what is saved."""
@@ -151,7 +152,7 @@ class Run(NamedTuple):
             values |= {("saved", k): slots[t, :, k] for k in range(p.saved)}
             found = p.backward.run(values, Functions())
             for i in range(parts):
-                kept[i][..., t, :, :] = np.where(self.over(t), value[i], found[("kept", i)])
+                kept[i][..., t, :, :] = np.where(self.over(t), value[i], found[("whole_grad", i)])
             for s in range(p.columns):
                 key = ("sum", s) if s < p.sums else ("weight", s - p.sums)
                 sums[..., t, :, s, :] = np.where(self.over(t), 0, found.get(key, 0))
@@ -182,10 +183,10 @@ def draw(
         normal(N) if biases else None, normal(N) if biases > 1 else None,
         tuple(normal(blocks * H) for blocks in program.weights.values()),
     )  # fmt: skip
-    ends = rng.integers(0, T + 1, B)
+    steps = rng.integers(0, T + 1, B)
     return Run(
         program, normal(T, B, inputs), [normal(B, H) for _ in range(parts)], weights,
-        Ends(ends, int(ends.min())) if lengths else ALL, normal(parts, *lead, T, B, H),
+        Lengths(steps, int(steps.min())) if lengths else FULL_LENGTH, normal(parts, *lead, T, B, H),
         rng.integers(-120, 60, (*lead, T, B)) if powers else None,
     )  # fmt: skip
 
@@ -230,9 +231,9 @@ def test_a_program_in_plain_arithmetic(
     states, saved = forward(run)
     expected = run.wide().forward()
     assert_close(states, expected[0], TOLERANCE[dtype], "states")
-    if run.ends is ALL:  # else what is saved of steps past the end is never read
+    if run.lengths is FULL_LENGTH:  # else what is saved of steps past the end is never read
         assert_close(saved, expected[1], TOLERANCE[dtype], "saved")
-    found = backward(run, states, saved, keep=True)
+    found = backward(run, states, saved, with_states=True)
     expected = run.wide().backward(states.astype("float64"), saved.astype("float64"))
     for name, rows, powers, own in zip(
         ("sums", "initial", "states"), (found.sums, found.initial, found.states),
@@ -247,9 +248,9 @@ def test_a_program_in_plain_arithmetic(
 def test_windows_are_parts_of_the_whole(kind: str, powers: bool) -> None:
     run = draw(kind, (7, 3, 2, 19), lead=(2,), lengths=True, powers=powers)
     states, saved = forward(run)
-    at_once = backward(run, states, saved, keep=True)
-    last = backward(run, states, saved, keep=True, span=range(3, 7))
-    first = backward(run, states, saved, keep=True, span=range(3), later=last)
+    at_once = backward(run, states, saved, with_states=True)
+    last = backward(run, states, saved, with_states=True, span=range(3, 7))
+    first = backward(run, states, saved, with_states=True, span=range(3), later=last)
     assert_same_bits(
         whole(first.initial, first.initial_powers), whole(at_once.initial, at_once.initial_powers)
     )
@@ -266,7 +267,7 @@ def test_split_over_threads_to_the_same_bits(kind: str, monkeypatch: pytest.Monk
     with loops("compiled"):
         monkeypatch.setattr(compiled, "THREADS", 3)
         expected = [case.states(), *case.gradients()]
-        monkeypatch.setattr(compiled, "EACH", 1)
+        monkeypatch.setattr(compiled, "THREAD_WORK", 1)
         submit = ThreadPoolExecutor.submit
         monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *a: calls.append(a) or submit(*a))
         found = [case.states(), *case.gradients()]
@@ -327,7 +328,7 @@ def applied(dtype: str, op: str, *operands: Array) -> Array:
         code.done()
         return module
 
-    library = objects.functions(f"{op} for a test", dtype, write, ["apply"])
+    library = machine_code.functions(f"{op} for a test", dtype, write, ["apply"])
     out = np.empty_like(operands[0])
     compiled.Loop(library, "apply")([*operands, out], (out.size,))
     return out
@@ -402,13 +403,13 @@ def test_rows_crossed(
     rng = np.random.default_rng(0)
     a = rng.normal(size=(R, 2 * N)).astype(dtype)
     b = np.asfortranarray(rng.normal(size=(R, K)).astype(dtype))
-    monkeypatch.setattr(compiled, "SMALL", 0)
+    monkeypatch.setattr(compiled, "BLAS_WORK", 0)
     found = compiled.crossed(np, a[:, N:], b)
     expected = a[:, N:].T.astype("float64") @ b
     assert found.flags.c_contiguous
     scale = np.abs(a[:, N:].T).astype("float64") @ np.abs(b)
     assert (np.abs(found - expected) <= 8 * np.finfo(dtype).eps * scale).all()
-    monkeypatch.setattr(compiled, "EACH", 1)
+    monkeypatch.setattr(compiled, "THREAD_WORK", 1)
     monkeypatch.setattr(compiled, "THREADS", 3)
     assert_same_bits(compiled.crossed(np, a[:, N:], b), found)
 
@@ -471,25 +472,25 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_caches, "folders", lambda: [tmp_path])
-    written, made, machine = [], objects._compiled, objects._machine()
-    monkeypatch.setattr(objects, "_compiled", lambda text: written.append(text) or made(text))
-    monkeypatch.setattr(objects, "_jit", lambda: llvm.create_lljit_compiler(machine))
-    monkeypatch.setattr(compiled, "_RUNS", dict(compiled._RUNS))  # these are not to be called
+    written, made, machine = [], machine_code._compiled, machine_code._machine()
+    monkeypatch.setattr(machine_code, "_compiled", lambda text: written.append(text) or made(text))
+    monkeypatch.setattr(machine_code, "_jit", lambda: llvm.create_lljit_compiler(machine))
+    monkeypatch.setattr(compiled, "_LOOPS", dict(compiled._LOOPS))  # these are not to be called
     program = draw("tanh", (1, 1, 1, 1)).program
     for _ in range(2):
-        monkeypatch.setattr(objects, "_LOADED", {})  # as in a new process
+        monkeypatch.setattr(machine_code, "_LOADED", {})  # as in a new process
         compiled.ready(program, SINGLE)
         assert len(written) == 1
     for where, name, value in (
-        (objects, "LEVEL", 2),
-        (objects, "OFF", ()),
-        (objects, "_features", lambda: "+none"),
-        (objects, "_sources", str),
-        (objects, "Code", types.SimpleNamespace(HEAD=24)),  # of another build of Python
+        (machine_code, "LEVEL", 2),
+        (machine_code, "OFF", ()),
+        (machine_code, "_features", lambda: "+none"),
+        (machine_code, "_sources", str),
+        (machine_code, "Code", types.SimpleNamespace(HEAD=24)),  # of another build of Python
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, value)
-            patch.setattr(objects, "_machine", lambda: machine)
+            patch.setattr(machine_code, "_machine", lambda: machine)
             compiled.ready(program, SINGLE)
         assert len(written) == 2, name
         written.pop()
@@ -497,12 +498,15 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
 
 def test_every_file_that_writes_code_counts() -> None:
     """The files whose contents tell kept code apart are all that the loops are written with."""
-    folder, left, found = Path(kernels.__file__).parent, ["tiles"], set()
+    folder, left, found = Path(kernels.__file__).parent, ["llvm/time_loops"], set()
     while left:
         found.add(name := left.pop())
-        taken = re.findall(r"^from \.(\w+) import", (folder / f"{name}.py").read_text(), re.M)
-        left += set(taken) - found
-    assert found == set(objects.WRITERS)
+        text = (folder / f"{name}.py").read_text()
+        folder_of = "llvm/" if name.startswith("llvm/") else ""
+        taken = {folder_of + other for other in re.findall(r"^from \.(\w+) import", text, re.M)}
+        taken |= set(re.findall(r"^from \.\.(\w+) import", text, re.M)) if folder_of else set()
+        left += taken - found
+    assert found == set(machine_code.WRITERS)
 
 
 def test_sources_in_an_archive(tmp_path: Path) -> None:
@@ -513,10 +517,14 @@ def test_sources_in_an_archive(tmp_path: Path) -> None:
         archive = tmp_path / "archive.zip"
         with zipfile.ZipFile(archive, "w") as file:
             for path in (root / "tinygrad182").rglob("*.py"):
-                text = path.read_text() + added * (path.name == "tiles.py")
+                text = path.read_text() + added * (path.name == "time_loops.py")
                 file.writestr(str(path.relative_to(root)), text)
         done = subprocess.run(
-            [sys.executable, "-c", "from tinygrad182.kernels import objects; print(objects._sources())"],
+            [
+                sys.executable,
+                "-c",
+                "from tinygrad182.kernels.llvm.machine_code import _sources; print(_sources())",
+            ],
             capture_output=True, text=True, check=True, timeout=100, cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(archive)},
         )  # fmt: skip
@@ -557,7 +565,7 @@ def test_never_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("llvmlite", "tinygrad182.kernels.compiled"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delattr(kernels, "compiled", raising=False)
-    assert chosen() is arrays
+    assert chosen() is numpy_loops
     lstm = tg.nn.LSTM(2, 3, rng=0)
     output, _ = lstm(tg.ones((4, 2, 2)))
     output.sum().backward()
@@ -588,7 +596,7 @@ def test_an_llvmlite_that_cannot_be_imported(
         monkeypatch.delitem(sys.modules, name)
     with pytest.warns(RuntimeWarning, match="does not work.*no libLLVM") as warned:
         found = [chosen("tanh"), chosen("tanh", "float64"), chosen("lstm"), chosen("tanh")]
-    assert found == [arrays] * 4
+    assert found == [numpy_loops] * 4
     assert len(warned) == 1
 
 
@@ -599,11 +607,11 @@ def test_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("llvmlite.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "llvmlite", there)
-    for name in ("compiled", "objects"):
-        monkeypatch.delitem(sys.modules, f"tinygrad182.kernels.{name}")
-        monkeypatch.delattr(kernels, name)
+    for owner, name in ((kernels, "compiled"), (kernels.llvm, "machine_code")):
+        monkeypatch.delitem(sys.modules, f"{owner.__name__}.{name}")
+        monkeypatch.delattr(owner, name)
     with pytest.warns(RuntimeWarning, match="llvmlite does not work"):
-        assert chosen() is arrays
+        assert chosen() is numpy_loops
 
 
 @pytest.mark.usefixtures("_anew")
@@ -622,7 +630,7 @@ def test_loops_that_cannot_be_compiled(
     monkeypatch.setattr(compiled, "ready", failing)
     with pytest.warns(RuntimeWarning, match=r"rnn_scan.*no such instruction") as warned:
         found = [chosen() for _ in range(2)]
-    assert found == [arrays] * 2
+    assert found == [numpy_loops] * 2
     assert len(warned) == 1
     assert chosen("gru") is compiled
 
@@ -651,7 +659,7 @@ def test_numbers_of_a_step_that_change_all_the_time(monkeypatch: pytest.MonkeyPa
 
     with pytest.warns(RuntimeWarning, match="3 choices") as warned:
         found = [chosen_for(slope) for slope in (0.5, 1e-05, -3.0, 0.25, 2.5e30, 0.5)]
-    assert found == [compiled] * 3 + [arrays] * 2 + [compiled]
+    assert found == [compiled] * 3 + [numpy_loops] * 2 + [compiled]
     assert len(warned) == 1
     assert len(ready) == 3
     for _ in range(4):  # the same step again, in another class
@@ -700,7 +708,7 @@ def test_an_interrupt_while_llvm_frees_its_text_is_raised(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(llvm.ModuleRef, "_dispose", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        objects._compiled("")
+        machine_code._compiled("")
 
 
 @pytest.mark.usefixtures("_anew")
@@ -711,6 +719,6 @@ def test_a_child_made_while_loops_are_built(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         held = kernels._BUILDING
         kernels._in_child()
-        assert chosen() is arrays
+        assert chosen() is numpy_loops
     finally:
         held.release()

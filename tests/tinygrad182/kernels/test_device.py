@@ -11,8 +11,8 @@ import pytest
 from tests.support import Array, assert_close
 from tests.tinygrad182.kernels.cases import KINDS, Case, make
 from tinygrad182.arrays.namespaces import NAMESPACES, NumPyLike
-from tinygrad182.kernels import arrays, products
-from tinygrad182.kernels.arrays import windows
+from tinygrad182.kernels import numpy_loops, products
+from tinygrad182.kernels.runs import StepCotangents, windows
 from tinygrad182.recurrence import scans
 
 
@@ -49,7 +49,7 @@ class Module:
             return found
 
         def on_device(*args: Any, **kwargs: Any) -> Any:
-            result = found(*_plain(args), **{k: _plain(v) for k, v in kwargs.items()})
+            result = found(*_on_host(args), **{k: _on_host(v) for k, v in kwargs.items()})
             if "out" in kwargs:
                 return kwargs["out"]
             if isinstance(result, tuple):
@@ -59,15 +59,15 @@ class Module:
         return on_device
 
 
-def _plain(x: Any) -> Any:
+def _on_host(x: Any) -> Any:
     """The same memory, as NumPy's own functions take it."""
     if isinstance(x, OnDevice):
         return x.view(np.ndarray)
     if isinstance(x, Module):
         return np
     if hasattr(x, "_fields"):
-        return type(x)(*map(_plain, x))
-    return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
+        return type(x)(*map(_on_host, x))
+    return type(x)(map(_on_host, x)) if type(x) in (tuple, list) else x
 
 
 def device(x: Any) -> Any:
@@ -83,16 +83,16 @@ class Loops:
 
     @staticmethod
     def forward(run: Any, x: Any) -> None:
-        arrays.forward(*_plain((run, x)))
+        numpy_loops.forward(*_on_host((run, x)))
 
     @staticmethod
-    def backward(run: Any, *operands: Any) -> arrays.Deltas:
-        found = arrays.backward(*_plain((run, *operands))).by_rows()
-        return arrays.Deltas(*map(device, found))
+    def backward(run: Any, *operands: Any) -> StepCotangents:
+        found = numpy_loops.backward(*_on_host((run, *operands))).by_rows()
+        return StepCotangents(*map(device, found))
 
-    exponents = staticmethod(arrays.exponents)
-    at_powers = staticmethod(arrays.at_powers)
-    crossed = staticmethod(arrays.crossed)
+    exponents = staticmethod(numpy_loops.exponents)
+    at_powers = staticmethod(numpy_loops.at_powers)
+    crossed = staticmethod(numpy_loops.crossed)
 
 
 @pytest.fixture(autouse=True)
@@ -123,9 +123,9 @@ def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
     y, _ = there.run(XP)
     inside = there.inside(xp=XP)
     assert OnDevice.waits == 0
-    assert_close(_plain(y), case.states(), 1e-14)
+    assert_close(_on_host(y), case.states(), 1e-14)
     expected = case.inside()
-    found = np.ldexp(_plain(inside.states), _plain(inside.powers)[..., None])
+    found = np.ldexp(_on_host(inside.states), _on_host(inside.powers)[..., None])
     assert_close(
         found,
         np.ldexp(expected.states, np.asarray(expected.powers)[..., None]),
@@ -145,4 +145,4 @@ def test_a_backward_pass_waits_a_few_times_in_all(kind: str) -> None:
     found = there.pulled(y, saved, XP)
     assert OnDevice.waits <= 4
     for a, b in zip(found, case.gradients(), strict=True):
-        assert_close(_plain(a), b, 1e-10, floor=1e-3)
+        assert_close(_on_host(a), b, 1e-10, floor=1e-3)

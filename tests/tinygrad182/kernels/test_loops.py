@@ -16,8 +16,8 @@ from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import KINDS, TOLERANCE, loops, make
 from tinygrad182 import kernels
 from tinygrad182.arrays.namespaces import NUMPY
-from tinygrad182.kernels import arrays
-from tinygrad182.kernels.powers import held
+from tinygrad182.kernels import numpy_loops, runs
+from tinygrad182.kernels.powers import exponent_range
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 
@@ -63,7 +63,7 @@ def test_every_state_has_its_whole_gradient(form: str, kind: str, lengths: bool)
     for name in ("sums", "initial", "states"):
         assert_close(getattr(found, name), getattr(expected, name), 1e-13, name)
     for name in ("powers", "initial_powers"):  # none has changed
-        assert getattr(found, name) == getattr(expected, name) == -held("float64").middle
+        assert getattr(found, name) == getattr(expected, name) == -exponent_range("float64").middle
     last = np.ldexp(found.states[..., -1, :, :], found.powers)
     g = case.g if len(case.scan.parts) > 1 else case.g[:, None]
     own = np.moveaxis(g, 1, 0)[..., -1, :, :]
@@ -193,8 +193,8 @@ def test_sequences_that_end_in_any_window(
     form: str, layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without recording, steps are run window by window, each with what is left of the lengths."""
-    monkeypatch.setattr(arrays, "ROWS", 9)
-    monkeypatch.setattr(arrays, "WINDOW", 1)
+    monkeypatch.setattr(runs, "WINDOW_ROWS", 9)
+    monkeypatch.setattr(runs, "WINDOW_SUMS", 1)
     x = tg.tensor(np.random.default_rng(0).normal(size=(11, 3, 2)))
     run = layer(2, 4, rng=0, dtype="float64")
     for lengths in ([11, 2, 7], [4, 6, 5], None):
@@ -211,10 +211,10 @@ def test_sequences_that_end_in_any_window(
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_types_and_libraries_have_numpys_loops(kind: str) -> None:
     program = make(kind, (1, 1, 1, 1)).program
-    assert kernels.loops(program, np, np.dtype("complex128")) is arrays
-    assert kernels.loops(program, np, np.dtype("longdouble")) is arrays
+    assert kernels.loops(program, np, np.dtype("complex128")) is numpy_loops
+    assert kernels.loops(program, np, np.dtype("longdouble")) is numpy_loops
     with loops("NumPy"):
-        assert kernels.loops(program, np, np.dtype("float32")) is arrays
+        assert kernels.loops(program, np, np.dtype("float32")) is numpy_loops
 
 
 # --- sizes ----------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from tests.tinygrad182.cells import KINDS as CELLS
 from tests.tinygrad182.kernels.cases import Case, digits, loops, make, true_log2
 from tinygrad182 import kernels
 from tinygrad182.kernels import products
-from tinygrad182.kernels.arrays import Deltas
-from tinygrad182.kernels.powers import NOTHING, held, largest_exponent, times_rows
-from tinygrad182.kernels.products import Needs, Setting
+from tinygrad182.kernels.powers import NOTHING, exponent_range, largest_exponent, times_rows
+from tinygrad182.kernels.products import NeedsGrad, ProductOperands
+from tinygrad182.kernels.runs import StepCotangents
 
 FORMS = ("compiled", "NumPy")
 DTYPES = ("float32", "float64")
@@ -231,7 +231,7 @@ def test_steps_that_do_not_count_are_left_out(form: str, monkeypatch: pytest.Mon
 
 
 IDENTITY = CELLS["identity"].scan.program(nonlinearity="identity")
-ALL_WEIGHTS = Needs(False, True, True, False)
+ALL_WEIGHTS = NeedsGrad(False, True, True, True, False, False)
 
 
 def sums(
@@ -240,10 +240,10 @@ def sums(
     """The weights' gradients from cotangents (T, B, N) of the sums, and their power of two."""
     rows, x, h = (a.astype(dtype) for a in (rows, x, h))
     assert rows.shape == h.shape  # a cell of one gate
-    found = Deltas(rows, powers, np.zeros((1, *h.shape[1:]), dtype), None, None)
+    found = StepCotangents(rows, powers, np.zeros((1, *h.shape[1:]), dtype), None, None)
     weight = np.zeros((rows.shape[-1], x.shape[-1]), dtype)
-    setting = Setting(np, IDENTITY, x, h[0], h, weight, (True, False), False, ALL_WEIGHTS)
-    found = products.products(setting, found)
+    operands = ProductOperands(np, IDENTITY, x, h[0], h, weight, False, ALL_WEIGHTS)
+    found = products.products(operands, found)
     by_x, by_h, (by_bias, _), _ = found.by_weights()
     assert by_x[1] == by_h[1] or not h.any()
     return [by_x[0], by_h[0], by_bias], int(by_x[1])
@@ -337,7 +337,7 @@ def test_nothing_arrives(form: str) -> None:
     case.g[...] = 0
     with loops(form):
         found, gradients = case.inside(), case.gradients()
-    assert found.powers == -held("float32").middle
+    assert found.powers == -exponent_range("float32").middle
     for array in (found.sums, found.states, found.initial, *gradients):
         assert not array.any()
 

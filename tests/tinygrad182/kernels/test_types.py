@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, array, assert_close, const, device, host_only, leaf, write
 from tests.tinygrad182.kernels.cases import KINDS, loops, make
-from tinygrad182.kernels import arrays
+from tinygrad182.kernels import runs
 from tinygrad182.tensors import functions
 
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
@@ -96,4 +96,4 @@ def test_without_gradients_no_gates_are_kept() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     states = 2 * 20_000 * 4 * 16 * 4
-    assert peak < 1.5 * states + 8 * arrays.WINDOW
+    assert peak < 1.5 * states + 8 * runs.WINDOW_SUMS

@@ -16,7 +16,7 @@ from tests.tinygrad182.kernels import cases
 from tests.tinygrad182.kernels.cases import Case, make
 from tests.tinygrad182.steps import step_by_step
 from tinygrad182 import kernels
-from tinygrad182.kernels import arrays, products, program
+from tinygrad182.kernels import numpy_loops, products, program, runs
 from tinygrad182.kernels.program import Listing, Program, Register, Tape
 from tinygrad182.recurrence import scans, tracing
 from tinygrad182.recurrence.scans import Scan
@@ -145,7 +145,7 @@ def _around(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[.
 
 def _wherever(patch: pytest.MonkeyPatch, name: str, change: Callable[..., Any]) -> None:
     """Patch a function in every module that has imported it."""
-    for module in (arrays, products, program, tracing, scans):
+    for module in (numpy_loops, products, program, runs, tracing, scans):
         if hasattr(module, name):
             _around(patch, module, name, change)
 
@@ -209,8 +209,8 @@ for _kind in ("sum", "weight", "before"):
 @fault("cotangents are written over, not added up")
 def _(patch: pytest.MonkeyPatch) -> None:
     def make(f: Any, tape: Tape, op: str, *args: Any) -> Any:
-        moving = [isinstance(a, Register) and a.moving for a in args]
-        return args[1] if op == "add" and all(moving) else f(tape, op, *args)
+        on_cotangents = [isinstance(a, Register) and a.is_cotangent for a in args]
+        return args[1] if op == "add" and all(on_cotangents) else f(tape, op, *args)
 
     _around(patch, Tape, "make", make)
 
@@ -219,7 +219,7 @@ def _scaled_by(other: Callable[..., Any]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         def make(f: Any, tape: Tape, op: str, *args: Any) -> Any:
             if op == "multiply":
-                a, b = args[::-1] if getattr(args[1], "moving", False) else args
+                a, b = args[::-1] if getattr(args[1], "is_cotangent", False) else args
                 if program._is_scaled(a):
                     return f(tape, op, a.args[0], other(f, tape, a.args[1], b))
             return f(tape, op, *args)
@@ -249,7 +249,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def fewer(f: Any, *given: Any) -> Any:
         return set(sorted(f(*given), key=lambda r: r.order)[1:])
 
-    _around(patch, tracing._Reverse, "_kept", fewer)
+    _around(patch, tracing._Reverse, "_saved", fewer)
 
 
 @fault("slots are read in another order")
@@ -293,7 +293,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a bias that stands alone is dropped")
 def _(patch: pytest.MonkeyPatch) -> None:
-    _around(patch, arrays, "biases", lambda f, *given: (f(*given)[0], None))
+    _around(patch, numpy_loops, "biases", lambda f, *given: (f(*given)[0], None))
 
 
 @fault("the bias of the state's sums is not added to the input's")
@@ -302,7 +302,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         alone = f(m, p, weights._replace(bias_ih=None), H)[1]
         return f(m, p, weights._replace(bias_hh=None), H)[0], alone
 
-    _around(patch, arrays, "biases", apart)
+    _around(patch, numpy_loops, "biases", apart)
 
 
 @fault("a bias is multiplied by 0")
@@ -317,12 +317,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("sequences never end")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(arrays.Ends, "over", lambda ends, t: None)
+    patch.setattr(runs.Lengths, "finished", lambda lengths, t: None)
 
 
 @fault("sequences end a step late")
 def _(patch: pytest.MonkeyPatch) -> None:
-    _around(patch, arrays.Ends, "over", lambda f, ends, t: f(ends, t - 1))
+    _around(patch, runs.Lengths, "finished", lambda f, lengths, t: f(lengths, t - 1))
 
 
 @fault("factors are those of the step after")
@@ -330,7 +330,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def shifted(f: Any, run: Any, *steps: int) -> Any:
         return f(run._replace(saved=np.roll(run.saved, -1, axis=0)), *steps)
 
-    _around(patch, arrays, "_factors", shifted)
+    _around(patch, numpy_loops, "_factors", shifted)
 
 
 @fault("factors are of the state after for the state before")
@@ -339,14 +339,14 @@ def _(patch: pytest.MonkeyPatch) -> None:
         first, states = [part[0] for part in run.states], np.roll(run.states, -1, axis=1)
         return f(run._replace(initial=first, states=states), *steps)
 
-    _around(patch, arrays, "_factors", late)
+    _around(patch, numpy_loops, "_factors", late)
 
 
 @fault("the state's products take the input's sums")
 def _(patch: pytest.MonkeyPatch) -> None:
-    columns = products.Setting.columns.fget  # type: ignore[attr-defined]
+    columns = products.ProductOperands.columns.fget  # type: ignore[attr-defined]
     patch.setattr(
-        products.Setting,
+        products.ProductOperands,
         "columns",
         property(lambda s: (columns(s)[0], columns(s)[0], columns(s)[2])),
     )
@@ -357,7 +357,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     _around(
         patch,
         products,
-        "_by_weights",
+        "_weight_products",
         lambda f, s, *given: f(s._replace(initial=0 * s.initial), *given),
     )
 
@@ -368,11 +368,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
         by_x, by_h, others = f(*given)
         return by_x, by_h, None if others is None else 0 * others
 
-    _around(patch, products, "_by_weights", overlooked)
+    _around(patch, products, "_weight_products", overlooked)
 
 
 @fault("of several windows the first is dropped")
 def _(patch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, scans):
+    for module in (numpy_loops, runs, scans):
         patch.setattr(module, "windows", lambda m, shape: cases._cut(shape[0], 2))
-    _around(patch, scans, "joined", lambda f, m, windows, parts: f(m, windows[1:], parts))
+    _around(patch, scans, "join_windows", lambda f, m, windows, parts: f(m, windows[1:], parts))

@@ -26,8 +26,8 @@ from ...kernels.powers import (
     times_all,
     to_one,
 )
-from ...kernels.powers import power as power_of_two
-from ...kernels.products import Sent, Weighted
+from ...kernels.powers import two_to as power_of_two
+from ...kernels.products import InputCotangents, WithPower
 from ...primitives.index import Slice
 from ...recurrence.scans import Scan, Window, is_scan
 from .along import sent
@@ -608,10 +608,10 @@ class _Total:
         self.power = power
         self.end_at_weights = end_at_weights
         self.x: list[tuple[Array, Any]] = []
-        self.last: Sent
+        self.last: InputCotangents
         self.initial: tuple[Array, Any] = (None, None)
-        self.weights: tuple[Weighted, ...] = ()
-        self._each: list[Weighted] = []
+        self.weights: tuple[WithPower, ...] = ()
+        self._each: list[WithPower] = []
 
     def add(self, window: Window) -> None:
         """Add those of one window."""
@@ -646,15 +646,15 @@ class _Total:
         powers = [self.m.full(g.shape[:-1], p) if isinstance(p, int) else p for g, p in self.x]
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
-    def _by_weights(self) -> list[Weighted]:
+    def _by_weights(self) -> list[WithPower]:
         """By weights and biases, which are one array each until here: most are settled together."""
         weights = []
         for g, power in self.weights:
             if g is not None and not self.away and g.dtype == self.dtype:
                 g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
                 power -= self.power
-            weights.append((g, power))
-        return Sent(None, None, tuple(weights), self.last.setting).by_weights()
+            weights.append(WithPower(g, power))
+        return InputCotangents(None, None, tuple(weights), self.last.operands).by_weights()
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
@@ -689,11 +689,13 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
     return bool(size.min() >= least) or bool(((size == 0) | (size >= least)).all())
 
 
-def _plus(a: Weighted, b: Weighted) -> Weighted:
+def _plus(a: WithPower, b: WithPower) -> WithPower:
     """The sum over two windows; there are several on the host only, where powers are numbers."""
-    some = [(array, int(power)) for array, power in (a, b) if array is not None and array.any()]
+    some = [
+        WithPower(array, int(power)) for array, power in (a, b) if array is not None and array.any()
+    ]
     if len(some) < 2:
         return some[0] if some else a
     top = max(power for _, power in some)
     (left, p), (right, q) = some
-    return times_power(left, p - top) + times_power(right, q - top), top
+    return WithPower(times_power(left, p - top) + times_power(right, q - top), top)

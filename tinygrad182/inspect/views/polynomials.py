@@ -13,10 +13,11 @@ from ...arrays import backend
 from ...arrays.namespaces import Array
 from ...engine.backpropagation import Cotangents, ancestors, match_input, pull
 from ...engine.recording import Node
-from ...kernels import arrays
-from ...kernels.arrays import ALL, Deltas, Ends, of_gates
-from ...kernels.powers import NOTHING, Carry, or_zero, sizes_of, to_one
-from ...kernels.program import Run, Weights
+from ...kernels import numpy_loops
+from ...kernels.carry import Carry
+from ...kernels.numpy_loops import of_gates
+from ...kernels.powers import NOTHING, or_zero, sizes_of, to_one
+from ...kernels.runs import FULL_LENGTH, Lengths, Run, StepCotangents, Weights
 from ...primitives.index import Slice
 from ...recurrence.scans import is_scan
 from ..loops.steps import Scaled, Steps, scaled
@@ -221,12 +222,12 @@ def _back(
     given: Scaled,
     kind: Callable[..., Carry],
     later: Any,
-) -> Deltas:
+) -> StepCotangents:
     """Go back over some steps in float64, the last that are left: all coefficients at once."""
     start, stop = int(chunk[0]), int(chunk[-1]) + 1
     first = steps.given.initial if start == 0 else steps.states[:, start - 1]
     lengths = steps.lengths()
-    ends = ALL if lengths is None else Ends(lengths - start, int(lengths.min()) - start)
+    ends = FULL_LENGTH if lengths is None else Lengths(lengths - start, int(lengths.min()) - start)
     saved = steps.node.residuals
     others = tuple([w.astype(np.float64) for w in saved.others])
     run = Run(
@@ -238,7 +239,7 @@ def _back(
         steps.states[:, start:stop].astype(np.float64),
         ends,
     )
-    return arrays.backward(run, *given, keep=True, later=later, kind=kind)
+    return numpy_loops.backward(run, *given, with_states=True, later=later, make_carry=kind)
 
 
 _REACH = 2.0**200
@@ -264,7 +265,9 @@ class Hopping(Carry):
         As for :class:`.Carry`.
     """
 
-    def __init__(self, hop: int | None, g: Array, powers: Array, later: Deltas | None) -> None:
+    def __init__(
+        self, hop: int | None, g: Array, powers: Array, later: StepCotangents | None
+    ) -> None:
         super().__init__(g, powers, later)
         self.hop = hop
         self.begun = later is not None

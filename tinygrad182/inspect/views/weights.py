@@ -15,7 +15,7 @@ from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, is_tensor, node_of
 from ...errors import ArgumentError, DTypeError, UnknownPathError
 from ...kernels.powers import NOTHING, or_zero, sizes_of, times_rows
-from ...kernels.products import Setting, as_declared
+from ...kernels.products import ProductOperands, as_declared
 from ...recurrence.scans import is_scan, steps_of_scan
 from ...tensors.tensor import Tensor
 from ..loops.hosting import on_host
@@ -252,24 +252,24 @@ class _Use(NamedTuple):
         Which of the sums' cotangents, and of further weights', are by it.
     operand : array (T, B, ·), or None
         What it is multiplied by; None: 1.
-    setting : Setting
+    setting : ProductOperands
     gates : tuple of int
         In the order of the columns; none for a further weight.
     """
 
     columns: slice
     operand: Array
-    setting: Setting
+    operands: ProductOperands
     gates: tuple[int, ...]
 
     def as_declared(self, rows: Array) -> Array:
         """Rows (…, rows, ·) of the sums in the order of the weight's."""
         if not self.gates:
             return rows
-        return as_declared(self.setting.m, rows, self.gates, self.setting.states.shape[-1])
+        return as_declared(self.operands.m, rows, self.gates, self.operands.states.shape[-1])
 
 
-def _use(s: Setting, place: int) -> _Use:
+def _use(s: ProductOperands, place: int) -> _Use:
     """How a weight is used that stands at some place behind the parts of the initial state."""
     program, (of_x, of_h, of_others) = s.program, s.columns
     if place < 4:  # both weights, and both biases
@@ -343,7 +343,7 @@ def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_R
     times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
     for window in inside.windows:
-        found, use = window.sum_cotangents, _use(window.setting, place)
+        found, use = window.sum_cotangents, _use(window.operands, place)
         for i in range(0, len(window.steps), count):
             here = slice(i, i + count)
             z, powers = found.sums[here, :, use.columns], found.powers

@@ -1,9 +1,12 @@
-"""Registers of the compiled loops: formulas run on them and write LLVM's code.
+"""Registers of the compiled loops: a formula that runs on them writes LLVM's code.
 
-LLVM makes vectors of plain loops itself only where it can prove that no two arrays overlap, and keeps sums
-in memory then: plain loops took 2 to 5 times as long as these. Here every load of a group of elements comes
-before its stores, by construction. No flag is set that would assume NaN and infinity away; only a product
-and a sum may become one instruction.
+A :class:`Value` is a number or register in the code that is being written, and :class:`Code` writes one
+function: its arguments, loads and stores, and loops. All files of this folder write with these two.
+
+LLVM can vectorize scalar loops itself, but only where it can prove that no two arrays overlap, and it then
+keeps sums in memory: such loops took 2 to 5 times as long as these. Here the loads of a group of elements
+always come before its stores. No flag lets LLVM assume that there is no NaN or infinity; a product and a
+sum may become one instruction.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -18,11 +21,11 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
-from .operators import Operators
+from ..operators import Operators
 
 _FEATURES = get_host_cpu_features()
 BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURES.get(name)), 128)
-"""The width of a register; of another machine's, LLVM uses as many as it takes."""
+"""Bits of a register. Where a machine's own are narrower, LLVM uses several."""
 
 INT = ir.IntType(64)
 
@@ -41,16 +44,16 @@ RELATIONS = {
 
 
 class Value(Operators):
-    """A number or a register in the code that is being written: an operator writes the instruction.
+    """A number or a register in the code that is being written. An operator writes its instruction.
 
-    A number beside a register stands for one in every element.
+    A number beside a register is used for every element.
 
     Parameters
     ----------
     builder : ir.IRBuilder
     value : ir.Value
-        Floating, integer, bool (of one bit) or a vector of such; or a pointer, which can be moved by a
-        number of elements.
+        A floating number, an integer, a bool of one bit, or a vector of these; or a pointer, which can be
+        moved by a number of elements.
     """
 
     __slots__ = ("builder", "value")
@@ -66,11 +69,11 @@ class Value(Operators):
 
     @property
     def count(self) -> int:
-        """How many elements it has; 0: it is one number."""
+        """How many elements it has; 0 for a single number."""
         return getattr(self.value.type, "count", 0)
 
     def like(self, x: Any) -> ir.Value:
-        """An operand of this type."""
+        """Bring an operand to this type."""
         count, kind = self.count, self.value.type
         if not isinstance(x, Value):
             return ir.Constant(kind, [x] * count if count else x)
@@ -83,7 +86,7 @@ class Value(Operators):
         return b.shuffle_vector(one, empty, places)
 
     def apply(self, op: str, *operands: Any) -> Value:
-        """Write the instruction of an operation. NaN is in no relation but ``not_equal``."""
+        """Write the instruction of an operation. With NaN only ``not_equal`` holds."""
         b = self.builder
         if self.value.type.is_pointer:
             return Value(b, b.gep(self.value, [_index(operands[1])]))
@@ -95,7 +98,7 @@ class Value(Operators):
         if whole:
             return Value(b, getattr(b, INTEGER[op])(*given))
         if op == "abs":
-            return self.size().number()
+            return self.magnitude_bits().as_float()
         return Value(b, getattr(b, FLOATING[op])(*given, flags=("contract",)))
 
     def __lshift__(self, x: Any) -> Value:
@@ -109,11 +112,11 @@ class Value(Operators):
         return Value(self.builder, self.builder.select(holds.value, self.like(new), self.value))
 
     def larger(self, x: Any) -> Value:
-        """The larger of two each; this where they are not ordered."""
+        """The larger of two elements; this one where they are not ordered (NaN)."""
         return self.where(self < x, x)
 
     def smaller(self, x: Any) -> Value:
-        """The smaller of two each; this where they are not ordered."""
+        """The smaller of two elements; this one where they are not ordered (NaN)."""
         return self.where(self > x, x)
 
     def shuffled(self, x: Value, places: Sequence[int]) -> Value:
@@ -121,30 +124,30 @@ class Value(Operators):
         numbers = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
         return Value(self.builder, self.builder.shuffle_vector(self.value, x.value, numbers))
 
-    def _seen_as(self, element: ir.Type) -> Value:
+    def _bitcast(self, element: ir.Type) -> Value:
         kind = ir.VectorType(element, self.count) if self.count else element
         return Value(self.builder, self.builder.bitcast(self.value, kind))
 
     def bits(self) -> Value:
         """The bits of floating numbers as integers."""
-        return self._seen_as(ir.IntType(32 if isinstance(self.element, ir.FloatType) else 64))
+        return self._bitcast(ir.IntType(32 if isinstance(self.element, ir.FloatType) else 64))
 
-    def number(self) -> Value:
-        """The floating numbers of which these integers are the bits."""
-        return self._seen_as(ir.FloatType() if self.element.width == 32 else ir.DoubleType())
+    def as_float(self) -> Value:
+        """The floating numbers that have these integers as bits."""
+        return self._bitcast(ir.FloatType() if self.element.width == 32 else ir.DoubleType())
 
-    def size(self) -> Value:
-        """The bits without the sign: integers in the order of the sizes, NaN above all."""
+    def magnitude_bits(self) -> Value:
+        """The bits without the sign: integers ordered like the magnitudes, with NaN above all."""
         bits = self.bits()
         return bits & ((1 << (bits.element.width - 1)) - 1)
 
     def signed_as(self, x: Value) -> Value:
         """With the sign of ``x``."""
         bits = x.bits()
-        return (self.size() | (bits & -(1 << (bits.element.width - 1)))).number()
+        return (self.magnitude_bits() | (bits & -(1 << (bits.element.width - 1)))).as_float()
 
     def largest(self) -> Value:
-        """The largest of the elements, which are integers."""
+        """The largest of the elements, for integers."""
         name = f"llvm.vector.reduce.smax.v{self.count}i{self.element.width}"
         return Value(self.builder, call(self.builder, name, self.element, [self.value]))
 
@@ -163,54 +166,46 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, operands: list[ir.Value]) 
 
 
 class Array:
-    """An array in the code that is being written, by its pointer and shape.
-
-    Parameters
-    ----------
-    pointer : Value
-    shape : tuple of Value and int
-    """
+    """An array in the code that is being written, by its pointer and shape."""
 
     def __init__(self, pointer: Value, *shape: Value | int) -> None:
         self.pointer = pointer
         self.shape = shape
 
     def offset(self, *indices: Any) -> Any:
-        """How far it is to an element, or to the first of those that begin with some indices."""
+        """The offset of an element; with fewer indices than axes, of the first such element."""
         offset, *others = indices
         for index, size in zip_longest(others, self.shape[1:], fillvalue=0):
             offset = offset * size + index
         return offset
 
     def at(self, *indices: Any) -> Value:
-        """A pointer to it."""
+        """A pointer to an element, or to the first such element."""
         return self.pointer + self.offset(*indices)
 
 
 class Code:
     """Writes one function that goes over rows of arrays of one type, a register at a time.
 
-    Its only operand is a record of 64-bit integers: first the addresses of NumPy arrays, whose first field
-    is the pointer to their elements, then numbers. It returns an integer.
+    The function's only argument is a record of 64-bit integers: first the addresses of NumPy arrays, whose
+    first field is the pointer to their elements, then numbers. It returns an integer.
 
     Parameters
     ----------
-    module : ir.Module
-    name : str
     dtype : numpy dtype
         float32 or float64.
     arrays, numbers : sequence of str
-        The names of what the record has.
-    indices : collection of str
-        Which of the arrays have 64-bit integers; the others have numbers of the type.
+        The names of the record's entries.
+    integers : collection of str
+        The arrays of 64-bit integers. All others have the type ``dtype``.
     """
 
     HEAD = object.__basicsize__
-    """Where the pointer stands in an array, which is not the same in every build of Python."""
+    """The offset of the pointer in an array object, which differs between builds of Python."""
 
     def __init__(
         self, module: ir.Module, name: str, dtype: Any,
-        arrays: Sequence[str], indices: Collection[str], numbers: Sequence[str],
+        arrays: Sequence[str], integers: Collection[str], numbers: Sequence[str],
     ) -> None:  # fmt: skip
         single = dtype == np.float32
         self.element = ir.FloatType() if single else ir.DoubleType()
@@ -226,7 +221,7 @@ class Code:
         for i, what in enumerate((*arrays, *numbers)):
             found = b.load(b.gep(record, [ir.Constant(INT, i)]))
             if i < len(arrays):
-                kind = INT if what in indices else self.element
+                kind = INT if what in integers else self.element
                 at = b.add(found, ir.Constant(INT, self.HEAD))
                 found = b.load(b.inttoptr(at, kind.as_pointer().as_pointer()))
             self.given[what] = Value(b, found)
@@ -240,14 +235,14 @@ class Code:
 
     def done(self, result: Value | int = 0) -> None:
         """End the function."""
-        self.builder.ret(self.number(0).like(result))
+        self.builder.ret(self.integer(0).like(result))
         self.entry.branch(self.entry.function.blocks[1])
 
     def constant(self, x: float) -> Value:
         """A number in every element of a register."""
         return Value(self.builder, ir.Constant(self.type, [x] * self.count))
 
-    def number(self, n: int) -> Value:
+    def integer(self, n: int) -> Value:
         """A 64-bit integer."""
         return Value(self.builder, ir.Constant(INT, n))
 
@@ -255,25 +250,27 @@ class Code:
         """A number in every element of a register."""
         return Value(self.builder, self.constant(0.0).like(x))
 
-    def as_number(self, n: Value) -> Value:
-        """The number of the type of which a 64-bit integer is the bits."""
-        return Value(self.builder, self.builder.trunc(n.value, ir.IntType(8 * self.bytes))).number()
+    def float_of_bits(self, n: Value) -> Value:
+        """The number of the type whose bits are given as a 64-bit integer."""
+        return Value(
+            self.builder, self.builder.trunc(n.value, ir.IntType(8 * self.bytes))
+        ).as_float()
 
-    def as_index(self, n: Value) -> Value:
-        """The bits of a size as a 64-bit integer."""
+    def widened(self, n: Value) -> Value:
+        """An integer of the type's width as a 64-bit integer."""
         return Value(self.builder, self.builder.zext(n.value, INT))
 
-    def scalar(self, at: Value) -> Value:
-        """What a pointer points to."""
+    def load_scalar(self, at: Value) -> Value:
+        """Read one number."""
         return Value(self.builder, self.builder.load(at.value))
 
-    def put(self, x: Any, at: Value) -> None:
+    def store_scalar(self, x: Any, at: Value) -> None:
         """Write one number."""
         value = x.value if isinstance(x, Value) else ir.Constant(at.value.type.pointee, x)
         self.builder.store(value, at.value)
 
     def load(self, at: Value) -> Value:
-        """The elements from a pointer on; past the end of a row 0."""
+        """Read the elements from a pointer on; past the end of a row they are 0."""
         b = self.builder
         place = b.bitcast(at.value, self.type.as_pointer())
         if self.mask is None:
@@ -283,11 +280,11 @@ class Code:
             b, self._masked("load", self.type, [place, self._align, self.mask.value, zero])
         )
 
-    def store(self, x: Any, at: Value, whole: bool = False) -> None:
-        """Write the elements, but none past the end of a row, unless ``whole``."""
+    def store(self, x: Any, at: Value, unmasked: bool = False) -> None:
+        """Write the elements, but none past the end of a row, unless ``unmasked``."""
         b, x = self.builder, self.spread(x)
         place = b.bitcast(at.value, self.type.as_pointer())
-        if self.mask is None or whole:
+        if self.mask is None or unmasked:
             b.store(x.value, place, align=self.bytes)
         else:
             self._masked("store", ir.VoidType(), [x.value, place, self._align, self.mask.value])
@@ -301,7 +298,7 @@ class Code:
         return call(self.builder, name, result, operands)
 
     def variable(self, x: Value) -> Callable[..., Value]:
-        """A value that changes in a loop: ``v()`` is it, ``v(x)`` sets it."""
+        """A value that changes in a loop: ``v()`` reads it, ``v(x)`` sets it."""
         place = self.entry.alloca(x.value.type)
 
         def variable(*new: Any) -> Value:
@@ -314,14 +311,14 @@ class Code:
 
     @contextmanager
     def when(self, holds: Value) -> Iterator[None]:
-        """Code for the case that a bool holds."""
+        """Code that runs only where a bool holds."""
         with self.builder.if_then(holds.value):
             yield
 
     def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[Value]:
-        """Integers from ``start`` on, below ``stop``: the caller's loop writes the body once."""
+        """A loop over integers from ``start`` to ``stop``. The caller's ``for`` writes the body once."""
         b = self.builder
-        index = self.variable(self.number(0) + start)
+        index = self.variable(self.integer(0) + start)
         head, body, end = (b.append_basic_block() for _ in range(3))
         b.branch(head)
         b.position_at_end(head)
@@ -334,13 +331,14 @@ class Code:
         b.position_at_end(end)
 
     def over(self, n: Value, widths: Sequence[int] = (1,)) -> Iterator[tuple[Value, int]]:
-        """The elements of a row by groups of registers: the caller's loop writes each kind of group once.
+        """A loop over the n elements of a row in groups of registers.
 
-        Yields where a group begins and how many registers it has: groups of each of ``widths``, the
-        widest first, as many as fit, and what is left, for which loads and stores are masked.
+        Yields where a group begins and how many registers it has: as many groups as fit of each of
+        ``widths``, the widest first, and one for the rest, in which loads and stores are masked. The
+        caller's ``for`` writes the body once for each kind of group.
         """
         outside, self.mask = self.mask, None
-        start = self.number(0)
+        start = self.integer(0)
         for width in widths:
             step = width * self.count
             stop = n - (n - start) % step
@@ -354,8 +352,8 @@ class Code:
         self.mask = outside
 
     def by_rows(self, n: Value, height: int) -> Iterator[list[Value]]:
-        """The numbers of rows by groups of ``height``, then one by one."""
+        """A loop over the numbers of rows in groups of ``height``, then one by one."""
         stop = n - n % height
-        for start, end, step in ((self.number(0), stop, height), (stop, n, 1)):
+        for start, end, step in ((self.integer(0), stop, height), (stop, n, 1)):
             for r in self.loop(start, end, step):
                 yield [r + i for i in range(step)]

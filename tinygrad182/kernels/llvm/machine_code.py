@@ -1,4 +1,9 @@
-"""Machine code from LLVM's text: compiled once, and loaded from a file by later processes."""
+"""Machine code from LLVM's text: compiled once, and loaded from a file by later processes.
+
+:mod:`..compiled` calls :func:`functions` with what writes the text. A file's name has a digest of
+everything that the code depends on: the program, the processor, the versions, and the source files that
+write the text.
+"""
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
@@ -15,26 +20,27 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from .. import _caches
+from ... import _caches
 from .vectors import Code
 
 LEVEL = 3
 OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
-"""What LLVM is to leave alone: loops are written as they are to be run, which it takes long to change."""
+"""Passes of LLVM that are off: they take long, and the loops are already written as they should run."""
 
 
 def functions(name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]) -> Any:
-    """Machine code in memory: the addresses of functions by name, as long as this object lives.
+    """Return machine code in memory, which has the addresses of functions by name.
 
     Parameters
     ----------
     name : str
-        What it is, for a person.
+        What is compiled, for the message on stderr.
     made_from : str
-        What it depends on, besides the name and the files of :func:`_sources`.
+        What the text depends on, besides the name and the files of :func:`_sources`.
     write : callable
-        Writes LLVM's text, which takes longer than to load what was made of it.
+        Writes LLVM's text. It is called only if there is no file.
     exported : sequence of str
+        The names of the functions.
     """
     made_for = _machine().triple, llvm.get_host_cpu_name(), _features(), Code.HEAD
     made_by = llvmlite.__version__, LEVEL, OFF, _sources()
@@ -47,7 +53,7 @@ def functions(name: str, made_from: str, write: Callable[[], Any], exported: Seq
 
 
 _LOADED: dict[str, Any] = {}
-"""Machine code by what it is made from: a module cannot be loaded twice."""
+"""Machine code by its digest: a module cannot be loaded twice."""
 
 
 def _made(file: str, name: str, write: Callable[[], Any]) -> bytes:
@@ -66,16 +72,19 @@ def _linked(key: str, code: bytes, exported: Sequence[str]) -> Any:
 
 @cache
 def _sources() -> str:
-    """A digest of the files that write LLVM's text: these, and the rules of operations."""
+    """A digest of the files that write LLVM's text, :data:`WRITERS` and the rules of operations."""
     package, found = __name__.partition(".")[0], hashlib.sha256()
     for file in [*(f"kernels/{name}.py" for name in WRITERS), "primitives/elementwise.py"]:
-        with contextlib.suppress(OSError):  # there may be no sources
-            found.update(pkgutil.get_data(package, file) or b"")  # an archive may have them
+        with contextlib.suppress(OSError):  # there may be no source files
+            found.update(pkgutil.get_data(package, file) or b"")  # also from an archive
     return found.hexdigest()
 
 
-WRITERS = ("operations", "operators", "panels", "powers", "program", "scaling", "tiles", "vectors")
-"""The files of this folder that LLVM's text depends on."""
+WRITERS = (
+    "llvm/matrices", "llvm/operations", "llvm/row_powers", "llvm/time_loops", "llvm/vectors", "operators",
+    "powers", "program",
+)  # fmt: skip
+"""The files of ``kernels`` that LLVM's text depends on."""
 
 
 @cache
@@ -104,12 +113,14 @@ def _compiled(text: str) -> bytes:
     for name in OFF:
         setattr(options, name, False)
     builder = llvm.create_pass_builder(machine, options)
-    with llvm.parse_assembly(text) as module:  # freed by __del__, it would swallow an interrupt
+    with llvm.parse_assembly(
+        text
+    ) as module:  # if __del__ freed it, an interrupt would be swallowed
         builder.getModulePassManager().run(module, builder)
         return bytes(machine.emit_object(module))
 
 
 def _say(what: str) -> None:
-    # a program without a terminal has no stderr, or one that nobody reads any more
+    # without a terminal there may be no stderr, or one that is closed
     with contextlib.suppress(OSError):
         print(f"tinygrad182: {what}", file=sys.stderr or io.StringIO(), flush=True)
