@@ -158,18 +158,13 @@ def define(
     name = forward.__name__.rstrip("_")
     if name in PRIMITIVES:
         raise ValueError(f"primitive {name!r} is already defined")
-    primitive = Primitive(
-        name,
-        forward,
-        all_inputs or vjps,
-        jvp,
-        broadcasts,
-        view,
-        requirement,
-        leading_axes=leading_axes,
-    )
+    rules, flags = all_inputs or vjps, (broadcasts, view, requirement)
+    primitive = Primitive(name, forward, rules, jvp, *flags, leading_axes=leading_axes)
     PRIMITIVES[name] = primitive
     return primitive
+
+
+_BROADCAST = "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
 
 
 def elementwise(*vjps: Rule | None) -> Callable[[Rule], Rule]:
@@ -179,10 +174,7 @@ def elementwise(*vjps: Rule | None) -> Callable[[Rule], Rule]:
     """
 
     def register(forward: Rule) -> Rule:
-        requirement = (
-            "shapes must broadcast: aligned from the right, each two sizes equal or one of them 1"
-        )
-        define(forward, *vjps, jvp="elementwise", broadcasts=True, requirement=requirement)
+        define(forward, *vjps, jvp="elementwise", broadcasts=True, requirement=_BROADCAST)
         return forward
 
     return register
