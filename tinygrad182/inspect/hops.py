@@ -17,7 +17,6 @@ from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
 from ..recurrence import is_scan
-from .hosting import Opened, opened
 from .polynomials import (
     Coefficients,
     InsideScans,
@@ -27,11 +26,12 @@ from .polynomials import (
     in_float64,
     shifted,
 )
-from .recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
+from .recurrences import Recurrence, Wanted, run_backward
 from .scaling import row_norms, sample_norms, total_norms
-from .steps import is_whole, scans_of
+from .steps import scans_of
 from .table import text_table
 from .times import node_times
+from .viewed import ViewedRecurrence
 
 MOST_COLUMNS = 6
 """Numbers of hops that are shown; of more, the first ones and the last."""
@@ -130,10 +130,11 @@ def grad_by_hops(
     """
     if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
         raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
-    here = opened(loss, None, path, "grad_by_hops", partial(_stays, through))
-    recurrence = one_state(here.stack, state, "grad_by_hops")
-    recurrence.check_shapes("grad_by_hops")
-    wanted = chosen(times, recurrence.times(), "grad_by_hops")
+    opens = partial(_are_recorded_steps, through)
+    here = ViewedRecurrence.of(loss, path, "grad_by_hops", opens=opens)
+    recurrence = here.state(state)
+    recurrence.check_shapes(here.view)
+    wanted = here.times(times, recurrence.times())
     hops = _Hops(ancestors([here.root], constants=True), through)
     by_hops = _side_by_side if recurrence.fused else _one_by_one
     parts, norms = by_hops(here, recurrence, hops, int(max_hops) + 2, wanted)
@@ -141,9 +142,9 @@ def grad_by_hops(
     return HopSplit(np.array(wanted), parts[:-1], parts[-1], norms[:-1])
 
 
-def _stays(through: str, root: Node, stack: Stack) -> bool:
-    """Whether fused layers may stay: outside them no hop depends on the steps of two operations."""
-    return is_whole(stack) and not any(
+def _are_recorded_steps(through: str, root: Node) -> bool:
+    """Whether hops go through recorded states: each then depends on the steps of two operations."""
+    return any(
         mark.name == through and mark.scope.time is not None and mark.scope.time >= 0
         for node in ancestors([root], constants=True)
         for mark in node.marks
@@ -191,7 +192,7 @@ _ByHops = tuple[Array, np.ndarray[Any, Any]]
 
 
 def _side_by_side(
-    here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
+    here: ViewedRecurrence, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
 ) -> _ByHops:
     """By the states of operations on many steps each."""
     sums = Polynomials(count - 1)
@@ -209,7 +210,7 @@ def _side_by_side(
 
 @modes_kept
 def _one_by_one(
-    here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
+    here: ViewedRecurrence, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
 ) -> _ByHops:
     """By states that each were computed by operations of their own."""
     twins = in_float64(here.root)
@@ -251,7 +252,7 @@ def _norms(values: Array, powers: Array) -> Array:
 
 
 @modes_kept
-def _carry(here: Opened, targets: set[Node], hops: _Hops, scans: InsideScans) -> None:
+def _carry(here: ViewedRecurrence, targets: set[Node], hops: _Hops, scans: InsideScans) -> None:
     """Carry polynomials back to recurrences that were run as one operation."""
     sums = scans.sums
 

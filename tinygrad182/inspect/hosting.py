@@ -14,17 +14,14 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from .. import backend
-from .._tensor import Tensor
 from .._trees import flatten, rebuild
-from ..autodiff import seeds_of
 from ..backend import Array, device_of, is_away
 from ..backpropagation import ancestors, dense, pull
 from ..primitives import PRIMITIVES
 from ..recording import Node
 from ..recurrence import is_scan
-from ..unrolling import opening, unrolled
+from ..unrolling import opening
 from .gradients import Seed
-from .recurrences import Stack, one_stack
 
 
 class Hosted(NamedTuple):
@@ -111,53 +108,3 @@ def _there(node: Node) -> Callable[..., tuple[Array, ...]]:
         return tuple([sent[x].pop(0) if sent.get(x) else None for x in inputs])
 
     return vjp
-
-
-class Opened(NamedTuple):
-    """A recurrence in a graph on the host.
-
-    Attributes
-    ----------
-    root : Node
-    seed : array
-        What arrives at the root.
-    stack : Stack
-    device : str
-        Where the states come from.
-    """
-
-    root: Node
-    seed: Array
-    stack: Stack
-    device: str
-
-
-def opened(
-    loss: Tensor,
-    gradient: Any,
-    path: str | None,
-    what: str,
-    stays: Callable[[Node, Stack], bool] = lambda root, stack: False,
-) -> Opened:
-    """The recurrence at ``path``, or the only one, of what a loss depends on.
-
-    It is step by step, with all others of the graph, unless ``stays(root, stack)`` says that the view takes
-    what was run as one operation as it is.
-
-    Raises
-    ------
-    GraphError, UnknownPathError
-        As for :func:`.seeds_of` and :func:`.one_stack`.
-    """
-    seed = seeds_of([loss], [gradient], False, what)[0]
-    here = on_host([seed])
-    device = device_of(_first(one_stack(seed[0], path, what)).value) if here.twins else "cpu"
-    ((root, g),) = here.seeds
-    stack = one_stack(root, path, what)
-    whole = root if stays(root, stack) else unrolled(root)
-    return Opened(whole, g, stack if whole is root else one_stack(whole, path, what), device)
-
-
-def _first(stack: Stack) -> Node:
-    """Return any state of a stack."""
-    return next(node for recurrence in stack.values() for node in recurrence.nodes())

@@ -22,15 +22,15 @@ from ..memory import in_pass
 from ..modes import grad_mode, modes_kept
 from ..recording import Node, is_tensor, wrap
 from .drawn import Drawn, slide
-from .hosting import opened
 from .microscope.linked_charts import singular_chart
 from .microscope.views import SingularValues
 from .paths import Step, steps_of
 from .recorded import opened_graph
 from .recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from .scaling import zeros_like
-from .steps import Steps, is_whole, scans_of, stays_whole
+from .steps import Steps, scans_of
 from .table import text_table
+from .viewed import ViewedRecurrence
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 
@@ -227,9 +227,9 @@ def jacobians_among(
     loss: Tensor, path: str | None, sample: int, choose: Choose
 ) -> StepJacobians[np.ndarray[Any, Any]]:
     """:func:`step_jacobians` at steps that are chosen when it is known which there are."""
-    _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
-    run = _side_by_side if is_whole(stack) else _one_by_one
-    return run(stack, sample, choose)
+    here = ViewedRecurrence.of(loss, path, "step_jacobians", gradient=_ones(loss))
+    run = _side_by_side if here.is_fused else _one_by_one
+    return run(here.stack, sample, choose)
 
 
 def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:

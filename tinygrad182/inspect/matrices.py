@@ -19,8 +19,9 @@ from .flow import norms_by_step
 from .gradients import Found, Seed, gradients_inside
 from .hosting import on_host
 from .inputs import Step, inputs_of_layer, own_inputs
-from .recurrences import Recurrence, Wanted, chosen, one_stack, one_state
+from .recurrences import Recurrence, Wanted, chosen, one_stack
 from .scaling import HostArray, sample_norms, total_norms
+from .viewed import ViewedRecurrence
 
 
 def state_grad_matrix(
@@ -75,12 +76,13 @@ def state_grad_matrix(
     >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
     ((10, 10), True)
     """
-    what = "state_grad_matrix"
-    (whole, *seeds), *_ = on_host(_seeds(losses, what))
-    recurrence = one_state(one_stack(whole[0], path, what), state, what)
-    asked = chosen(times, recurrence.times(), what)
+    view = "state_grad_matrix"
+    ((root, seed), *seeds), *_ = on_host(_seeds(losses, view))
+    here = ViewedRecurrence(view, root, seed, one_stack(root, path, view), "cpu")
+    recurrence = here.state(state)
+    asked = here.times(times, recurrence.times())
     if not recurrence.fused:
-        recurrence.check_shapes(what)
+        recurrence.check_shapes(view)
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
     size = sum(map(_bytes, targets))
@@ -159,16 +161,16 @@ def input_grad_matrix(
     >>> tg.inspect.input_grad_matrix(losses, inputs=x).shape
     (5, 5)
     """
-    what = "input_grad_matrix"
-    seeds = _seeds(losses, what)
+    view = "input_grad_matrix"
+    seeds = _seeds(losses, view)
     if inputs is None:
-        sources = inputs_of_layer(seeds[0][0], path, what)
+        sources = inputs_of_layer(seeds[0][0], path, view)
     elif path is not None:
-        raise ArgumentError(f"{what}: path={path!r} and inputs=; choose one of them")
+        raise ArgumentError(f"{view}: path={path!r} and inputs=; choose one of them")
     else:
-        sources = own_inputs(seeds[0][0], inputs, what)
+        sources = own_inputs(seeds[0][0], inputs, view)
     here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
-    asked = chosen(times, sorted(sources.steps), what)
+    asked = chosen(times, sorted(sources.steps), view)
     steps = [Step(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
     targets = {step.node for step in steps}
     made = [node for node in ancestors([node for node, _ in here.seeds]) if node.primitive]
@@ -192,12 +194,12 @@ FEWEST = 10
 """The number of losses that go back in one pass in any case."""
 
 
-def _seeds(losses: Tensor | Sequence[Tensor], what: str) -> list[Seed]:
+def _seeds(losses: Tensor | Sequence[Tensor], view: str) -> list[Seed]:
     """What a pass from each loss begins with, behind a node from which all can be reached."""
     each = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
     if not each:
-        raise ArgumentError(f"{what}: no losses")
-    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, what)
+        raise ArgumentError(f"{view}: no losses")
+    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, view)
 
 
 @modes_kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,19 +13,18 @@ import numpy as np
 
 from .._reprs import scientific
 from .._tensor import Tensor
-from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, UnknownPathError, brief
 from ..recording import Node
 from .gates import gate_names
 from .gradients import Seed
-from .hosting import opened
 from .labels import labels_of, told_apart
 from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
 from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
-from .steps import Steps, arriving, is_whole, scans_of, stays_whole
+from .steps import Steps, arriving, scans_of
 from .table import text_table
+from .viewed import ViewedRecurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +283,9 @@ def flow_among(loss: Tensor, path: str | None, times: Sequence[int]) -> StepFlow
 
 
 def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] | None) -> StepFlow:
-    root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
-    name = path if path is not None else next(iter(stack.values())).module
-    some, every = _source(root, seed, stack, times)
+    here = ViewedRecurrence.of(loss, path, "step_flow", gradient=gradient)
+    name = path if path is not None else next(iter(here.stack.values())).module
+    some, every = _source(here, times)
     return _flow(name, every, some(every, True), lambda wanted: some(wanted, False))
 
 
@@ -296,21 +295,21 @@ def step_batches(loss: Tensor, path: str) -> Iterator[Batch]:
 
     As :func:`step_flow` has them: many steps at once, without what comes back over each use.
     """
-    root, seed, stack, _ = opened(loss, None, path, "step_flow", stays_whole)
-    some, every = _source(root, seed, stack, None)
+    some, every = _source(ViewedRecurrence.of(loss, path, "step_flow"), None)
     yield from some(every, False)
 
 
 def _source(
-    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+    here: ViewedRecurrence, wanted: Sequence[int] | None
 ) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
     """What yields steps of a recurrence, with edges or without, and which steps there are."""
-    if is_whole(stack):
-        return _of_layer(root, seed, stack, wanted)
-    nodes = ancestors([root], constants=True)
-    steps = steps_of_loop(nodes, stack)
+    if here.is_fused:
+        return _of_layer(here, wanted)
+    nodes = ancestors([here.root], constants=True)
+    steps = steps_of_loop(nodes, here.stack)
     some = steps if wanted is None else {t: steps[t] for t in wanted if t in steps}
-    source = RecordedSteps((root, seed), nodes, some, _states_of(stack))
+    states = {node for r in here.stack.values() for node in r.nodes()}
+    source = RecordedSteps((here.root, here.seed), nodes, some, states)
     return source.batches, source.times()
 
 
@@ -347,11 +346,11 @@ def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list
 
 
 def _of_layer(
-    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+    here: ViewedRecurrence, wanted: Sequence[int] | None
 ) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
     """What yields steps of a layer that was run as one operation; all, or those that are wanted."""
-    scans = [Steps(node) for node in scans_of(stack)]
-    found = list(zip(scans, arriving(root, seed, scans), strict=True))
+    scans = [Steps(node) for node in scans_of(here.stack)]
+    found = list(zip(scans, arriving(here.root, here.seed, scans), strict=True))
 
     def some(times: Sequence[int], edges: bool) -> Iterator[Batch]:  # edges cost little here
         for scan, (given, total) in found:
@@ -387,10 +386,6 @@ def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
         ):
             found[t].append(node)
     return found
-
-
-def _states_of(stack: Stack) -> Set[Node]:
-    return {node for r in stack.values() for node in r.nodes()}
 
 
 # --- from batches to figures over time ------------------------------------------------------------

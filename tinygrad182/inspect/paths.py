@@ -18,29 +18,27 @@ from ..kernels.powers import times_rows
 from ..recording import Node
 from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
-from .hosting import opened
 from .microscope.linked_charts import gain_chart, shares_chart
 from .microscope.views import Shares
-from .recurrences import Stack, Wanted, chosen, one_state
+from .recurrences import Stack, Wanted
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .steps import (
     Scaled,
     Steps,
     arriving,
     at_common_powers,
-    is_whole,
     scans_of,
     sent,
     sent_back,
-    stays_whole,
 )
 from .table import text_table
+from .viewed import ViewedRecurrence
 
 Step = dict[str, Node]
 """The states of one step by name."""
 
 
-class _Found(NamedTuple):
+class _Parts(NamedTuple):
     """One state's parts at some steps, (T, …) each, beside powers of two.
 
     These are of every step (T,), or of every step's rows (T, B).
@@ -168,23 +166,23 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     >>> bool(split.shares["direct"][10] > 0.9)  # the forget gates are open
     True
     """
-    root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
-    split = _split_side_by_side if is_whole(stack) else _split_one_by_one
-    found = split(root, seed, stack, times)
-    return PathSplits({name: _true(name, some, device) for name, some in found.items()})
+    here = ViewedRecurrence.of(loss, path, "path_split")
+    split = _split_side_by_side if here.is_fused else _split_one_by_one
+    found = split(here, times)
+    return PathSplits({name: _true(name, some, here.device) for name, some in found.items()})
 
 
-def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
+def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
     """Split the gradients of states that each were computed by operations of their own."""
-    for recurrence in stack.values():
-        recurrence.check_shapes("path_split")
-    steps = steps_of(stack)
-    wanted = chosen(times, sorted(steps), "path_split")
+    for recurrence in here.stack.values():
+        recurrence.check_shapes(here.view)
+    steps = steps_of(here.stack)
+    wanted = here.times(times, sorted(steps))
     states = {node for step in steps.values() for node in step.values()}
-    after = _next_states(root, steps)
-    totals = gradients_in_bands(root, seed, {node for t in wanted for node in after[t]})
-    local = gradients_in_bands(root, seed, states, stop=True)
-    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in stack}
+    after = _next_states(here.root, steps)
+    totals = gradients_in_bands(here.root, here.seed, {n for t in wanted for n in after[t]})
+    local = gradients_in_bands(here.root, here.seed, states, stop=True)
+    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in here.stack}
     powers = {}
     for t in wanted:
         step = steps[t]
@@ -195,33 +193,33 @@ def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> d
         for name, parts in _split_step(step, ways, own, after[t]).items():
             found[name][t] = parts
     return {
-        name: _Found(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
+        name: _Parts(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
         for name, at in found.items()
         if at
     }
 
 
-def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
+def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
     """Split the gradients of states that were computed by operations on many steps each."""
-    scans = [Steps(node) for node in scans_of(stack)]
-    wanted = chosen(times, [t for scan in scans for t in scan.times()], "path_split")
+    scans = [Steps(node) for node in scans_of(here.stack)]
+    wanted = here.times(times, [t for scan in scans for t in scan.times()])
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
-    for scan, (given, total) in zip(scans, arriving(root, seed, scans), strict=True):
+    for scan, (given, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
         for steps in scan.chunks(scan.among(wanted)):
             back = sent_back(scan, steps, total)
             (direct, own), powers = at_common_powers(back, given.at(steps))
-            here = scan.at(steps).after
-            ways = {"direct": scan.by_node(here, direct)}
-            parts = _split_step(here, ways, scan.by_node(here, own), ())
+            after = scan.at(steps).after
+            ways = {"direct": scan.by_node(after, direct)}
+            parts = _split_step(after, ways, scan.by_node(after, own), ())
             shape = (*powers.shape, -1)
-            rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in stack}
+            rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in here.stack}
             pieces.append((rows, powers))
     powers = np.concatenate([powers for _, powers in pieces])
     found = {}
-    for name in stack:
+    for name in here.stack:
         names = pieces[0][0][name]
         joined = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
-        found[name] = _Found(wanted, joined, powers)
+        found[name] = _Parts(wanted, joined, powers)
     return found
 
 
@@ -326,7 +324,7 @@ def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
     }
 
 
-def _true(name: str, found: _Found, device: str) -> PathSplit:
+def _true(name: str, found: _Parts, device: str) -> PathSplit:
     """The parts with their powers put back, on a device, and their shares."""
     times, parts, powers = found
     grad = sum(parts.values())
@@ -467,11 +465,10 @@ def gain_split(
     >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
     True
     """
-    root, seed, stack, _ = opened(loss, None, path, "gain_split", stays_whole)
-    recurrence = one_state(stack, state, "gain_split")
-    wanted = chosen(times, recurrence.times(), "gain_split")
-    gains = _gains_side_by_side if is_whole(stack) else _gains_one_by_one
-    norms = gains(root, seed, stack, state, wanted)
+    here = ViewedRecurrence.of(loss, path, "gain_split")
+    wanted = here.times(times, here.state(state).times())
+    gains = _gains_side_by_side if here.is_fused else _gains_one_by_one
+    norms = gains(here, state, wanted)
     saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
     return GainSplit(np.array(wanted), saturation, weight)
 
@@ -480,12 +477,11 @@ _Norms = np.ndarray[Any, Any]
 """By step, those of δ, of D δ and of what arrives at the state before, times a common factor ``(T, 3)``."""
 
 
-def _gains_one_by_one(
-    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
-) -> _Norms:
-    steps = stack[state].steps
-    before = dict(zip(steps, [stack[state].initial, *steps.values()], strict=False))
-    bands = gradients_in_bands(root, seed, {steps[t] for t in wanted})
+def _gains_one_by_one(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
+    recurrence = here.stack[state]
+    steps = recurrence.steps
+    before = dict(zip(steps, [recurrence.initial, *steps.values()], strict=False))
+    bands = gradients_in_bands(here.root, here.seed, {steps[t] for t in wanted})
     gradients: list[Array] = []
     for t in wanted:
         node, previous = steps[t], before[t]
@@ -495,12 +491,10 @@ def _gains_one_by_one(
     return np.array(backend.norms(gradients)).reshape(-1, 3)
 
 
-def _gains_side_by_side(
-    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
-) -> _Norms:
-    scans = [Steps(node) for node in scans_of(stack)]
+def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
+    scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
-    for scan, (_, total) in zip(scans, arriving(root, seed, scans), strict=True):
+    for scan, (_, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
         part = scan.scan.parts.index(state)
         for steps in scan.chunks(scan.among(wanted)):
             whole = total.at(steps)

@@ -187,11 +187,6 @@ def is_whole(stack: Stack) -> bool:
     return all(recurrence.fused for recurrence in stack.values())
 
 
-def stays_whole(root: Node, stack: Stack) -> bool:
-    """Say of a graph on the host whether a view takes the recurrence as it was run; see :func:`.opened`."""
-    return is_whole(stack)
-
-
 def scans_of(stack: Stack) -> list[Node]:
     """The operations that computed the states, in the order of time."""
     return [node for node, _ in next(iter(stack.values())).fused]

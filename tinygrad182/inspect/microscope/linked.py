@@ -18,13 +18,13 @@ from ...backpropagation import ancestors
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...recording import Leaf, Node, wrap
 from ..gradients import gradients_in_bands, gradients_inside
-from ..hosting import Opened, opened
 from ..jacobians import jacobians_among
 from ..matrices import norms_of_each
 from ..paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
 from ..recurrences import Recurrence, Stack, one_stack, recurrences
 from ..scaling import log10_norm, zeros_like
-from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
+from ..steps import Steps, arriving, at_common_powers, is_whole, scans_of
+from ..viewed import ViewedRecurrence
 from ..weights import weight_grad_by_time
 from .kept import spread
 from .views import Matrix, Shares, SingularValues, StepNorms
@@ -101,7 +101,7 @@ def linked_views(
     h is a product of two factors, so saturation and weight cannot be told apart; the shares say which path
     """
     times = sorted(kept)
-    here = opened(loss, None, path, _WHAT, stays_whole)
+    here = ViewedRecurrence.of(loss, path, _WHAT)
     state = "h" if "h" in here.stack else next(iter(here.stack))
     return LinkedViews(
         path or "",
@@ -220,7 +220,7 @@ class _Entry(NamedTuple):
     power: int
 
 
-def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
+def _matrix(here: ViewedRecurrence, recurrence: Recurrence, times: list[int]) -> Matrix:
     """What enters at some steps, carried back to some of them, each alone."""
     entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
     wanted = [entry for entry in entries if entry.time in set(times)]
@@ -261,7 +261,7 @@ def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) 
     return (logs.T + powers[:, None] * math.log(2)) / math.log(10)
 
 
-def _entries_whole(here: Opened) -> list[_Entry]:
+def _entries_whole(here: ViewedRecurrence) -> list[_Entry]:
     """What enters a recurrence that was run as one operation."""
     scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
@@ -276,7 +276,7 @@ def _entries_whole(here: Opened) -> list[_Entry]:
     return found
 
 
-def _entries(here: Opened) -> list[_Entry]:
+def _entries(here: ViewedRecurrence) -> list[_Entry]:
     """What enters a loop; a state that is handed on as it is counts for the last step that has it."""
     steps = steps_of(here.stack)
     states = {node for step in steps.values() for node in step.values()}
