@@ -22,6 +22,7 @@ from .microscope.linked_charts import gain_chart, shares_chart
 from .microscope.views import Shares
 from .recurrences import Stack, Wanted
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
+from .step_rows import Rows
 from .steps import (
     Scaled,
     Steps,
@@ -334,23 +335,13 @@ def _true(name: str, found: _Parts, device: str) -> PathSplit:
 
 
 def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """⟨part, δ⟩ / ‖δ‖² of each at every step."""
-    if powers.ndim == 2:
-        (values,), _ = at_common_powers(
-            Scaled(np.stack(list(parts.values())), powers), by_step=True
-        )
-        parts = dict(zip(parts, values, strict=True))
-    rows = {part: _rows(array) for part, array in parts.items()}
-    whole = sum(rows.values(), start=np.zeros(()))
-    top = np.max(np.abs(whole), axis=1, initial=0.0)
-    scale = np.where(top > 0, top, 1.0)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.sum((whole / scale) ** 2, axis=1)
-        squares = np.where(squares > 0, squares, np.nan)
-        return {
-            part: np.sum((array / scale) * (whole / scale), axis=1) / squares
-            for part, array in rows.items()
-        }
+    """The share of each part in their sum at every step; see :meth:`.step_rows.Rows.share_of`."""
+    powers = powers if powers.ndim == 2 else powers[:, None]
+    values = {part: _rows(array) for part, array in parts.items()}
+    shape = (*powers.shape, next(iter(values.values())).size // max(powers.size, 1))
+    rows = {part: Rows(array.reshape(shape), powers) for part, array in values.items()}
+    whole = Rows(sum(some.values for some in rows.values()), powers)  # type: ignore[arg-type]
+    return {part: some.share_of(whole) for part, some in rows.items()}
 
 
 def _times_powers(array: Array, powers: np.ndarray[Any, Any]) -> Array:

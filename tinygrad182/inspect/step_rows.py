@@ -59,13 +59,18 @@ class Rows(NamedTuple):
         return log / math.log(10)
 
     def share_of(self, whole: Rows) -> HostArray:
-        """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0."""
+        """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0.
+
+        All rows are brought to the power at which the largest of the whole's step is about 1.
+        """
         sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
         top = or_zero(np, sizes_of(np, sizes, whole.powers).max(1, keepdims=True, initial=NOTHING))
         with np.errstate(all="ignore"):
-            square = _summed((whole.values**2).sum(-1), 2 * (whole.powers - top))
-            dot = (self.values * whole.values).sum(-1)
-            return _summed(dot, self.powers + whole.powers - 2 * top) / square
+            part, total = (
+                np.ldexp(rows.values, np.clip(rows.powers - top, -4000, 4000)[..., None])
+                for rows in (self, whole)
+            )
+            return np.einsum("nbw,nbw->n", part, total) / np.einsum("nbw,nbw->n", total, total)
 
     def at_sample(self, sample: int) -> tuple[HostArray, HostArray]:
         """One sequence's rows (n, W) with the largest at about 1, and the log10 of their factors (n,)."""
@@ -73,10 +78,6 @@ class Rows(NamedTuple):
         size = np.abs(values).max(axis=-1, initial=0.0)
         scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
         return values / scale[:, None], np.log10(scale) + powers * math.log10(2)
-
-
-def _summed(values: HostArray, powers: HostArray) -> HostArray:
-    return np.asarray(np.ldexp(values, np.clip(powers, -4000, 4000)).sum(axis=1))
 
 
 @dataclass
