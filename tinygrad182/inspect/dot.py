@@ -13,6 +13,7 @@ from ..creation import one_integer
 from ..recording import Leaf, Node
 from .microscope.magnitudes import number
 from .microscope.network import Block, Network
+from .times import marked_times, node_times
 
 MOST = 400
 """Operations that are written by default: what ``dot`` lays out in a few seconds."""
@@ -140,39 +141,21 @@ class _Part:
 
 def _parts(network: Network) -> list[_Part]:
     """The boxes with their operations by step."""
-    readers: dict[Node, list[Node]] = {}
-    for block in network.blocks:
-        for node in block.members:
-            for x in node.inputs or ():
-                if isinstance(x, Node):
-                    readers.setdefault(x, []).append(node)
+    members = [node for block in network.blocks for node in block.members]
+    times = node_times(sorted(members, key=lambda node: node.order))
     found = []
     for i, block in enumerate(network.blocks):
         part = _Part(f"b{i}", block, [], {})
-        times = _times(block, readers) if block.kind == "recurrence" else {}
         for at, node in enumerate(block.members):
-            time = times.get(node) if block.kind == "recurrence" else at
+            time = at if block.kind != "recurrence" else times.get(node, _initial_time(node))
             (part.always if time is None else part.steps.setdefault(time, [])).append(node)
         found.append(part)
     return found
 
 
-def _times(block: Block, readers: dict[Node, list[Node]]) -> dict[Node, int | None]:
-    """The step of every operation of a recurrence: that of the state it leads to next.
-
-    None for what several steps read, such as parameters, and for what reads several.
-    """
-    inside, found = set(block.members), dict[Node, int | None]()
-    for node in reversed(block.members):
-        times = [m.scope.time for m in node.marks if m.name in block.states]
-        if times:
-            found[node] = times[-1]
-        elif node.scope.time is not None:
-            found[node] = node.scope.time
-        else:
-            ahead = {found[reader] for reader in readers.get(node, ()) if reader in inside}
-            found[node] = ahead.pop() if len(ahead) == 1 else None
-    return found
+def _initial_time(node: Node) -> int | None:
+    """−1 for an initial state; None for what belongs to no step, such as a parameter."""
+    return next(iter(marked_times(node)), None)
 
 
 def _ends(parts: list[_Part], most: int) -> int:
