@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,17 +25,22 @@ from ..kernels.powers import largest_exponent
 from ..recording import Node
 from .scaling import Elements, Power, as_bands, cumulated
 
-Sent = tuple[Node, Any, Power]
-"""An input, what it gets over one edge, and the powers of that."""
+
+class InputCotangent(NamedTuple):
+    """What an input of an operation gets over one edge, and the powers of two of its rows."""
+
+    node: Node
+    cotangent: Any
+    powers: Power
 
 
-def sent(
+def input_cotangents(
     node: Node,
     g: Array,
     power: Power,
     wanted: Container[Any],
     in_own_type: Callable[[Node], bool] = lambda node: False,
-) -> Iterator[Sent]:
+) -> Iterator[InputCotangent]:
     """Yield what a node sends to those of its inputs that are wanted.
 
     Parameters
@@ -53,13 +58,13 @@ def sent(
     along = carried(node, powers, wanted)
     edges = {x: iter(some) for x, some in along.items()}
     for x, cotangent in pull(node, g, along):
-        yield x, cotangent, next(edges[x])
+        yield InputCotangent(x, cotangent, next(edges[x]))
     mixed = {x for x in node.inputs or () if isinstance(x, Node) and x in wanted and x not in along}
     if not mixed:
         return
     if node.op == "cumulative_sum":
         (x,) = mixed
-        yield x, *cumulated(g, powers, node.params["axis"])
+        yield InputCotangent(x, *cumulated(g, powers, node.params["axis"]))
     elif _takes_one_call(node, g) or node.op == "broadcast_to":
         yield from _summed(node, g, powers, mixed)
     else:
@@ -76,7 +81,7 @@ def _takes_one_call(node: Node, g: Array) -> bool:
     return by_elements and (primitive.leading_axes or g.ndim == node.value.ndim)
 
 
-def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[Sent]:
+def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[InputCotangent]:
     """Yield sums over the axes along which inputs were repeated."""
     xp, lead = backend.namespace(g), g.ndim - node.value.ndim
     inputs = node.inputs or ()
@@ -92,12 +97,12 @@ def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[S
             cotangent = np.broadcast_to(rules[i](xp, g, node.value, *xs, **node.params), g.shape)
             total.add(cotangent, powers, places)
     for x, total in sums.items():
-        yield x, *total.band()
+        yield InputCotangent(x, *total.band())
 
 
 def _in_bands(
     node: Node, g: Array, powers: Array, mixed: set[Node], limit: int | None
-) -> Iterator[Sent]:
+) -> Iterator[InputCotangent]:
     """Yield what an operation of which nothing is known sends; its rule runs once for each power."""
     lead = g.shape[: g.ndim - node.value.ndim]
     sums = {x: Elements(x.value, (*lead, *x.value.shape)) for x in mixed}
@@ -106,7 +111,7 @@ def _in_bands(
             whole = dense(x, cotangent)
             sums[x].add(whole, power, sums[x].places)
     for x, total in sums.items():
-        yield x, *total.band()
+        yield InputCotangent(x, *total.band())
 
 
 # --- where rows stay apart ----------------------------------------------------------------------

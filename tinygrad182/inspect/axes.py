@@ -110,7 +110,7 @@ def _kept(x: Node, node: Node, axis: int) -> int | None:
     return None
 
 
-def is_told_apart(node: Node) -> bool:
+def is_separable(node: Node) -> bool:
     """Whether the operation can be applied to one step of its operands at a time."""
     looked_up = node.op == "index" and _is_lookup(node)
     kept = node.op in {"concat", "einsum"} or looked_up

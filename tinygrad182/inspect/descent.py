@@ -41,7 +41,7 @@ class Problem(Protocol):
         """The second derivatives of Σ_i w_i r_i, (N, S, S)."""
 
 
-class Ends(NamedTuple):
+class EndPoints(NamedTuple):
     """Where each start led to.
 
     Attributes
@@ -62,7 +62,7 @@ class Ends(NamedTuple):
 
 
 @np.errstate(all="ignore")  # a trial may go far
-def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) -> Ends:
+def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) -> EndPoints:
     """Minimize ½‖r(s)‖² from every start, to rounding, in ``most`` steps.
 
     A root is where ‖r‖ ≤ ``tolerance`` · max(1, ‖s‖).
@@ -149,7 +149,7 @@ def _sizes(s: HostArray) -> HostArray:
     return sizes
 
 
-def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> Ends:
+def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> EndPoints:
     """Tell roots and minima from where a run only ended."""
     jacobians = problem.jacobians(s)
     is_root = _are_roots(r, s, tolerance)
@@ -163,7 +163,7 @@ def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> E
         values = _squares(r[left]) / 2
         rounding = ROUNDING * _sizes(s[left]) / np.linalg.norm(r[left], axis=1)
         is_minimum[left] = _are_minima(matrices, gradients, (MINIMUM + rounding) * values)
-    return Ends(s, r, jacobians, is_root, is_minimum)
+    return EndPoints(s, r, jacobians, is_root, is_minimum)
 
 
 def _are_minima(matrices: HostArray, gradients: HostArray, least: HostArray) -> HostArray:

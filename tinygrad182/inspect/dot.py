@@ -129,14 +129,14 @@ class _Part:
     always: list[Node]
     steps: dict[int, list[Node]]
 
-    def kept(self, ends: int) -> list[int]:
+    def shown_steps(self, ends: int) -> list[int]:
         """The first and the last steps."""
         steps = sorted(self.steps)
         return steps if len(steps) <= 2 * ends else [*steps[:ends], *steps[-ends:]]
 
     def size(self, ends: int) -> int:
         """How many nodes are written."""
-        return len(self.always) + sum(len(self.steps[t]) for t in self.kept(ends))
+        return len(self.always) + sum(len(self.steps[t]) for t in self.shown_steps(ends))
 
 
 def _parts(network: Network) -> list[_Part]:
@@ -170,7 +170,9 @@ def _opened(network: Network, grads: Mapping[Node, Array], most: int) -> Iterato
     parts = _parts(network)
     ends = _ends(parts, most)
     shown = [
-        node for p in parts for node in [*p.always, *(n for t in p.kept(ends) for n in p.steps[t])]
+        node
+        for p in parts
+        for node in [*p.always, *(n for t in p.shown_steps(ends) for n in p.steps[t])]
     ]
     total = sum(len(part.block.members) for part in parts)
     if len(shown) < total:
@@ -210,7 +212,7 @@ def _cluster(
     """One box, with a cluster for each step inside and a node for what is left out."""
     yield f"  subgraph cluster_{part.name} {{"
     yield f"    label={quoted(_lines([part.block.title, part.block.path]))};"
-    kept = part.kept(ends)
+    kept = part.shown_steps(ends)
     for node in part.always:
         yield f"    {names[node]} [label={quoted(labels[node])}];"
     for time in kept:

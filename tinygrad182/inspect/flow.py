@@ -22,8 +22,8 @@ from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
 from .drawn import Drawn, curves
 from .gradients import (
-    Found,
-    Inside,
+    Gradients,
+    ScanGradients,
     Seed,
     TrustedCotangents,
     gradients_inside,
@@ -390,7 +390,9 @@ def _by_path(flows: dict[str, dict[str, States]]) -> GradientFlow[States]:
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
-def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: Set[Node]) -> Found:
+def _gradients(
+    seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: Set[Node]
+) -> Gradients:
     """The gradients by all states, and by the leaves.
 
     On a device the pass goes through without a look at numbers. Where that was not good enough, it is made
@@ -403,7 +405,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     states = {node for r in recurrences for node in r.states()}
     sums = TrustedCotangents(set(descendants(states, nodes)))
     found = gradients_inside([seed], targets, leaves, sums=sums)
-    if sums.held():
+    if sums.stayed_in_range():
         return found
     here = on_host([seed])
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
@@ -411,7 +413,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     return found._replace(twins=here.twins)
 
 
-def _grads(found: Found, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]]:
+def _grads(found: Gradients, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]]:
     """What was found of leaves, as :func:`add_grads` takes it."""
     for node in leaves:
         if (twin := found.twin(node)) in found.bands:
@@ -523,11 +525,11 @@ class InScans:
     Parameters
     ----------
     values : list of array (T, B, H)
-    inside : list of (Inside, int)
+    inside : list of (ScanGradients, int)
         What holds the gradients by them, and of which part of its states.
     """
 
-    def __init__(self, values: list[Array], inside: list[tuple[Inside, int]]) -> None:
+    def __init__(self, values: list[Array], inside: list[tuple[ScanGradients, int]]) -> None:
         self._values = values
         self._inside = inside
 
@@ -548,7 +550,7 @@ class InScans:
         return norms[None], _joined([powers for _, powers in self._grads])[None]
 
 
-def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow:
+def flow_of(r: Recurrence, found: Gradients, view: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
         first, last = (steps_of_scan(r.fused[i][0]) for i in (0, -1))
@@ -558,7 +560,7 @@ def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow
             [part_of(node, part) for node, part in r.fused], inside
         )
     else:
-        r.check_shapes(what)
+        r.check_shapes(view)
         time = np.array(r.times())
         nodes = [r.steps[t] for t in r.times()]
         states = StepByStep([_value(node) for node in nodes], [found.of(node) for node in nodes])

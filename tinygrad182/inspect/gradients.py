@@ -30,7 +30,7 @@ from ..memory import in_pass
 from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
-from .along import sent
+from .along import input_cotangents
 from .scaling import (
     Band,
     Power,
@@ -38,7 +38,7 @@ from .scaling import (
     by_type,
     disjoint,
     farthest,
-    is_held,
+    is_in_range,
     joined,
     reach_of,
     split,
@@ -76,14 +76,14 @@ class ScaledCotangents(Cotangents):
         self._latest: Array = None
         self.powers: list[Power] = _ZERO
         """The powers of the node popped last: what arrives next over its edges has them too."""
-        self._plain = Cotangents()  # what has the power 0
+        self._unscaled = Cotangents()  # what has the power 0
         self._by_power: dict[int, Cotangents] = {}
         self._powers_of: dict[Node, dict[int, None]] = {}  # of nodes that get anything else
 
     def add(self, node: Node, cotangent: Any) -> None:
         """Add what arrives over one edge, at the powers of the node it comes from."""
         if self.powers is _ZERO:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
             return
         for i, power in enumerate(self.powers):
             self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
@@ -91,7 +91,7 @@ class ScaledCotangents(Cotangents):
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
         if power == 0:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
             return
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
@@ -102,15 +102,15 @@ class ScaledCotangents(Cotangents):
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
         if node in self._powers_of:
             return self._whole(node, self._arrived(node))
-        g = self._plain.pop(node)
-        if g is None or _needs_no_care(node) or self.is_held(node, g):
+        g = self._unscaled.pop(node)
+        if g is None or _needs_no_care(node) or self.is_in_range(node, g):
             self.powers = _ZERO
             return g
         return self._whole(node, [(g, 0)])
 
     def _whole(self, node: Node, found: list[Band]) -> Any:
         """Several arrays, or one that may not go on as it is, on a leading axis; set :attr:`powers`."""
-        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
+        if len(found) > 1 or not (_needs_no_care(node) or self.is_in_range(node, found[0][0])):
             found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
         if len(found) == 1:
             g, power = found[0]
@@ -123,12 +123,12 @@ class ScaledCotangents(Cotangents):
         """Split a sum into bands of elements of similar size, none where another has one."""
         return disjoint([band for g, power in bands for band in split(g, power)])
 
-    def is_held(self, node: Node, g: Array) -> bool:
+    def is_in_range(self, node: Node, g: Array) -> bool:
         """Whether the one array that arrived may go on as it is."""
         if g is self._latest:  # which a sum sends on to all that it was made of
             return True
         if self._unseen is None:
-            return is_held(g)
+            return is_in_range(g)
         self._latest = g
         self._unseen.append(g)
         self._waiting += g.size
@@ -149,7 +149,7 @@ class ScaledCotangents(Cotangents):
                 self._unseen = None
 
     def _arrived(self, node: Node) -> list[Band]:
-        g = self._plain.pop(node)
+        g = self._unscaled.pop(node)
         found: list[Band] = [] if g is None else [(g, 0)]
         for power in self._powers_of.pop(node, ()):
             found.append((self._by_power[power].pop(node), power))
@@ -181,12 +181,12 @@ class RowCotangents(ScaledCotangents):
         super().__init__(looks_later)
         self._by_row: dict[Node, list[Band]] = {}
         self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
-        self._of_parts: dict[Node, list[Rows]] = {}
+        self._of_parts: dict[Node, list[PartCotangents]] = {}
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
         if isinstance(power, int) and power == 0:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
         elif isinstance(power, int) and type(cotangent) is not Slice:
             super().put(node, cotangent, power)
         elif type(cotangent) is Slice:
@@ -203,7 +203,7 @@ class RowCotangents(ScaledCotangents):
                     return
             some.append((cotangent, power))
 
-    def put_rows(self, scan: Node, rows: Rows) -> None:
+    def put_rows(self, scan: Node, rows: PartCotangents) -> None:
         """Add to one part of the states of a recurrence."""
         self._powers_of.setdefault(scan, {})
         self._of_parts.setdefault(scan, []).append(rows)
@@ -218,7 +218,7 @@ class RowCotangents(ScaledCotangents):
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
         if parts:
-            parts += [(s, 0) for s in self._plain.parts(node)]
+            parts += [(s, 0) for s in self._unscaled.parts(node)]
         wholes = self._joined(node, parts) if parts else None
         found = super()._arrived(node)
         if node in self._by_row:
@@ -246,7 +246,7 @@ class RowCotangents(ScaledCotangents):
 class TrustedCotangents(RowCotangents):
     """Cotangents of a pass on a device that the host does not wait for on the way.
 
-    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at
+    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`stayed_in_range` says at
     the end whether that was so; if not, what was found is wrong and has to be found in another way.
 
     Parameters
@@ -260,8 +260,8 @@ class TrustedCotangents(RowCotangents):
         self._watched = watched
         self._seen: list[Array] = []
 
-    def is_held(self, node: Node, g: Array) -> bool:
-        """Let the array go on as it is; :meth:`held` looks at it later."""
+    def is_in_range(self, node: Node, g: Array) -> bool:
+        """Let the array go on as it is; :meth:`stayed_in_range` looks at it later."""
         if node in self._watched:
             self._seen.append(g)
         return True
@@ -279,7 +279,7 @@ class TrustedCotangents(RowCotangents):
                     self._seen.append(m.where(lost, smallest(g.dtype), whole))
         super().put(node, cotangent, power)
 
-    def held(self) -> bool:
+    def stayed_in_range(self) -> bool:
         """Whether every cotangent stayed within what its type holds well; the host waits once."""
         verdicts = []
         for arrays in by_type(self._seen).values():
@@ -305,7 +305,7 @@ def _needs_no_care(node: Node) -> bool:
     return primitive is None or primitive.view or isinstance(primitive, Scan)
 
 
-class Rows(NamedTuple):
+class PartCotangents(NamedTuple):
     """Cotangents of one part of a recurrence's states, (*lead, T, B, H).
 
     The powers of its rows are (*lead, T, B, 1).
@@ -316,7 +316,7 @@ class Rows(NamedTuple):
     powers: Array
 
 
-def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
+def _merged(value: Array, bands: list[Band], rows: list[PartCotangents]) -> Band:
     """The sum of all, in the shape of a recurrence's ``value``; each row at the power of its largest part.
 
     The powers are (*lead, [1,] T, B, 1).
@@ -345,7 +345,7 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
 # --- the pass -----------------------------------------------------------------------------------
 
 
-class Inside(NamedTuple):
+class ScanGradients(NamedTuple):
     """The gradients inside a scan.
 
     Attributes
@@ -378,19 +378,19 @@ class Inside(NamedTuple):
         return found
 
 
-class Found(NamedTuple):
+class Gradients(NamedTuple):
     """The gradient by every target as bands, and what is inside the recurrences on the way to them.
 
     Attributes
     ----------
     bands : dict of Node to list of Band
-    inside : dict of Node to Inside
+    inside : dict of Node to ScanGradients
     twins : dict of Node to Node
         What stood for the nodes of the graph in the one the pass ran through; empty if that is the same.
     """
 
     bands: dict[Node, list[Band]]
-    inside: dict[Node, Inside]
+    inside: dict[Node, ScanGradients]
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
@@ -402,10 +402,10 @@ class Found(NamedTuple):
         twin = self.twin(node)
         return self.bands[twin] if twin in self.bands else [(zeros_like(twin.value), 0)]
 
-    def within(self, scan: Node) -> Inside:
+    def within(self, scan: Node) -> ScanGradients:
         """The gradients inside a recurrence."""
         twin = self.twin(scan)
-        return self.inside.get(twin) or Inside(twin, [], 0)
+        return self.inside.get(twin) or ScanGradients(twin, [], 0)
 
 
 def states_of(node: Node) -> tuple[Node, int] | None:
@@ -433,7 +433,7 @@ def gradients_inside(
     stop: bool = False,
     kind: type[ScaledCotangents] = RowCotangents,
     nodes: list[Node] | None = None,
-) -> Found:
+) -> Gradients:
     """Gradients in bands through a graph with recurrences that were run as one operation.
 
     Parameters
@@ -484,7 +484,7 @@ class _Pass:
         self.sums: Any = sums
         self.nodes = nodes
         self.asked = targets | leaves
-        self.found = Found({}, {}, {})
+        self.found = Gradients({}, {}, {})
         self.targets = targets
         self.sums_too = sums_too
         self._given: dict[Node, Band] = {}
@@ -522,19 +522,21 @@ class _Pass:
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
-                for x, cotangent, powers in sent(node, array, power, wanted, self._only_leaves):
+                for x, cotangent, powers in input_cotangents(
+                    node, array, power, wanted, self._only_leaves
+                ):
                     self.sums.put(x, cotangent, powers)
         return []
 
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
         """Go back through a scan, and send on what comes of it."""
         parents = node.inputs or ()
-        needed = tuple([x in wanted for x in parents])
-        sent = self._run(node, needed)
+        needs_grad = tuple([x in wanted for x in parents])
+        total = self._run(node, needs_grad)
         with backend.on(node.value):
             for i, parent in enumerate(parents):
-                if needed[i]:
-                    self._put(node, parent, *sent.of(i, self._ends(parent)))  # type: ignore[arg-type]
+                if needs_grad[i]:
+                    self._put(node, parent, *total.of(i, self._ends(parent)))  # type: ignore[arg-type]
 
     def _ends(self, node: Any) -> bool:
         """Whether nothing is computed from the gradient by a node, and its type may hold it."""
@@ -556,7 +558,7 @@ class _Pass:
         powers = (rows + power)[..., None]
         behind = states_of(parent)
         if behind is not None and (behind[0] is parent or parent not in self.asked):
-            self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
+            self.sums.put_rows(behind[0], PartCotangents(behind[1], g, powers))
         elif self._only_leaves(parent):
             self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
         else:
@@ -567,7 +569,7 @@ class _Pass:
         behind = [parent, *ancestors([parent], constants=True)]  # a constant is none of its own
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
 
-    def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
+    def _run(self, node: Node, needs_grad: tuple[bool, ...]) -> _Total:
         """Go back through a scan, window by window; what its inputs get."""
         scan: Scan = node.primitive  # type: ignore[assignment]
         inputs = node.inputs or ()
@@ -580,20 +582,22 @@ class _Pass:
         xp = backend.namespace(node.value)
         xs = tuple([x.value if isinstance(x, Node) else x for x in inputs])
         first = 1 + len(scan.parts)
-        weights = [x for x, wanted in zip(inputs[first:], needed[first:], strict=True) if wanted]
+        weights = [
+            x for x, wanted in zip(inputs[first:], needs_grad[first:], strict=True) if wanted
+        ]
         windows: list[Window] = []
         total = _Total(xp, node.value.dtype, len(scan.parts), power, all(map(self._ends, weights)))
-        asked, some = node in self.targets, any(needed)
+        asked, some = node in self.targets, any(needs_grad)
         with xp.on(node.value):
             for window in scan.inside(
-                xp, g, node.value, xs, node.saved, rows, True, needed, **node.params
+                xp, g, node.value, xs, node.saved, rows, True, needs_grad, **node.params
             ):
                 if some:
                     total.add(window)
                 if asked:
                     windows.insert(0, window if self.sums_too else window.without_sums())
         if asked:
-            self.found.inside[node] = Inside(node, windows, power)
+            self.found.inside[node] = ScanGradients(node, windows, power)
         return total
 
 

@@ -20,12 +20,12 @@ from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import Scan, steps_of_scan
-from .gradients import Found
+from .gradients import Gradients
 from .recurrences import Recurrence, one_stack
 from .scaling import Band
 
 
-class Step(NamedTuple):
+class StepInput(NamedTuple):
     """Where the input of one step is.
 
     Attributes
@@ -43,7 +43,7 @@ class Step(NamedTuple):
         """The input."""
         return self.node.value if self.row is None else self.node.value[self.row]
 
-    def bands(self, found: Found) -> list[Band]:
+    def bands(self, found: Gradients) -> list[Band]:
         """The gradients of several losses by it; none where they do not depend on it."""
         bands = found.bands.get(self.node, [])
         if self.row is None:
@@ -59,13 +59,13 @@ class Sources(NamedTuple):
 
     Attributes
     ----------
-    steps : dict of int to Step
+    steps : dict of int to StepInput
         By time, in the graph that was recorded again.
     twins : dict of Node to Node
         What stands there for a node of the graph, if it is another.
     """
 
-    steps: dict[int, Step]
+    steps: dict[int, StepInput]
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
@@ -100,26 +100,26 @@ def again(
 # --- the inputs of a layer ----------------------------------------------------------------------
 
 
-def inputs_of_layer(root: Node, path: str | None, what: str) -> Sources:
+def inputs_of_layer(root: Node, path: str | None, view: str) -> Sources:
     """The inputs of the layer at ``path``, or of the only one: each window's is a leaf of its own.
 
     Raises
     ------
     GraphError, UnknownPathError
     """
-    recurrence = next(iter(one_stack(root, path, what).values()))
+    recurrence = next(iter(one_stack(root, path, view).values()))
     nodes = ancestors([root], constants=True)
     readers = _readers(nodes, recurrence)
     if not readers:
         raise GraphError(
-            f"{what}: no operation on the inputs of {recurrence.module!r} is recorded; in a loop of your "
+            f"{view}: no operation on the inputs of {recurrence.module!r} is recorded; in a loop of your "
             "own, name them: inputs=x; in a layer with fused=False, let them or weight_ih require grad"
         )
     if recurrence.module.endswith("_reverse"):
-        return _turned_round(nodes, recurrence, readers, what)
+        return _turned_round(nodes, recurrence, readers, view)
     own: dict[Node, Node] = {node: _leaf_for(node) for node in readers}
     steps = {
-        start + row: Step(own[node], row)
+        start + row: StepInput(own[node], row)
         for node, start in readers.items()
         for row in range(len(own[node].value))
     }
@@ -133,12 +133,12 @@ def _leaf_for(reader: Node) -> Leaf:
 
 
 def _turned_round(
-    nodes: Sequence[Node], r: Recurrence, readers: Mapping[Node, int], what: str
+    nodes: Sequence[Node], r: Recurrence, readers: Mapping[Node, int], view: str
 ) -> Sources:
     """The inputs of a reverse direction in their own order; it reads them from each sequence's end on."""
     ends = {node: start + len(node.inputs[0].value) for node, start in readers.items()}  # type: ignore[index, union-attr]
     first = next(iter(readers))
-    turn = _turn(nodes, r, what)
+    turn = _turn(nodes, r, view)
     count = max(ends.values()) if turn is None else len(turn.value)
     x: Any = first.inputs[0]  # type: ignore[index]
     with backend.on(x.value):
@@ -151,10 +151,10 @@ def _turned_round(
         own[node] = Node(
             PRIMITIVES["index"], (whole, *arrays), read.value, {"key": key}, node.scope
         )
-    return Sources({t: Step(whole, t) for t in range(count)}, again(nodes, {}, own))
+    return Sources({t: StepInput(whole, t) for t in range(count)}, again(nodes, {}, own))
 
 
-def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
+def _turn(nodes: Sequence[Node], r: Recurrence, view: str) -> Node | None:
     """The operation that turns sequences of several lengths round, or their states back.
 
     None where there is none, for they are of one length, or where a scan knows the lengths.
@@ -166,7 +166,7 @@ def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
             return node
     if ragged:  # the last state of each sequence
         raise GraphError(
-            f"{what}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
+            f"{view}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
             "grad, or run the layer with fused=True"
         )
     return None
@@ -218,61 +218,61 @@ def _is_in(node: Any, r: Recurrence, time: int | None) -> bool:
 # --- the inputs of a loop of one's own ----------------------------------------------------------
 
 
-def own_inputs(root: Node, inputs: Tensor | Sequence[Tensor], what: str) -> Sources:
+def own_inputs(root: Node, inputs: Tensor | Sequence[Tensor], view: str) -> Sources:
     """What was given as inputs; what a loop took of a constant is recorded as taken from it.
 
     Raises
     ------
     ArgumentError, DTypeError, GraphError, ShapeError
     """
-    given = _checked(inputs, what)
+    given = _checked(inputs, view)
     nodes = ancestors([root], constants=True)
-    taken = _taken(nodes, [x for x in given if not x.requires_grad], what)
+    taken = _taken(nodes, [x for x in given if not x.requires_grad], view)
     twins = again(nodes, taken, {}) if taken else {}
     there = ancestors([twins.get(root, root)], constants=True) if taken else nodes
     if set(given).isdisjoint(there):
         raise GraphError(
-            f"{what}: the losses depend on none of the inputs that were given; pass the Tensors that the "
+            f"{view}: the losses depend on none of the inputs that were given; pass the Tensors that the "
             "loop read, and where it computes something from them alone, let them require grad before"
         )
     if is_tensor(inputs):
-        steps = {t: Step(given[0], t) for t in range(len(given[0].value))}
+        steps = {t: StepInput(given[0], t) for t in range(len(given[0].value))}
     else:
-        steps = {t: Step(x, None) for t, x in enumerate(given)}
+        steps = {t: StepInput(x, None) for t, x in enumerate(given)}
     return Sources(steps, twins)
 
 
-def _checked(inputs: Any, what: str) -> list[Node]:
+def _checked(inputs: Any, view: str) -> list[Node]:
     """The nodes of what was given as inputs."""
     given = [inputs] if is_tensor(inputs) else inputs
     if not isinstance(given, (list, tuple)) or not all(map(is_tensor, given)):
         raise DTypeError(
-            f"{what}: inputs is a {type(inputs).__name__}; pass the Tensor (T, …) that the loop read, or a "
+            f"{view}: inputs is a {type(inputs).__name__}; pass the Tensor (T, …) that the loop read, or a "
             "list of its T Tensors"
         )
     if not given or (given[0] is inputs and not inputs.ndim):
         raise ArgumentError(
-            f"{what}: inputs has no steps; pass the Tensor (T, …) that the loop read"
+            f"{view}: inputs has no steps; pass the Tensor (T, …) that the loop read"
         )
     dtype, shapes = given[0].dtype, {x.shape for x in given}
     if dtype.kind not in "fc":
         raise DTypeError(
-            f"{what}: inputs of dtype {dtype} have no gradient; pass what was made of them, such as the "
+            f"{view}: inputs of dtype {dtype} have no gradient; pass what was made of them, such as the "
             "embedded sequence"
         )
     if len(shapes) > 1:
-        raise ShapeError(f"{what}: inputs have different shapes over time: {sorted(shapes)}")
+        raise ShapeError(f"{view}: inputs have different shapes over time: {sorted(shapes)}")
     first: dict[Node, int] = {}
     for t, x in enumerate(map(node_of, given)):
         if first.setdefault(x, t) != t:
             raise ArgumentError(
-                f"{what}: inputs[{t}] is the Tensor that inputs[{first[x]}] is, so that what each step "
+                f"{view}: inputs[{t}] is the Tensor that inputs[{first[x]}] is, so that what each step "
                 "gets of the gradient cannot be told apart; give every step a Tensor of its own"
             )
     return list(first)
 
 
-def _taken(nodes: Sequence[Node], given: Sequence[Node], what: str) -> dict[Node, Node]:
+def _taken(nodes: Sequence[Node], given: Sequence[Node], view: str) -> dict[Node, Node]:
     """What stands for constants of a graph that are views of the constants given.
 
     ``x[t]`` of a constant is not recorded; that it lies in the memory of x is what tells.
@@ -294,7 +294,7 @@ def _taken(nodes: Sequence[Node], given: Sequence[Node], what: str) -> dict[Node
                 found[node] = Node(PRIMITIVES["index"], (x,), node.value, {"key": key}, node.scope)
             elif _overlap(x.value, node.value):
                 raise GraphError(
-                    f"{what}: the losses depend on a Tensor {tuple(node.value.shape)} that shares the "
+                    f"{view}: the losses depend on a Tensor {tuple(node.value.shape)} that shares the "
                     f"memory of inputs {tuple(x.value.shape)} and is not some of their steps; give it as "
                     "inputs=, or let inputs require grad before the loop"
                 )

@@ -317,13 +317,13 @@ def _checked(sample: Any, batch: int) -> int:
 def _is_over(after: Step, before: Step, sample: int) -> bool:
     """Whether a mask handed a sequence's state on from the step before, as a constant."""
     return all(
-        _is_held(node, sample)
+        _is_frozen(node, sample)
         and np.array_equal(_values(node, sample), _values(before[name], sample), equal_nan=True)
         for name, node in after.items()
     )
 
 
-def _is_held(node: Node, sample: int) -> bool:
+def _is_frozen(node: Node, sample: int) -> bool:
     """Whether a mask chose a constant for a sequence's state."""
     if node.op != "where":
         return False

@@ -51,10 +51,10 @@ def labels_of(
             if found[node] == node.op:  # what is made of it is to say of which one
                 found[node] = _numbered(node.op, counts)
     own = {node for node in names if node not in given}
-    return told_apart(found | _sums(nodes, found, names), own)
+    return distinct_labels(found | _sums(nodes, found, names), own)
 
 
-def told_apart(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
+def distinct_labels(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
     """Return labels of which each stands once: a second one has a small 2 behind it.
 
     The states and gates of the step itself, ``own``, keep their names.

@@ -16,9 +16,9 @@ from ..errors import ArgumentError
 from ..modes import enable_grad, modes_kept
 from ..recording import Node, is_tensor
 from .flow import norms_by_step
-from .gradients import Found, Seed, gradients_inside
+from .gradients import Gradients, Seed, gradients_inside
 from .hosting import on_host
-from .inputs import Step, inputs_of_layer, own_inputs
+from .inputs import StepInput, inputs_of_layer, own_inputs
 from .recurrences import Recurrence, Wanted, chosen, one_stack
 from .scaling import HostArray, sample_norms, total_norms
 from .viewed import ViewedRecurrence
@@ -87,7 +87,7 @@ def state_grad_matrix(
     targets = set(states)
     size = sum(map(_bytes, targets))
 
-    def norms(found: Found, count: int) -> Norms:
+    def norms(found: Gradients, count: int) -> Norms:
         return norms_of_each(recurrence, found, count, asked)
 
     return _by_losses(seeds, targets, size, norms)[log].T
@@ -171,12 +171,12 @@ def input_grad_matrix(
         sources = own_inputs(seeds[0][0], inputs, view)
     here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
     asked = chosen(times, sorted(sources.steps), view)
-    steps = [Step(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
+    steps = [StepInput(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
     targets = {step.node for step in steps}
     made = [node for node in ancestors([node for node, _ in here.seeds]) if node.primitive]
     size = max(map(_bytes, [*targets, *made]))
 
-    def norms(found: Found, count: int) -> Norms:
+    def norms(found: Gradients, count: int) -> Norms:
         bands = [step.bands(found) for step in steps]
         return total_norms(*norms_by_step(steps[0].value, bands, (count,)))
 
@@ -216,7 +216,7 @@ def _bytes(node: Node) -> int:
 
 
 def _by_losses(
-    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Found, int], Norms]
+    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Gradients, int], Norms]
 ) -> Norms:
     """What ``norms`` makes of each pass, side by side; a pass takes about 5 · ``size`` bytes a loss."""
     count = max(FEWEST, MEMORY // max(5 * size, 1))
@@ -228,7 +228,7 @@ def _by_losses(
     return plain, logs
 
 
-def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
+def _together(seeds: Sequence[Seed], targets: set[Node]) -> Gradients:
     """The gradients of several losses, found in one pass."""
     spread = []
     for k, (root, seed) in enumerate(seeds):
@@ -240,7 +240,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
 
 
 def norms_of_each(
-    r: Recurrence, found: Found, count: int, times: list[int]
+    r: Recurrence, found: Gradients, count: int, times: list[int]
 ) -> tuple[HostArray, HostArray]:
     """The norms of the gradients of several losses, found together, and their logarithms: (T, count).
 

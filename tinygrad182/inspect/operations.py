@@ -18,7 +18,7 @@ from ..errors import ArgumentError, UnknownPathError, brief
 from ..recording import Node
 from .gates import gate_names
 from .gradients import Seed
-from .labels import labels_of, told_apart
+from .labels import distinct_labels, labels_of
 from .recurrences import Stack, chosen, recurrences
 from .scaling import HostArray
 from .step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
@@ -405,7 +405,7 @@ def _flow(
         table.add(batch)
     order = {key: i for i, key in enumerate(table.in_order())}
     named = {key for key, row in table.operations.items() if row["kind"] in ("gate", "state")}
-    labels = told_apart({key: table.operations[key]["label"] for key in order}, named)
+    labels = distinct_labels({key: table.operations[key]["label"] for key in order}, named)
 
     @cache
     @np.errstate(all="ignore")

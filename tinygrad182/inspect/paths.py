@@ -28,9 +28,9 @@ from .steps import (
     Steps,
     arriving,
     at_common_powers,
+    direct_cotangents,
+    next_step_cotangents,
     scans_of,
-    sent,
-    sent_back,
 )
 from .table import text_table
 from .viewed import ViewedRecurrence
@@ -207,7 +207,7 @@ def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Par
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
     for scan, (given, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
         for steps in scan.chunks(scan.among(wanted)):
-            back = sent_back(scan, steps, total)
+            back = next_step_cotangents(scan, steps, total)
             (direct, own), powers = at_common_powers(back, given.at(steps))
             after = scan.at(steps).after
             ways = {"direct": scan.by_node(after, direct)}
@@ -235,10 +235,10 @@ def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Ar
     branches = {
         n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)
     }
-    whole = sent(coming, states)
+    whole = direct_cotangents(coming, states)
     if not branches:
         return {"direct": whole}
-    around = sent(coming, states | branches)
+    around = direct_cotangents(coming, states | branches)
     through = {node: whole[node] - around[node] for node in states}
     return {"direct": {node: around[node] for node in states}, f"via {BRANCH}": through}
 
@@ -307,7 +307,7 @@ def _split_step(
         parts = {way: gradients[node] for way, gradients in ways.items()}
         own = zeros_like(local[node]) if handed_on else local[node]
         for other, gradient in [] if handed_on else both.items():
-            arrived = sent({other: gradient}, names.keys() - {other})[node]
+            arrived = direct_cotangents({other: gradient}, names.keys() - {other})[node]
             parts[f"via {names[other]}"], own = arrived[0], own + arrived[1]
         xp = backend.namespace(own)
         both[node] = xp.stack([sum(parts.values()), own])
@@ -509,7 +509,7 @@ def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
     """What arrives at ``end`` of a state's gradient; NaN where it is not known."""
     if end is None:
         return np.full((), np.nan)
-    return delta if end is node else sent({node: delta}, {end})[end]
+    return delta if end is node else direct_cotangents({node: delta}, {end})[end]
 
 
 _LINEAR = {

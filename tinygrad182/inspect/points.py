@@ -22,7 +22,7 @@ from ..nn.init import Rng, generator
 from ..nn.recurrent import RecurrentCell, RecurrentLayer
 from ..recording import is_tensor, wrap
 from ..transforms import jacobian, vjp
-from .descent import Ends, HostArray, minimized
+from .descent import EndPoints, HostArray, minimized
 from .table import text_table
 
 ELEMENTS = 1 << 20
@@ -323,7 +323,7 @@ def fixed_points(
     chunks = np.array_split(begin, min(len(begin), -(-len(begin) * step.size**2 // ELEMENTS)))
     as_new = Context()  # of modes: no anomaly is looked for, and new tensors are on the host
     found = [as_new.run(minimized, step, some, tolerance, most) for some in chunks]
-    ends = Ends(*map(np.concatenate, zip(*found, strict=True)))
+    ends = EndPoints(*map(np.concatenate, zip(*found, strict=True)))
     return _collected(step, begin, ends, merge)
 
 
@@ -484,7 +484,7 @@ def _by_part(rows: HostArray, names: tuple[str, ...]) -> dict[str, HostArray]:
     return dict(zip(names, np.split(rows, len(names), axis=-1), strict=True))
 
 
-def _collected(step: _Step, begin: HostArray, ends: Ends, merge: float) -> FixedPoints:
+def _collected(step: _Step, begin: HostArray, ends: EndPoints, merge: float) -> FixedPoints:
     """The points that were found, each once."""
     speeds = (ends.residuals**2).sum(axis=1) / 2
     found = np.flatnonzero(ends.is_minimum)

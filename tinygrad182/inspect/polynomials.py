@@ -19,8 +19,8 @@ from ..kernels.program import Run, Weights
 from ..primitives.index import Slice
 from ..recording import Node
 from ..recurrence import is_scan
-from .along import sent
-from .gradients import RowCotangents, Rows, at_band, states_of
+from .along import input_cotangents
+from .gradients import PartCotangents, RowCotangents, at_band, states_of
 from .scaling import Band, Power, joined
 from .steps import Scaled, Steps, scaled
 from .times import Times
@@ -144,7 +144,7 @@ class InsideScans:
         self, node: Node, j: int, g: Array, power: Power, wanted: Container[Any]
     ) -> None:
         """Send on one coefficient, as it is where its rows stay apart, else as bands."""
-        for parent, cotangent, powers in sent(node, g, power, wanted):
+        for parent, cotangent, powers in input_cotangents(node, g, power, wanted):
             self._after(node, parent, j).put(parent, cotangent, powers)
 
     def _after(self, node: Node, parent: Node, j: int) -> RowCotangents:
@@ -191,7 +191,7 @@ class InsideScans:
                 continue
             sums, g = self.sums.after(j, hop), fit(xp, node, parent, g)
             if (part := states_of(parent)) is not None:
-                sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
+                sums.put_rows(part[0], PartCotangents(part[1], g, rows[..., None]))
             else:
                 sums.put(parent, g, rows[..., None])
 
@@ -242,7 +242,7 @@ def _back(
 
 
 _REACH = 2.0**200
-"""Rows are rescaled where their largest element is beyond that, or below its inverse."""
+"""PartCotangents are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
 """A row's power lies at most this far below that of the coefficient before it, which a hop adds to it."""
@@ -408,7 +408,7 @@ class Coefficients(Cotangents):
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
         """Add what a node sends to its inputs: as it is where rows stay apart, else by powers."""
-        for parent, cotangent, powers in sent(node, g, self.powers, wanted):
+        for parent, cotangent, powers in input_cotangents(node, g, self.powers, wanted):
             self._send(node, parent, cotangent, powers)
         return []
 

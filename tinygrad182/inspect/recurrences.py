@@ -79,11 +79,11 @@ class Recurrence:
             return [t for node, _ in self.fused for t in steps_of_scan(node)]
         return sorted(self.steps)
 
-    def check_shapes(self, what: str) -> None:
+    def check_shapes(self, view: str) -> None:
         """Raise ShapeError unless the states have one shape over time, so that they can be stacked."""
         if len({tuple(node.value.shape) for node in self.steps.values()}) > 1:
             raise ShapeError(
-                f"{what}: the states {self.name!r} in {self.module!r} have different shapes over time"
+                f"{view}: the states {self.name!r} in {self.module!r} have different shapes over time"
             )
 
     def states(self) -> Iterator[Node]:
@@ -104,7 +104,7 @@ Stack = dict[str, Recurrence]
 _Reached = frozenset[Recurrence]
 
 
-def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
+def stacks_of(nodes: list[Node], view: str) -> dict[str, Stack]:
     """Path → name → recurrence of every state in a graph, in the order they were run.
 
     ``nodes`` are the whole graph, oldest first, with its constants.
@@ -120,7 +120,7 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
     if not states:
         hidden = any(node.op == "remat" for node in nodes)
         raise GraphError(
-            f"{what}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
+            f"{view}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
             'or name the states of a loop, h = tg.inspect.mark(h, "h", time=t), and let what they depend '
             "on require grad: a frozen layer is not recorded"
             + ("; what is inside tg.remat is not seen" if hidden else "")
@@ -157,7 +157,7 @@ def _in_order(stack: Stack) -> Stack:
     return dict(sorted(stack.items(), key=began))
 
 
-def one_stack(root: Node, path: str | None, what: str) -> Stack:
+def one_stack(root: Node, path: str | None, view: str) -> Stack:
     """The stack at ``path``, or the only one there is.
 
     Raises
@@ -165,12 +165,12 @@ def one_stack(root: Node, path: str | None, what: str) -> Stack:
     UnknownPathError
         No such path, or several stacks and none chosen; the message lists them.
     """
-    return stack_at(ancestors([root], constants=True), path, what)
+    return stack_at(ancestors([root], constants=True), path, view)
 
 
-def stack_at(nodes: list[Node], path: str | None, what: str) -> Stack:
+def stack_at(nodes: list[Node], path: str | None, view: str) -> Stack:
     """The stack at ``path``, or the only one there is, in a whole graph; see :func:`one_stack`."""
-    stacks = stacks_of(nodes, what)
+    stacks = stacks_of(nodes, view)
     if path is None and len(stacks) == 1:
         return next(iter(stacks.values()))
     if path not in stacks:
@@ -178,12 +178,12 @@ def stack_at(nodes: list[Node], path: str | None, what: str) -> Stack:
             "several modules have states: choose one" if path is None else f"no states in {path!r}"
         )
         raise UnknownPathError(
-            f"{what}: {wanted} with path=; there are {', '.join(map(repr, stacks))}"
+            f"{view}: {wanted} with path=; there are {', '.join(map(repr, stacks))}"
         )
     return stacks[path]
 
 
-def one_state(stack: Stack, name: str, what: str) -> Recurrence:
+def one_state(stack: Stack, name: str, view: str) -> Recurrence:
     """The state of that name.
 
     Raises
@@ -192,7 +192,7 @@ def one_state(stack: Stack, name: str, what: str) -> Recurrence:
         No such state; the message lists them.
     """
     if name not in stack:
-        raise UnknownPathError(f"{what}: no state {name!r}; there is {', '.join(map(repr, stack))}")
+        raise UnknownPathError(f"{view}: no state {name!r}; there is {', '.join(map(repr, stack))}")
     return stack[name]
 
 
@@ -200,7 +200,7 @@ Wanted = int | Sequence[int] | None
 """Time steps that a view is asked for: one, several, or all."""
 
 
-def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
+def chosen(wanted: Wanted, there: Sequence[int], view: str) -> list[int]:
     """The time steps that are wanted, ascending.
 
     Raises
@@ -215,14 +215,14 @@ def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
         times = sorted({operator.index(t) for t in given})
     except TypeError as error:
         raise ArgumentError(
-            f"{what}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
+            f"{view}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
         ) from error
     strange = sorted(set(times).difference(there))
     if not there:
-        raise ArgumentError(f"{what}: times {brief(wanted)}; the sequence has no steps")
+        raise ArgumentError(f"{view}: times {brief(wanted)}; the sequence has no steps")
     if strange or not times:
         raise ArgumentError(
-            f"{what}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"
+            f"{view}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"
             + (f", and {strange[0]} is not among them" if strange else "; choose at least one")
         )
     return times

@@ -95,7 +95,7 @@ def _plus(a: Array, b: Array) -> Array:
 # --- by magnitude -------------------------------------------------------------------------------
 
 
-def is_held(array: Array) -> bool:
+def is_in_range(array: Array) -> bool:
     """Whether no element is so near the ends of its type that one operation could reach them."""
     top, bottom = _extremes(array)
     reach = reach_of(array)

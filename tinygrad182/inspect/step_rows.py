@@ -20,7 +20,7 @@ from ..kernels.powers import NOTHING, or_zero, sizes_of
 from ..modes import modes_kept, no_grad
 from ..primitives.index import Slice
 from ..recording import Node
-from .along import sent as sent_along
+from .along import input_cotangents
 from .gradients import Seed, gradients_inside
 from .scaling import (
     NOT_FINITE,
@@ -32,7 +32,7 @@ from .scaling import (
     row_norms,
     total_norms,
 )
-from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, sent_back
+from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, next_step_cotangents
 
 NEXT, LOSS = "next step", "loss"
 """Where an edge leads that does not end in the same step."""
@@ -158,7 +158,7 @@ def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) 
     whole gradients.
     """
     for some in scan.chunks(steps):
-        back = sent_back(scan, some, total)
+        back = next_step_cotangents(scan, some, total)
         (direct, own), powers = at_common_powers(back, outside.at(some))
         side = scan.at(some, inputs=True)
         starts = [*side.before.values(), side.x]
@@ -359,7 +359,7 @@ class RecordedSteps:
                     target = every[0][places[user]]
                 elif user in self._owner and self._states:
                     target = NEXT
-                bands = self._sent(user).get(node, [])
+                bands = self._input_cotangents(user).get(node, [])
                 found.setdefault(target, [[] for _ in column])[k].extend(bands)
             if node is self._seed[0]:
                 found.setdefault(LOSS, [[] for _ in column])[k].append((self._seed[1], 0))
@@ -378,7 +378,7 @@ class RecordedSteps:
         return found
 
     @modes_kept
-    def _sent(self, user: Node) -> dict[Node, list[Band]]:
+    def _input_cotangents(self, user: Node) -> dict[Node, list[Band]]:
         """What a node sends to those of its inputs that are looked at."""
         if user not in self._outside:
             found: dict[Node, list[Band]] = {}
@@ -386,7 +386,7 @@ class RecordedSteps:
             while left:
                 node, (g, power) = left.pop()
                 with no_grad():
-                    for x, cotangent, powers in sent_along(node, g, power, self._wanted):
+                    for x, cotangent, powers in input_cotangents(node, g, power, self._wanted):
                         bands = _whole(x, cotangent, powers)
                         if x in self._hidden:
                             left += [(x, band) for band in bands]

@@ -22,7 +22,7 @@ from ..modes import Modes, modes_kept, no_grad, recording_as
 from ..recording import Leaf, Node, is_tensor, node_of, wrap
 from ..recurrence import Scan
 from ..unrolling import State, recorded
-from .gradients import Inside, RowCotangents, Seed, gradients_inside
+from .gradients import RowCotangents, ScanGradients, Seed, gradients_inside
 from .recurrences import Stack
 from .scaling import Power, in_own_type, zeros_like
 
@@ -154,7 +154,7 @@ def stand_ins(node: Node) -> list[Any]:
 
 
 @modes_kept
-def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
+def direct_cotangents(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
     """What given gradients by some nodes send to the targets, not through each other or a target.
 
     The gradients may have a leading axis.
@@ -247,14 +247,14 @@ def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array]
     return [times_rows(np, g.values, g.powers - top) for g in given], top
 
 
-def sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
+def next_step_cotangents(scan: Steps, steps: Array, total: Scaled) -> Scaled:
     """Return what the states of some steps get straight from those of the next ones; 0 after the last."""
     last = steps == len(scan) - 1
     after = np.where(last, steps, steps + 1)
     # rows of about 1: a half could not hold what single precision left in the mantissas
     (following,), powers = at_common_powers(total.at(after))
     side = scan.at(after)
-    found = sent(scan.by_node(side.after, following), set(side.before.values()))
+    found = direct_cotangents(scan.by_node(side.after, following), set(side.before.values()))
     values = np.stack([found[node] for node in side.before.values()])
     values = values.reshape(following.shape)
     values[:, last] = 0.0
@@ -294,7 +294,7 @@ def step(node: Node, g: Array, time: int) -> Seeds:
     if i + 1 < len(times):
         after = steps.at(np.array([i + 1]))
         totals = zip(after.after.values(), _totals(node, g, i + 1), strict=True)
-        back = sent(dict(totals), set(after.before.values()))
+        back = direct_cotangents(dict(totals), set(after.before.values()))
         arriving = [a + back[x] for a, x in zip(arriving, after.before.values(), strict=True)]
     return latest_first(list(zip(here.after.values(), arriving, strict=True)))
 
@@ -324,5 +324,5 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
     with xp.on(node.value):
         *_, last = scan.inside(xp, g, node.value, xs, node.saved, keep=True, until=i, **node.params)
-    whole = Inside(node, [last], 0)
+    whole = ScanGradients(node, [last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

@@ -25,7 +25,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 LEVELS = ("red", "magenta", "cyan", "green")
 """From the lowest to the highest quarter of a scale: colours that show on dark and on light ground."""
 
-PLAIN = ("",)
+UNCOLOURED = ("",)
 """For values, which are not the subject."""
 
 ALARM = "bold reverse"
@@ -41,7 +41,7 @@ MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
 MOST = 10
 """Parameters, operations or submodules shown of one module; of more, the first and the last."""
 
-KEPT_MODULES = 4
+MOST_MODULES = 4
 """Submodules shown where there are more than :data:`MOST`: each brings lines of its own."""
 
 DEEPEST = 8
@@ -199,7 +199,7 @@ def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
     ]
     return [
         *_cut(leaves, "parameters"),
-        *_cut(below, "modules", KEPT_MODULES),
+        *_cut(below, "modules", MOST_MODULES),
         *(_in_one(module.operations) if flow else _one_by_one(module.operations)),
         *_loop(module.steps),
         *([_Block(flow[module.path])] if module.path in flow else []),
@@ -313,7 +313,7 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
     values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
     rows = [
         _Series(label, log10, *scale_of(group.values()), colours)
-        for group, colours in ((grads, LEVELS), (values, PLAIN))
+        for group, colours in ((grads, LEVELS), (values, UNCOLOURED))
         for label, log10 in group.items()
     ]
     time = next(iter(states.values())).time.tolist()

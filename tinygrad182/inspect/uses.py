@@ -15,14 +15,14 @@ from ..kernels.powers import NOTHING, largest_exponent
 from ..modes import modes_kept, no_grad
 from ..recording import Leaf, Node
 from ..unrolling import unrolled
-from .axes import TimeAxis, is_told_apart, operand_axes, step_taken
+from .axes import TimeAxis, is_separable, operand_axes, step_taken
 from .gradients import gradients_in_bands
 from .parts import CheckedParts, Part
 from .scaling import NOT_FINITE, Band, times_power
 from .times import marked_times, places
 
 
-class _Sent(NamedTuple):
+class _UseCotangent(NamedTuple):
     """What a use sends into the neck: to ``node[key]``, times 2**power.
 
     It is of one row: a step, or one sequence at a step.
@@ -170,7 +170,9 @@ class Uses:
         """What each step contributes, about ``chunk`` elements at a time."""
         found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
         outside = [
-            sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)
+            each
+            for node in self.outside
+            for each in self._use_cotangents(node, found.get(node, ()), 0)
         ]
         return CheckedParts(
             self.weight,
@@ -190,8 +192,8 @@ class Uses:
                 uses.setdefault(i, []).append(node)
         for i, start in enumerate(range(0, self.steps, count)):
             times = range(start, min(start + count, self.steps))
-            sent = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
-            yield self._combined(sent, times)
+            given = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
+            yield self._combined(given, times)
 
     def _steps_of(self, node: Node) -> range:
         if node in self.times:
@@ -199,32 +201,36 @@ class Uses:
         axis, start = self.axes[node]
         return range(start, start + node.value.shape[axis])
 
-    def _in_steps(self, node: Node, grads: dict[Node, list[Band]], times: range) -> Iterator[_Sent]:
+    def _in_steps(
+        self, node: Node, grads: dict[Node, list[Band]], times: range
+    ) -> Iterator[_UseCotangent]:
         """What a use sends into the neck for some of its steps."""
         bands = grads.get(node, ())
         if node in self.times:
-            yield from self._sent(node, bands, self.times[node])
+            yield from self._use_cotangents(node, bands, self.times[node])
             return
         axis, start = self.axes[node]
         for t in self._steps_of(node):
             if t in times and any(g[_at(axis, t - start)].any() for g, _ in bands):
-                yield from self._sent_by_step(node, bands, axis, t - start, t)
+                yield from self._use_cotangents_at(node, bands, axis, t - start, t)
 
-    def _sent(self, node: Node, bands: Iterable[Band], time: int) -> Iterator[_Sent]:
+    def _use_cotangents(
+        self, node: Node, bands: Iterable[Band], time: int
+    ) -> Iterator[_UseCotangent]:
         axis = self.batches.get(node)
         for g, power in bands:
             for p, c in _pulled(node, g, self.neck | self.alone, axis):
                 yield from self._in_rows(time, p, (), c, power, axis is not None)
 
-    def _sent_by_step(
+    def _use_cotangents_at(
         self, node: Node, bands: Iterable[Band], axis: int, i: int, time: int
-    ) -> Iterator[_Sent]:
+    ) -> Iterator[_UseCotangent]:
         """What element ``i`` along the time axis of a use sends: from that step of its operands."""
-        if not is_told_apart(node):
+        if not is_separable(node):
             for g, power in bands:
                 alone = np.zeros_like(g)
                 alone[_at(axis, i)] = g[_at(axis, i)]
-                yield from self._sent(node, [(alone, power)], time)
+                yield from self._use_cotangents(node, [(alone, power)], time)
             return
         twin, parts = _at_step(node, axis, i)
         wanted = {x for x, (source, _) in parts.items() if source in self.neck | self.alone}
@@ -235,12 +241,12 @@ class Uses:
 
     def _in_rows(
         self, time: int, node: Node, key: tuple[Any, ...], c: Array, power: int, apart: bool
-    ) -> Iterator[_Sent]:
+    ) -> Iterator[_UseCotangent]:
         """What reaches a node of the neck, or is carried down to it; ``apart``: sequences come first."""
         for p, down in [(node, c)] if node in self.neck else self._carried(node, c):
             rows = down if apart else down[None]
             for b in range(len(rows)):
-                yield _Sent(time * self.count + b, p, key, rows[b, ...], power)
+                yield _UseCotangent(time * self.count + b, p, key, rows[b, ...], power)
 
     @modes_kept
     def _carried(self, node: Node, c: Array) -> list[tuple[Node, Array]]:
@@ -250,13 +256,13 @@ class Uses:
         return list(found.items())
 
     @modes_kept
-    def _combined(self, sent: list[_Sent], times: range) -> Part:
+    def _combined(self, given: list[_UseCotangent], times: range) -> Part:
         """Carry what was sent down to the weight, the rows on a leading axis."""
         weight = self.weight.value
         first, count = times.start * self.count, len(times) * self.count
-        tops = _tops(sent, range(first, first + count), weight.dtype)
+        tops = _tops(given, range(first, first + count), weight.dtype)
         seeds: dict[Node, Array] = {}
-        for s in sent:
+        for s in given:
             if s.node not in seeds:
                 seeds[s.node] = np.zeros((count, *s.node.value.shape), s.node.value.dtype)
             i = s.row - first
@@ -327,10 +333,10 @@ def _at_step(
     return Node(node.primitive, tuple(inputs), value, node.params, node.scope), parts
 
 
-def _tops(sent: list[_Sent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
+def _tops(given: list[_UseCotangent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
     """The power of two of every row: 0 where its type holds what arrives well."""
     tops = np.full(len(rows), NOTHING)
-    for s in sent:
+    for s in given:
         size = float(np.abs(s.value).max(initial=0.0))
         if 0 < size < math.inf and s.power != NOT_FINITE:
             i = s.row - rows.start

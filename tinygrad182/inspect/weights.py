@@ -17,7 +17,7 @@ from ..kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ..kernels.products import Setting, as_declared
 from ..recording import Leaf, Node, is_tensor, node_of
 from ..recurrence import is_scan, steps_of_scan
-from .gradients import Inside, gradients_inside
+from .gradients import ScanGradients, gradients_inside
 from .hosting import on_host
 from .parts import CheckedParts, Part
 from .recurrences import Wanted, chosen
@@ -337,7 +337,7 @@ class _Rows(NamedTuple):
         return self.use.as_declared(part).reshape(*part.shape[:-2], *self.shape)
 
 
-def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_Rows]:
+def _of_scan(node: Node, weight: Node, inside: ScanGradients, size: int) -> Iterator[_Rows]:
     """The rows of a recurrence, so many steps at once as have about ``size`` elements each."""
     times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
