@@ -248,7 +248,7 @@ class Graph:
         self._order = order
         self._grads = grads
         # values and inputs stay known when a later backward pass frees the nodes
-        self._recorded = {node: (node.value, node.inputs) for node in order}
+        self._recorded: dict[Node, tuple[Array, Any]] = {n: (n.value, n.inputs) for n in order}
         self._lazy_opened: Graph | None = None
         # What `opened` and `expand` note about the graph that they open. It is its nodes alone: the graph
         # holds this one, and both are to be freed by reference count.

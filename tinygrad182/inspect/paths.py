@@ -1,4 +1,4 @@
-"""Where a state's gradient comes from: the next step's states, or the loss at its own step."""
+"""``path_split`` and ``gain_split``: the ways by which a gradient came, and its gain in one step."""
 
 from __future__ import annotations
 
@@ -40,10 +40,7 @@ Step = dict[str, Node]
 
 
 class _Parts(NamedTuple):
-    """One state's parts at some steps, (T, …) each, beside powers of two.
-
-    These are of every step (T,), or of every step's rows (T, B).
-    """
+    """One state's parts at some steps, (T, …) each, and powers of two: of steps (T,), or of rows (T, B)."""
 
     times: Sequence[int]
     parts: dict[str, Array]
@@ -61,17 +58,17 @@ class PathSplit(Drawn):
         ∂L/∂s_t: the sum of the parts.
     parts : dict of str to array ``(T, B, H)``
         ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path),
-        or of any later one that reads this one itself;
-        ``"via h"``: from them, through another state of the same step (for ``c``, the hidden path);
-        ``"via branch"``: from them, through what is marked ``"branch"``, as :class:`ResBlock` marks its
-        layer; ``"direct"`` is then the skip around it;
-        ``"local"``: from the loss through no other state of this recurrence: by the output at this
-        step, and by all else that reads the state, such as a layer above or a decoder. At the last
-        state of an encoder, which a decoder starts from, that is everything.
+        or of a later step that reads this state;
+        ``"via h"``: from the next step, through another state of this step (for ``c``, the hidden path);
+        ``"via branch"``: from the next step, through a value marked ``"branch"``; :class:`ResBlock` marks
+        the result of its layer so, and ``"direct"`` is then the skip around it;
+        ``"local"``: from the loss, through no other state of this recurrence: by the output at this
+        step, and by everything else that reads the state, such as a layer above or a decoder. At the last
+        state of an encoder, from which a decoder starts, that is the whole gradient.
 
         In the model's dtype, as ``grad``: 0 where they underflow, ±∞ where they overflow.
     shares : dict of str to ndarray ``(T,)``
-        The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. True also
+        The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. Right also
         where δ under- or overflows; NaN where it is exactly 0.
     state : str
         The state's name.
@@ -122,18 +119,18 @@ class PathSplits(dict[str, PathSplit], Drawn):
 def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -> PathSplits:
     """Split the gradient by every state of a recurrence by the way it came.
 
-    ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
-    them. A state that others of its step are computed from (an LSTM's ``c``, from which ``h`` is) gets
-    its gradient over both: straight from the next cell state, and through ``h``.
+    ∂L/∂s_t is the sum of two parts: one comes from the states of step t+1, the other from the loss without
+    them. If other states of the step are computed from s_t, as ``h`` is from an LSTM's ``c``, there are two
+    ways from step t+1: straight, and through ``h``.
 
     Parameters
     ----------
     loss : Tensor
         A single element.
     path : str, optional
-        The module whose states are meant, as in :func:`gradient_flow`; not needed for a single one.
+        The module that has the states, as in :func:`gradient_flow`; needed if several have states.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default. A state that is marked at none of them is left out.
+        The wanted time steps; by default all. A state that is marked at none of them is left out.
 
     Returns
     -------
@@ -152,9 +149,9 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     Notes
     -----
     Time and memory are linear in T. For each state, a split holds its parts and their sum: 3 · T · B · H
-    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. While it is made, a fused layer takes up to
-    120 · T · B · H bytes in float32 and 180 in float64, the split included (an RNN: 80 and 110). ``times``
-    saves the split of the other steps; the backward pass goes over all of them.
+    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. Computing it takes up to 120 · T · B · H bytes
+    in float32 and 180 in float64 for a fused LSTM, the split included (for an RNN 80 and 110). With ``times``
+    the other steps are not split, but the backward pass goes over all of them.
 
     Examples
     --------
@@ -174,7 +171,7 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
 
 
 def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
-    """Split the gradients of states that each were computed by operations of their own."""
+    """Split the gradients of states that were recorded step by step."""
     for recurrence in here.stack.values():
         recurrence.check_shapes(here.view)
     steps = steps_of(here.stack)
@@ -201,7 +198,7 @@ def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts
 
 
 def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
-    """Split the gradients of states that were computed by operations on many steps each."""
+    """Split the gradients of a fused layer's states."""
     scans = [Steps(node) for node in scans_of(here.stack)]
     wanted = here.times(times, [t for scan in scans for t in scan.times()])
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
@@ -225,11 +222,11 @@ def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Par
 
 
 BRANCH = "branch"
-"""The mark, without a time step, of what a skip goes around."""
+"""The mark, without a time step, of a value that a skip goes around."""
 
 
 def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Array]]:
-    """What a step's states get from those of others: straight, and through a branch if there is one."""
+    """The cotangents of a step's states from other steps: straight, and through a branch if any."""
     states, oldest = set(step.values()), min(node.order for node in step.values())
     between = ancestors(coming, ends=states, oldest=oldest)
     branches = {
@@ -246,7 +243,7 @@ def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Ar
 def steps_of(stack: Stack) -> dict[int, Step]:
     """The states of a recurrence by time step, in the order they were computed.
 
-    Those that a step lacks are left out.
+    States that a step lacks are left out.
     """
     times = dict.fromkeys(t for r in stack.values() for t in r.steps)
     steps = {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
@@ -256,7 +253,7 @@ def steps_of(stack: Stack) -> dict[int, Step]:
 def _next_states(root: Node, steps: dict[int, Step]) -> dict[int, set[Node]]:
     """By time step, the states of other steps that are computed from its states through no other.
 
-    Mostly those of the next step. A state that is handed on as it is belongs to both steps.
+    Mostly these are of the next step. A state that is handed on unchanged belongs to both steps.
     """
     at: dict[Node, list[int]] = {}
     for t, step in steps.items():
@@ -295,9 +292,9 @@ def _split_step(
 ) -> dict[str, dict[str, Array]]:
     """Name → part → array for the states of one step.
 
-    ``ways`` lead from the states of other steps, ``local`` came from the loss, both through no other
-    state. What goes through a state of the same step is added, latest state first. A state that is
-    handed on as it is has all from the step it is handed to.
+    ``ways`` are the cotangents from the states of other steps, ``local`` those from the loss, both through
+    no other state. The parts through a state of this step are added here, the latest state first. A state
+    that is handed on unchanged has its whole gradient from the step it is handed to.
     """
     names = {node: name for name, node in reversed(step.items())}
     both: dict[Node, Array] = {}  # through time and local, on a leading axis
@@ -326,7 +323,7 @@ def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
 
 
 def _true(name: str, found: _Parts, device: str) -> PathSplit:
-    """The parts with their powers put back, on a device, and their shares."""
+    """The parts, multiplied by their powers and moved to a device, and their shares."""
     times, parts, powers = found
     grad = sum(parts.values())
     true = {part: _times_powers(array, powers) for part, array in [*parts.items(), ("", grad)]}
@@ -386,16 +383,16 @@ def _rows(array: Array) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class GainSplit(Drawn):
-    """How much one step back in time scales the gradient, split into its two factors.
+    """The factor by which one step back in time scales the gradient, split into two.
 
     Attributes
     ----------
     time : ndarray ``(T,)``
         Step t scales ∂L/∂h_t to what arrives at h_{t−1}.
     saturation : ndarray ``(T,)``
-        ‖D δ‖ / ‖δ‖: what the derivative D of the nonlinearity leaves.
+        ‖D δ‖ / ‖δ‖: the factor of the nonlinearity's derivative D.
     weight : ndarray ``(T,)``
-        ‖W_hᵀ D δ‖ / ‖D δ‖: what the recurrent matrix makes of that.
+        ‖W_hᵀ D δ‖ / ‖D δ‖: the factor of the recurrent matrix.
     gain : ndarray ``(T,)``
         ‖J_tᵀ δ‖ / ‖δ‖, the product of the two.
     """
@@ -422,14 +419,14 @@ class GainSplit(Drawn):
 def gain_split(
     loss: Tensor, path: str | None = None, state: str = "h", *, times: Wanted = None
 ) -> GainSplit:
-    """How much each step of a vanilla recurrence scales the gradient: by saturation, and by weight.
+    """Split the factor by which each step of a vanilla recurrence scales the gradient: saturation · weight.
 
     For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
     ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
-    Frobenius over (B, H). σ may be any function of each element: z_t is the last value that is linear in
-    h_{t−1}, so a number that z_t is multiplied by before σ bends it counts as weight. The factors are
-    right also where δ itself underflows; they are NaN where it is exactly 0, and before the first marked
-    state. Past the end of a sequence, D is 0.
+    Frobenius over (B, H). σ may be any elementwise function: z_t is the last value that is linear in
+    h_{t−1}, so a constant factor of z_t inside σ counts as weight. The factors are right also where δ
+    itself underflows; they are NaN where it is exactly 0, and before the first marked state. Past the end of a
+    sequence, D is 0.
 
     Parameters
     ----------
@@ -438,14 +435,14 @@ def gain_split(
     state : str
         The name of the state.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default.
+        The wanted time steps; by default all.
 
     Raises
     ------
     GraphError
-        No state was marked, or it is not a nonlinearity of a sum (an LSTM's is a product, a residual
-        block's a sum of which only a part is a nonlinearity's), or that sum is not linear in the
-        state before (normalised, or some states left unmarked).
+        No state was marked. Or the state is not a nonlinearity of a sum: that of an LSTM is a product, that
+        of a residual block a sum. Or the sum is not linear in the state before: it is normalized, or states
+        between were not marked.
 
     Examples
     --------
@@ -465,7 +462,7 @@ def gain_split(
 
 
 _Norms = np.ndarray[Any, Any]
-"""By step, those of δ, of D δ and of what arrives at the state before, times a common factor ``(T, 3)``."""
+"""The norms of δ, of D δ and of W_hᵀ D δ at every step, times a common factor ``(T, 3)``."""
 
 
 def _gains_one_by_one(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
@@ -506,7 +503,7 @@ def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -
 
 
 def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
-    """What arrives at ``end`` of a state's gradient; NaN where it is not known."""
+    """The cotangent of ``end`` from a state's gradient; NaN if there is no such node."""
     if end is None:
         return np.full((), np.nan)
     return delta if end is node else direct_cotangents({node: delta}, {end})[end]
@@ -523,15 +520,15 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
     """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
-    σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
-    before, and what else stands for something computed from it. Where there is none, or the state does
-    not depend on it, z is linear in what the elementwise operations begin with, or None.
+    σ is everything after it, and may consist of several elementwise operations. ``before`` are the state
+    before and other values computed from it. If there are none, or the state does not depend on them, z is
+    linear in the values with which the elementwise operations begin, or None.
     """
     bends = _bends(node, before)
     if node not in bends:
         before = set()
         bends = _bends(node, _beginnings(node))
-    front, last = {node}, node  # all by which the state depends on what is before
+    front, last = {node}, node  # the state depends on the past through these alone
     while len(front) > 1 or bends[last]:
         if last in before or not _is_elementwise(last, node):
             if not before:
@@ -544,7 +541,7 @@ def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
 
 
 def _beginnings(node: Node) -> set[Node]:
-    """What the elementwise operations up to a state begin with, other than parameters where it can be."""
+    """The values with which the elementwise operations up to a state begin; parameters only if all are."""
     found, seen, left = set(), {node}, [node]
     while left:
         x = left.pop()
@@ -575,13 +572,13 @@ def _refuse_split(node: Node, bend: Node | None) -> NoReturn:
 
 
 def _made(node: Node) -> str:
-    """By what a state was made, and where."""
+    """The operation that computed a state, and where."""
     place = node.place()
     return f"made by {node.op}{place}," if place else f"made by {node.op}"
 
 
 def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
-    """For each node between, the first operation up to it that is not linear in ``starts``, if any."""
+    """By node between, the first operation up to it that is not linear in ``starts``, or None."""
     found: dict[Node, Node | None] = dict.fromkeys(starts)
     oldest = min([start.order for start in starts], default=end.order)
     for node in ancestors([end], ends=starts, oldest=oldest):
@@ -601,7 +598,7 @@ def _is_bent(node: Node, sources: list[Node]) -> bool:
 
 
 def _recorded(node: Node) -> list[Node]:
-    """The inputs that gradients go to; one that stands there twice, twice."""
+    """The inputs that require gradients, as often as they occur."""
     return [x for x in node.inputs or () if isinstance(x, Node) and x.requires_grad]
 
 

@@ -1,4 +1,4 @@
-"""Which marked states belong to one recurrence: told from the graph, not from the names alone."""
+"""Which marked states belong to one recurrence. The graph decides it, not the names alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..recurrence import Scan, steps_of_scan
 
 
 class Recurrence:
-    """One state on its way through one loop.
+    """One state of one loop, over time.
 
     Attributes
     ----------
     module : str
-        Path of the module it was marked in.
+        Path of the module in which it was marked.
     name : str
         Such as ``"h"``.
     call : int
@@ -32,9 +32,10 @@ class Recurrence:
     steps : dict of int to Node
         The states by time step, in the order they were computed.
     fused : list of (Node, int)
-        Operations that computed many steps at once, and which part of their state this is.
+        The fused layer that computed its steps, one operation for each window, and the part of the layer's
+        state that this is.
     began : int
-        When it was first marked, the initial state included: a sequence number.
+        Sequence number of its first mark, the initial state included.
     """
 
     __slots__ = ("began", "call", "fused", "initial", "module", "name", "steps")
@@ -49,23 +50,23 @@ class Recurrence:
         self.fused: list[tuple[Node, int]] = []
 
     def goes_on_from(self, first: Recurrence) -> None:
-        """Take the initial state of a recurrence that has nothing else."""
+        """Take the initial state of ``first``, which has no other state."""
         self.initial, self.began = first.initial, first.began
 
     def is_of(self, name: str, scope: Scope) -> bool:
-        """Whether a state marked so has this one's name, module and call."""
+        """Whether a mark has this state's name, module and call."""
         return (self.module, self.name, self.call) == (scope.module, name, scope.call)
 
     def ends_before(self, step: int) -> bool:
-        """Whether the last operation on many steps ended just before ``step``."""
+        """Whether the last window of a fused layer ended just before ``step``."""
         return bool(self.fused) and steps_of_scan(self.fused[-1][0]).stop == step
 
     def runs_backward(self) -> bool:
-        """Whether it ran from the end of time to its start."""
+        """Whether the loop ran from the last step to the first."""
         return bool(self.steps) and next(reversed(self.steps)) < next(iter(self.steps))
 
     def may_go_on_at(self, time: int) -> bool:
-        """Whether a step lies further along the way it has run; of a single step, also the one before."""
+        """Whether a step can be the next; after a single step, that may also be the one before it."""
         if not self.steps:
             return False
         last = next(reversed(self.steps))
@@ -105,11 +106,10 @@ _Reached = frozenset[Recurrence]
 
 
 def stacks_of(nodes: list[Node], view: str) -> dict[str, Stack]:
-    """Path → name → recurrence of every state in a graph, in the order they were run.
+    """Path → name → recurrence of every state in a graph, in the order in which they ran.
 
-    ``nodes`` are the whole graph, oldest first, with its constants.
-
-    From a module's second call on, its path has an ordinal behind it.
+    ``nodes`` are the whole graph, oldest first, with its constants. The path of a module's second call ends
+    in ``#2``, and so on.
 
     Raises
     ------
@@ -140,9 +140,9 @@ def stacks_of(nodes: list[Node], view: str) -> dict[str, Stack]:
 
 
 def _in_order(stack: Stack) -> Stack:
-    """The states in the order they were first marked: a layer marks them in the order it returns them.
+    """The states in the order of their first marks: a layer marks them in the order it returns them.
 
-    Where the initial state of some is no part of the graph, those of the first step that all have count.
+    If the graph lacks the initial state of some, the marks of the first common step count.
     """
     given = {r.initial is not None for r in stack.values()}
     both = set.intersection(*[set(r.steps) for r in stack.values()]) if len(given) > 1 else set()
@@ -197,16 +197,16 @@ def one_state(stack: Stack, name: str, view: str) -> Recurrence:
 
 
 Wanted = int | Sequence[int] | None
-"""Time steps that a view is asked for: one, several, or all."""
+"""The argument ``times`` of a view: one time step, several, or all."""
 
 
 def chosen(wanted: Wanted, there: Sequence[int], view: str) -> list[int]:
-    """The time steps that are wanted, ascending.
+    """The wanted ones of some time steps, ascending.
 
     Raises
     ------
     ArgumentError
-        None at all, or one that is not among those there are.
+        No step is wanted, or one that is not there.
     """
     if wanted is None:
         return sorted(there)
@@ -238,7 +238,7 @@ class Loops(NamedTuple):
     ----------
     found : list of Recurrence
     reached : dict of Node to frozenset of Recurrence
-        Those that a node was computed from, the last ones of every module and name; a state's own too.
+        By node, the last recurrences of every module and name that it was computed from, or is a state of.
     """
 
     found: list[Recurrence]
@@ -251,17 +251,16 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
 
 
 def loops_of(nodes: list[Node]) -> Loops:
-    """Sort the marked ones of ``nodes`` (oldest first) into recurrences.
+    """Sort the marked states of ``nodes`` (oldest first) into recurrences.
 
-    Two loops may give their states the same name: a state goes on with the recurrence that the last
-    states before it, of its module and name, belong to, also where the past was detached. If it was
-    computed from none, it goes on with one whose steps, in the direction that one runs in, all lie before
-    it, or begins another.
+    Two loops may give their states one name. So a state belongs to the recurrence of the last states, of
+    its module and name, that it was computed from, also if the past was detached. If it was computed from
+    none, it continues a recurrence of its name whose steps all ran before it, or begins a new one.
     """
     found: list[Recurrence] = []
     begun: list[Recurrence] = []
-    reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
-    arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
+    reached: dict[Node, _Reached] = {}  # by node, the last ones of every module and name
+    arrays: dict[int, _Reached] = {}  # by a state's array, which a detached Tensor shares
     for node in nodes:
         past = _NONE
         for x in node.inputs or ():
@@ -274,7 +273,7 @@ def loops_of(nodes: list[Node]) -> Loops:
         for mark in node.marks:
             time = mark.scope.time
             if time is None:
-                continue  # a name to select the node by, not a step of anything
+                continue  # a name to select the node by, not a state
             if time < 0:
                 r = Recurrence(mark.name, mark.scope, mark.order, node)
                 begun.append(r)
@@ -290,9 +289,9 @@ def loops_of(nodes: list[Node]) -> Loops:
 
 
 def _give_initial_states(begun: list[Recurrence], found: list[Recurrence]) -> None:
-    """Give those that are left to the recurrence of their name and call that has none.
+    """Give the remaining initial states to the recurrence of their name and call that has none.
 
-    A part of a state need not be computed from itself: then no step of it leads back to its initial state.
+    A part of a state need not be computed from itself; then no step leads back to its initial state.
     """
     taken = {r.initial for r in found}
     for r in found:
@@ -310,10 +309,10 @@ def _give_initial_states(begun: list[Recurrence], found: list[Recurrence]) -> No
 
 
 def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrence]) -> _Reached:
-    """The recurrences of an operation on many steps at once; later ones of its call go on with them.
+    """The recurrences of one window of a fused layer; later windows of its call continue them.
 
-    Each part goes on with the one its initial state was computed from, or, if that was detached, with
-    the first that ends there.
+    Each part continues the recurrence from which its initial state was computed, or, if that was detached,
+    the first recurrence that ends there.
     """
     scan: Scan = node.primitive  # type: ignore[assignment]
     initial: Any = (node.inputs or ())[1 : 1 + len(scan.parts)]
@@ -331,9 +330,9 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
 
 
 def run_backward(nodes: list[Node]) -> set[Node]:
-    """The states of loops that run from the end of time to its start, as half of a bidirectional RNN.
+    """The states of loops that ran from the last step to the first, as half of a bidirectional RNN.
 
-    ``nodes`` are a whole graph, oldest first. Where recurrences cannot be told apart, none.
+    ``nodes`` are a whole graph, oldest first. The set is empty if recurrences cannot be distinguished.
     """
     try:
         return descending(recurrences(nodes))
@@ -342,12 +341,12 @@ def run_backward(nodes: list[Node]) -> set[Node]:
 
 
 def descending(found: list[Recurrence]) -> set[Node]:
-    """The states of those recurrences that run from the end of time to its start."""
+    """The states of the recurrences that ran from the last step to the first."""
     return {node for r in found if r.runs_backward() for node in r.steps.values()}
 
 
 def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) -> Recurrence:
-    """The recurrence whose step at ``time`` is ``mark``; a new one is added to ``found``."""
+    """The recurrence to which a mark at ``time`` belongs; a new one is added to ``found``."""
     related = [r for r in past if (r.module, r.name) == (mark.scope.module, mark.name)]
     options = [r for r in related if r.steps and r.call == mark.scope.call and time not in r.steps]
     if len(options) > 1:
@@ -356,12 +355,12 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
             + (f" in {mark.scope.module}" if mark.scope.module else "")
             + "; give their states different names in tg.inspect.mark"
         )
-    # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
+    # initial states (time -1) without steps so far: those of its own call last, and the latest last
     begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
     begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
     if not options and len(begun) == len(related):
         options = [r for r in found if r.is_of(mark.name, mark.scope) and r.may_go_on_at(time)]
-        if begun:  # a part that holds what others were before meets its own initial state later
+        if begun:  # a part that holds other parts' past meets its own initial state later
             first = begun[-1].began
             options = [r for r in options if r.initial is None and r.began > first]
             for r in options[:1]:
