@@ -83,9 +83,9 @@ class StepJacobians(Drawn, Generic[Matrices]):
         """Logarithms of the factors by which J_K ⋯ J_k stretches space, from the last step back ``(K, S)``.
 
         Row k is for a gradient that has gone back from the last step to before step k: the logarithms of
-        its growth along S orthogonal directions, as a rule the fastest growing first. Divided by the number
-        of steps they are the finite-time Lyapunov exponents. They are accumulated by QR [1]_, because rounding
-        in the product of the matrices would hide the small ones. −∞ for a direction that
+        its growth along S orthogonal directions, as a rule the fastest growing first. Divided by the
+        number of steps they are the finite-time Lyapunov exponents. They are accumulated by QR [1]_,
+        because rounding in the product of the matrices would hide the small ones. −∞ for a direction that
         is lost.
 
         References

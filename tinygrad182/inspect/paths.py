@@ -149,9 +149,9 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     Notes
     -----
     Time and memory are linear in T. For each state, a split holds its parts and their sum: 3 · T · B · H
-    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. Computing it takes up to 120 · T · B · H bytes
-    in float32 and 180 in float64 for a fused LSTM, the split included (for an RNN 80 and 110). With ``times``
-    the other steps are not split, but the backward pass goes over all of them.
+    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. Computing it takes up to 120 · T · B · H
+    bytes in float32 and 180 in float64 for a fused LSTM, the split included (for an RNN 80 and 110). With
+    ``times`` the other steps are not split, but the backward pass goes over all of them.
 
     Examples
     --------
@@ -421,12 +421,11 @@ def gain_split(
 ) -> GainSplit:
     """Split the factor by which each step of a vanilla recurrence scales the gradient: saturation · weight.
 
-    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
-    ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
-    Frobenius over (B, H). σ may be any elementwise function: z_t is the last value that is linear in
-    h_{t−1}, so a constant factor of z_t inside σ counts as weight. The factors are right also where δ
-    itself underflows; they are NaN where it is exactly 0, and before the first marked state. Past the end of a
-    sequence, D is 0.
+    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}: ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) ·
+    (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). σ may be any
+    elementwise function: z_t is the last value that is linear in h_{t−1}, so a constant factor of z_t
+    inside σ counts as weight. The factors are right also where δ itself underflows; they are NaN where it
+    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
 
     Parameters
     ----------

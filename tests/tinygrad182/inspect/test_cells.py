@@ -319,7 +319,9 @@ FAULTS: dict[str, tuple[Any, str, Any, Any, str]] = {
     ),
     "direct way": (
         paths, "next_step_cotangents",
-        lambda *given, back=paths.next_step_cotangents: back(*given)._replace(values=0 * back(*given).values),
+        lambda *given, back=paths.next_step_cotangents: back(*given)._replace(
+            values=0 * back(*given).values
+        ),
         by_path, "peephole",
     ),
 }  # fmt: skip
