@@ -1,6 +1,6 @@
-"""The microscope: look at a graph node by node, and at gradients through time.
+"""``tg.inspect``: look at a graph node by node, and at gradients through time.
 
-Reads the graph; nothing in the framework depends on it.
+It reads the graph; nothing in the framework depends on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``to_dot``: a graph as text for Graphviz, rolled up or with its operations."""
+"""``Graph.to_dot``: a graph as text for Graphviz, as boxes or with all operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .microscope.network import Block, Network
 from .times import marked_times, node_times
 
 MOST = 400
-"""Operations that are written by default: what ``dot`` lays out in a few seconds."""
+"""Most operations that are written by default; ``dot`` lays them out in a few seconds."""
 
 
 def to_dot(
@@ -32,15 +32,15 @@ def to_dot(
     network : Network
         See :func:`network_of`.
     opened : bool
-        Whether to write every operation, in a cluster for each box and, inside a recurrence, one for each
-        step; otherwise the boxes and the gradient over their arrows. A recurrence that was run as one
-        operation is one here too: give the network of :meth:`Graph.opened` to see its steps.
+        Whether to write every operation, with a cluster for each box and for each step of a recurrence;
+        otherwise the boxes, and the gradient over their arrows. A fused layer is one operation here too: to
+        see its steps, pass the network of :meth:`Graph.opened`.
     grads : mapping of Node to array, optional
-        The derivative of the loss by each node, whose norm is written where there is one.
+        The derivatives of the loss by the nodes; their norms are written.
     most : int
-        The number of operations to write, about: where there are more, the first and the last steps of
-        every recurrence are written (elsewhere: operations), as many as fit and one at least. What is left
-        out stands as one node that says how much it is, and in a comment on the first line.
+        About so many operations are written. If there are more, only the first and the last steps of every
+        recurrence are written (elsewhere, operations), at least one of each. A node and a comment on the
+        first line say how many are left out.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def to_dot(
 
 
 def quoted(text: str) -> str:
-    r"""A string of Graphviz that shows a text as it is; line breaks stay.
+    r"""A text as a string for Graphviz; line breaks stay.
 
     >>> print(quoted('a "b" \\n'))
     "a \"b\" \\n"
@@ -107,7 +107,7 @@ def _rolled(network: Network) -> Iterator[str]:
 
 
 def _width(log: float, top: float) -> float:
-    """The width of an arrow: 5 for the largest gradient, less by 1.5 a decade, 0.5 at least."""
+    """The width of an arrow: 5 for the largest gradient, 1.5 less for each decade, at least 0.5."""
     if math.isnan(log) or log == top:
         return 5.0
     return max(0.5, 5 - 1.5 * (top - log))
@@ -122,7 +122,7 @@ def _lines(words: Iterable[str]) -> str:
 
 @dataclass
 class _Part:
-    """One box with its operations by step (in a box without steps: each by itself)."""
+    """One box with its operations by step; in a box without steps, each operation is one."""
 
     name: str
     block: Block
@@ -135,7 +135,7 @@ class _Part:
         return steps if len(steps) <= 2 * ends else [*steps[:ends], *steps[-ends:]]
 
     def size(self, ends: int) -> int:
-        """How many nodes are written."""
+        """The number of nodes that are written."""
         return len(self.always) + sum(len(self.steps[t]) for t in self.shown_steps(ends))
 
 
@@ -159,7 +159,7 @@ def _initial_time(node: Node) -> int | None:
 
 
 def _ends(parts: list[_Part], most: int) -> int:
-    """How many steps to write at each end, so that not many more nodes than ``most`` are written."""
+    """The number of steps to write at each end, so that about ``most`` nodes are written."""
     longest = max((len(part.steps) for part in parts), default=1)
     sizes = range(1, longest // 2 + 2)
     fits = bisect_right(sizes, most, key=lambda ends: sum(part.size(ends) for part in parts))
@@ -188,7 +188,7 @@ def _opened(network: Network, grads: Mapping[Node, Array], most: int) -> Iterato
 
 
 def _labels(nodes: list[Node], grads: Mapping[Node, Array]) -> dict[Node, str]:
-    """What each node is, its shape and the norms of its value and gradient."""
+    """The label of each node: its operation, its shape and the norms of its value and gradient."""
     valued = [node for node in nodes if node.value is not None]
     sloped = [node for node in nodes if node in grads]
     sizes = backend.norms([*(n.value for n in valued), *(grads[n] for n in sloped)])
@@ -209,7 +209,7 @@ def _labels(nodes: list[Node], grads: Mapping[Node, Array]) -> dict[Node, str]:
 def _cluster(
     part: _Part, ends: int, names: dict[Node, str], labels: dict[Node, str]
 ) -> Iterator[str]:
-    """One box, with a cluster for each step inside and a node for what is left out."""
+    """One box, with a cluster for each step and a node for the operations that are left out."""
     yield f"  subgraph cluster_{part.name} {{"
     yield f"    label={quoted(_lines([part.block.title, part.block.path]))};"
     kept = part.shown_steps(ends)
@@ -234,7 +234,7 @@ def _cluster(
 
 
 def _edges(parts: list[_Part], names: dict[Node, str]) -> Iterator[str]:
-    """Every edge once; those of nodes that are left out begin and end at what stands for them."""
+    """Every edge once; edges of operations that are left out go to the node in their place."""
     places = {n: names.get(n, f"{part.name}_out") for part in parts for n in part.block.members}
     written: dict[tuple[str, str], None] = {}
     for target, place in places.items():

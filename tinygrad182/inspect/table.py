@@ -1,4 +1,4 @@
-"""Tables as text, for a terminal or a docstring; a notebook shows them as HTML. Nothing to install."""
+"""Tables as text, for a terminal or a docstring; a notebook shows them as HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._reprs import shown, whole_table
 
 
 class TextTable(str):
-    """The text of a table, which prompts and notebooks show as a table; otherwise a string."""
+    """A string that prompts print as a table and notebooks show as an HTML table."""
 
     __slots__ = ("_lines", "_right")
 
@@ -30,7 +30,7 @@ class TextTable(str):
 def text_table(
     header: Sequence[str], rows: Sequence[Sequence[Any]], max_rows: int | None
 ) -> TextTable:
-    """Aligned columns under a header; numbers to the right, long tables cut in the middle."""
+    """Aligned columns under a header, numbers to the right; a long table is cut in the middle."""
     cells = [[_cell(value) for value in row] for row in rows]
     if max_rows is not None and len(cells) > max_rows:
         head, tail = (max_rows + 1) // 2, max_rows // 2

@@ -1,4 +1,4 @@
-"""The uses of one weight in a graph that is step by step, and what those of each step contribute."""
+"""The uses of one weight in a graph without fused layers, and the contribution of each step's uses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .times import marked_times, places
 
 
 class _UseCotangent(NamedTuple):
-    """What a use sends into the neck: to ``node[key]``, times 2**power.
+    """The cotangent that a use sends into the neck, to ``node[key]``, times 2**power.
 
-    It is of one row: a step, or one sequence at a step.
+    It belongs to one row: a step, or one sequence at a step.
     """
 
     row: int
@@ -36,35 +36,36 @@ class _UseCotangent(NamedTuple):
 
 
 class Uses:
-    """The uses of one weight: from what is known to belong to a step, down to the weight.
+    """The uses of one weight, each of which belongs to a step.
 
-    Every way from the loss to the weight ends in the neck, and leaves it over the edge of one use: so
-    what uses send into the neck is the gradient.
+    The weight and the nodes computed from it alone are the neck. Every way from the loss to the weight
+    enters the neck over the edge of one use. So the cotangents that uses send into the neck add up to the
+    gradient.
 
     Attributes
     ----------
     neck : set of Node
-        The weight, and what is computed from it before any step takes part (its transpose).
+        The weight, and nodes computed from it alone, outside any step (its transpose).
     uses : list of Node
-        The operations that take one of these into a step, or into something with a time axis.
+        The operations of a step, or with a time axis, that read the neck.
     alone : set of Node
-        What a step computes from the neck alone. Where sequences are to be told apart, what takes this to
-        them is the use.
+        With ``per_sample``, nodes that a step computes from the neck alone. The use is then the operation
+        that combines them with sequences.
     outside : list of Node
-        Those that take one of these to the loss alone: a penalty.
+        Operations that take the neck to the loss outside any step: a penalty.
     steps : int
-        T: one more than the last step there is.
+        T: one more than the last step.
     batches : dict of Node to int or None
-        By use, the axis of its result along which sequences lie; None: it is of one sequence. Empty
-        where these are not to be told apart.
+        With ``per_sample``, the axis of every use's result along which sequences lie; None for a result of
+        one sequence.
     count : int
-        B, the number of sequences to tell apart, or 1. Rows are steps, and in each the sequences.
+        With ``per_sample`` B, the number of sequences; else 1. Rows are steps, and in each the sequences.
 
     Raises
     ------
     GraphError
-        No step uses the weight, or an operation uses it for several steps, or sequences, that cannot be
-        told apart.
+        No step uses the weight, or an operation uses it for several steps or sequences that cannot be
+        separated.
     """
 
     def __init__(self, root: Node, weight: Node, per_sample: bool = False) -> None:
@@ -75,7 +76,7 @@ class Uses:
         self.alone: set[Any] = set()
         self.outside: list[Node] = []
         neck: set[Any] = {weight}
-        behind: set[Any] = set()  # what depends on a step
+        behind: set[Any] = set()  # nodes that depend on a step
         for node in nodes:
             inputs = node.inputs or ()
             if node in self.times or node in self.axes or not behind.isdisjoint(inputs):
@@ -107,7 +108,7 @@ class Uses:
         self.samples = (self.count,) if per_sample else ()
 
     def _joins_loss(self, node: Node, neck: set[Any]) -> bool:
-        """Whether a number from the weight alone, a penalty, meets what steps gave in ``node``."""
+        """Whether a node adds a number computed from the weight alone, a penalty, to results of steps."""
         numbers = [x for x in node.inputs or () if x in neck]
         if self.weight in numbers or any(x.value.ndim for x in numbers):  # type: ignore[union-attr]
             return False
@@ -124,16 +125,15 @@ class Uses:
         )
 
     def _batch(self, use: Node, is_single: bool) -> int | None:
-        """The first axis of a use's result but time, which must not be an axis of the weight.
+        """The axis of sequences: the first of a use's result, except time; not an axis of the weight.
 
-        Where a result has no axis but the weight's, or others of size 1 (W @ h), it is of one sequence.
-        ``is_single``: it is a whole of one step, which belongs to that step, and has a time axis
-        nevertheless.
+        A result that has no axis but the weight's, or others of size 1 (W @ h), is of one sequence. With
+        ``is_single``, the result has a time axis of length 1 although it belongs to one step.
         """
         time, made = self.axes.get(use), self.neck | self.alone
         axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
         if (self.steps == 1 or is_single) and len(axes) > 2 and use.value.shape[axes[0]] == 1:
-            del axes[0]  # time, of a whole that has one step
+            del axes[0]  # time, in an array of one step
         if not axes:
             return None
         inputs = [x for x in use.inputs or () if isinstance(x, Node)]
@@ -151,7 +151,7 @@ class Uses:
         )
 
     def _sequences(self) -> int:
-        """How many sequences there are, the same at every use."""
+        """The number of sequences, which every use must have."""
         first: dict[int, Node] = {}
         for use, axis in self.batches.items():
             first.setdefault(1 if axis is None else use.value.shape[axis], use)
@@ -167,7 +167,7 @@ class Uses:
         return next(iter(first), 1)
 
     def contributions(self, seed: Array, chunk: int) -> CheckedParts:
-        """What each step contributes, about ``chunk`` elements at a time."""
+        """The contribution of each step, about ``chunk`` elements at a time."""
         found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
         outside = [
             each
@@ -204,7 +204,7 @@ class Uses:
     def _in_steps(
         self, node: Node, grads: dict[Node, list[Band]], times: range
     ) -> Iterator[_UseCotangent]:
-        """What a use sends into the neck for some of its steps."""
+        """Yield the cotangents that a use sends into the neck for some of its steps."""
         bands = grads.get(node, ())
         if node in self.times:
             yield from self._use_cotangents(node, bands, self.times[node])
@@ -225,7 +225,7 @@ class Uses:
     def _use_cotangents_at(
         self, node: Node, bands: Iterable[Band], axis: int, i: int, time: int
     ) -> Iterator[_UseCotangent]:
-        """What element ``i`` along the time axis of a use sends: from that step of its operands."""
+        """Yield the cotangents that element ``i`` along the time axis of a use sends into the neck."""
         if not is_separable(node):
             for g, power in bands:
                 alone = np.zeros_like(g)
@@ -242,7 +242,7 @@ class Uses:
     def _in_rows(
         self, time: int, node: Node, key: tuple[Any, ...], c: Array, power: int, apart: bool
     ) -> Iterator[_UseCotangent]:
-        """What reaches a node of the neck, or is carried down to it; ``apart``: sequences come first."""
+        """Yield a cotangent of the neck by rows; with ``apart``, sequences are on its first axis."""
         for p, down in [(node, c)] if node in self.neck else self._carried(node, c):
             rows = down if apart else down[None]
             for b in range(len(rows)):
@@ -250,14 +250,14 @@ class Uses:
 
     @modes_kept
     def _carried(self, node: Node, c: Array) -> list[tuple[Node, Array]]:
-        """What the neck gets of what reaches something that a step made of it."""
+        """The cotangents that the neck gets from that of a node computed from it alone."""
         with no_grad():
             found = backpropagate([(node, c)], self.neck, retain_graph=True, stop=True)
         return list(found.items())
 
     @modes_kept
     def _combined(self, given: list[_UseCotangent], times: range) -> Part:
-        """Carry what was sent down to the weight, the rows on a leading axis."""
+        """Send cotangents of the neck down to the weight, with the rows on a leading axis."""
         weight = self.weight.value
         first, count = times.start * self.count, len(times) * self.count
         tops = _tops(given, range(first, first + count), weight.dtype)
@@ -277,9 +277,9 @@ class Uses:
 
 
 def _of_single_steps(nodes: list[Node]) -> set[Node]:
-    """What holds a single step along its first axis, which is taken out of it, as of a short window.
+    """Arrays with one step along their first axis, from which the step is taken, as in a short window.
 
-    A state that is indexed is not meant: its first axis is its own.
+    States are not among them: an index into a state takes no step.
     """
     found: set[Node] = set()
     for node in reversed(nodes):
@@ -294,14 +294,14 @@ def _of_single_steps(nodes: list[Node]) -> set[Node]:
 
 
 def _is_made_of(node: Node, given: set[Any]) -> bool:
-    """Whether an operation that is not marked was applied to nothing but what is given, and numbers."""
+    """Whether an operation without a mark was applied to given nodes and numbers alone."""
     return not node.marks and all(x in given for x in node.inputs or () if isinstance(x, Node))
 
 
 def _pulled(
     node: Node, g: Array, wanted: Container[Any], axis: int | None
 ) -> list[tuple[Node, Array]]:
-    """What a node sends to the inputs that are wanted; each sequence along an axis on a leading one."""
+    """The cotangents of a node's wanted inputs; with ``axis``, sequences are on a leading axis."""
     if axis is not None:
         whole, g = g, np.zeros((g.shape[axis], *g.shape), g.dtype)
         for b, alone in enumerate(g):
@@ -310,14 +310,14 @@ def _pulled(
 
 
 def _at(axis: int, i: int) -> tuple[Any, ...]:
-    """The key of element ``i`` along an axis counted from the end, which is kept."""
+    """The key of element ``i`` along an axis counted from the end; the axis stays, with length 1."""
     return (..., slice(i, i + 1), *[slice(None)] * (-axis - 1))
 
 
 def _at_step(
     node: Node, axis: int, i: int
 ) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
-    """An operation at one step; for each of its inputs, of what it is a part, and which."""
+    """An operation at one step; for each of its inputs, the node and the key that give it."""
     places = iter(operand_axes(node, axis))
     parts: dict[Node, tuple[Node, tuple[Any, ...]]] = {}
     inputs: list[Any] = []
@@ -334,7 +334,7 @@ def _at_step(
 
 
 def _tops(given: list[_UseCotangent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
-    """The power of two of every row: 0 where its type holds what arrives well."""
+    """The power of two of every row; 0 where its cotangents are well within the range of the dtype."""
     tops = np.full(len(rows), NOTHING)
     for s in given:
         size = float(np.abs(s.value).max(initial=0.0))
