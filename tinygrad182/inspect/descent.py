@@ -8,11 +8,11 @@ Newton's method.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-HostArray = np.ndarray[Any, Any]
+from .scaling import HostArray
 
 SLOW = 0.9
 """A step that leaves more than this part of ½‖r‖² is slow: r may not vanish at the minimum."""

@@ -256,7 +256,6 @@ class Graph:
         self._twin: Callable[[Node], Node] | None = (
             None  # a node there → the node here; of `opened`
         )
-        self._lazy_uses: dict[Node, list[Node]] | None = None
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _node(self, node: Node) -> GraphNode:
@@ -274,16 +273,14 @@ class Graph:
         """The names of the gates among the nodes."""
         return gate_names(self._order, self._recorded.__getitem__)
 
-    @property
+    @cached_property
     def _uses(self) -> dict[Node, list[Node]]:
         """Consumers of each node, each once, oldest first."""
-        if self._lazy_uses is None:
-            uses: dict[Node, list[Node]] = {}
-            for node in self._order:
-                for x in dict.fromkeys(x for x in self._inputs(node) if isinstance(x, Node)):
-                    uses.setdefault(x, []).append(node)
-            self._lazy_uses = uses
-        return self._lazy_uses
+        uses: dict[Node, list[Node]] = {}
+        for node in self._order:
+            for x in dict.fromkeys(x for x in self._inputs(node) if isinstance(x, Node)):
+                uses.setdefault(x, []).append(node)
+        return uses
 
     def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
         """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""

@@ -12,7 +12,8 @@ from .. import backend
 from .._tensor import Tensor
 from ..backend import Array
 from ..backpropagation import ancestors, backpropagate
-from ..errors import ArgumentError, GraphError
+from ..creation import one_integer
+from ..errors import GraphError
 from ..kernels.powers import times_rows
 from ..modes import modes_kept, no_grad
 from ..recording import Node
@@ -128,8 +129,7 @@ def grad_by_hops(
     >>> hops.grad.shape
     (3, 20, 1, 8)
     """
-    if not isinstance(max_hops, (int, np.integer)) or max_hops < 0:  # type: ignore[redundant-expr]
-        raise ArgumentError(f"grad_by_hops: max_hops {max_hops!r} must be a whole number from 0")
+    count = one_integer(max_hops, "grad_by_hops", "max_hops", lowest=0) + 2
     opens = partial(_are_recorded_steps, through)
     here = ViewedRecurrence.of(loss, path, "grad_by_hops", opens=opens)
     recurrence = here.state(state)
@@ -137,7 +137,7 @@ def grad_by_hops(
     wanted = here.times(times, recurrence.times())
     hops = _Hops(ancestors([here.root], constants=True), through)
     by_hops = _side_by_side if recurrence.fused else _one_by_one
-    parts, norms = by_hops(here, recurrence, hops, int(max_hops) + 2, wanted)
+    parts, norms = by_hops(here, recurrence, hops, count, wanted)
     parts = backend.move(parts, here.device)
     return HopSplit(np.array(wanted), parts[:-1], parts[-1], norms[:-1])
 

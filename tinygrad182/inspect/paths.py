@@ -20,6 +20,7 @@ from .drawn import SLIDE, Drawn, signalled, slide
 from .gradients import gradients_in_bands
 from .microscope.linked_charts import gain_chart, shares_chart
 from .microscope.views import Shares
+from .parts import flat
 from .recurrences import Stack, Wanted
 from .scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from .step_rows import Rows
@@ -334,7 +335,7 @@ def _true(name: str, found: _Parts, device: str) -> PathSplit:
 def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
     """The share of each part in their sum at every step; see :meth:`.step_rows.Rows.share_of`."""
     powers = powers if powers.ndim == 2 else powers[:, None]
-    values = {part: _rows(array) for part, array in parts.items()}
+    values = {part: flat(array, len(array)) for part, array in parts.items()}
     shape = (*powers.shape, next(iter(values.values())).size // max(powers.size, 1))
     rows = {part: Rows(array.reshape(shape), powers) for part, array in values.items()}
     whole = Rows(sum(some.values for some in rows.values()), powers)  # type: ignore[arg-type]
@@ -370,12 +371,6 @@ def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
         for g, p in found.get(node, []):  # the sum of arrays without axes is a number, no array
             total = backend.namespace(total).asarray(total + times_power(g, p - power))
     return total
-
-
-def _rows(array: Array) -> np.ndarray[Any, Any]:
-    """Time × everything else, on the host in float64."""
-    host = backend.namespace(array).to_numpy(array).astype(np.float64)
-    return host.reshape(len(host), -1)
 
 
 # --- saturation and weight ----------------------------------------------------------------------
@@ -494,7 +489,7 @@ def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
             gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]
-            rows = [_rows(g.reshape(len(steps), -1)) for g in gradients]
+            rows = [flat(g, len(steps)) for g in gradients]
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 rows[2][steps == 0] = 0.0
             found.append(np.stack([row_norms(g) for g in rows], axis=1))

@@ -22,7 +22,8 @@ from ..nn.init import Rng, generator
 from ..nn.recurrent import RecurrentCell, RecurrentLayer
 from ..recording import is_tensor, wrap
 from ..transforms import jacobian, vjp
-from .descent import EndPoints, HostArray, minimized
+from .descent import EndPoints, minimized
+from .scaling import HostArray
 from .table import text_table
 
 ELEMENTS = 1 << 20

@@ -15,8 +15,7 @@ from .. import backend
 from .._reprs import scientific
 from ..backend import Array
 from ..creation import one_integer
-
-HostArray = np.ndarray[Any, Any]
+from .scaling import HostArray
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with a style of the package rich; without rich there are no styles."""
