@@ -300,8 +300,8 @@ class Graph:
         inputs = consumer.inputs
         if inputs is None:
             raise FreedGraphError(
-                f"{consumer.op}{consumer.place()}: a backward pass after the trace freed what the shares "
-                "of its inputs are computed from; look at edges before it, or pass it retain_graph=True"
+                f"{consumer.op}{consumer.place()}: a backward pass after the trace freed the operation; "
+                "look at edges before that, or pass it retain_graph=True"
             )
         # numbers among the operands are not counted: positions are those in GraphNode.inputs
         ranks = list(accumulate((isinstance(x, Node) for x in inputs), initial=0))
@@ -516,13 +516,13 @@ class Graph:
             return x
         if self._twin is None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence"
-                " alone; take the node from graph.select(...) or graph.opened()"
+                f"grad: {node.op}{node.place()} is not in the graph of expand(), which has one layer; "
+                "take the node from graph.select(...) or graph.opened()"
             )
         if node not in self._closed and node.primitive is not None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that "
-                "is to be differentiated, and take the node from there"
+                f"grad: {node.op}{node.place()} is not in the traced graph; trace the loss that you "
+                "differentiate, and take the node from there"
             )
         return wrap(x._data, self._twin(node))
 
@@ -546,7 +546,7 @@ class Graph:
                 node = self._twin(node)
             if node not in self._recorded or not opens:
                 other = f"{x!r} is a node of another graph; take one of graph.select(...)"
-                opened = f"{x!r} is opened here; take a state, graph.select(name=..., time=...)"
+                opened = f"{x!r} is a fused layer; take a state, graph.select(name=..., time=...)"
                 raise GraphError(opened if opens else other)
         return self._node(node)
 
@@ -587,7 +587,7 @@ class Graph:
         g = self._grads.get(node._node)
         if not node.is_fused or g is None:
             raise GraphError(
-                f"expand: {node!r} is not a recurrence that the loss depends on: is_fused is True for those"
+                f"expand: {node!r} is not a fused layer that the loss depends on; take a node with is_fused"
             )
         if node._node.inputs is None:
             raise FreedGraphError(
@@ -772,7 +772,7 @@ class Graph:
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(
-            "a traced graph is neither copied nor pickled; keep what is read from it, such as .table()"
+            "a traced graph cannot be copied or pickled; keep numbers from it: .table() or .save(path)"
         )
 
     def __repr__(self) -> str:

@@ -262,8 +262,8 @@ def _checked(inputs: Any, view: str) -> list[Node]:
     dtype, shapes = given[0].dtype, {x.shape for x in given}
     if dtype.kind not in "fc":
         raise DTypeError(
-            f"{view}: inputs of dtype {dtype} have no gradient; pass what was made of them, such as the "
-            "embedded sequence"
+            f"{view}: inputs of dtype {dtype} have no gradient; pass what was computed from them, such "
+            "as the embedded sequence"
         )
     if len(shapes) > 1:
         raise ShapeError(f"{view}: inputs have different shapes over time: {sorted(shapes)}")

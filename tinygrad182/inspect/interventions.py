@@ -207,7 +207,9 @@ def _check(done: Intervention) -> None:
     path, _, ordinal = done.path.partition("#")
     if path not in done.calls:
         ran = ", ".join(map(repr, done.calls))
-        where = f"there ran {ran}" if ran else "open the context around the call of a layer or cell"
+        where = (
+            f"recurrences ran at {ran}" if ran else "open the context around the call of a layer"
+        )
         raise UnknownPathError(f"intervene: no recurrence ran at {path!r} inside; {where}")
     count = len(done.calls[path])
     if ordinal and ordinal not in map(str, range(1, count + 1)):

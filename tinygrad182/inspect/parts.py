@@ -94,7 +94,7 @@ class CheckedParts:
                 f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
                 f"{tuple(self.weight.value.shape)} do not add up to its gradient: they are off by "
                 f"{total.off():.2g} of it. It is used in an operation on several steps that could not be "
-                "told apart; apply it to every step, or to tg.stack(states), before steps are mixed"
+                "separated; apply it to every step, or to tg.stack(states), before steps are mixed"
             )
 
 

@@ -312,8 +312,8 @@ def fixed_points(
     """
     if MODES.get().interventions:
         raise GraphError(
-            "fixed_points: gates that intervene sets are not set in the cell that is searched; leave the "
-            "context, or give the step an option that sets the gate"
+            "fixed_points: tg.inspect.intervene has no effect on the searched cell; leave its context, or "
+            "give the cell's step an option that sets the gate"
         )
     step = _Step(cell, level, x)
     count, most = _whole("count", count), _whole("max_steps", max_steps)
@@ -343,8 +343,8 @@ class _Step:
     def __init__(self, cell: Any, level: Any, x: Any) -> None:
         if not isinstance(cell, (RecurrentCell, RecurrentLayer)):
             raise ArgumentError(
-                f"{_OP}: {brief(cell)} is not a recurrent cell or layer; pass such as tg.nn.LSTMCell, "
-                "model.lstm, or one of your own class of tg.nn.RecurrentCell"
+                f"{_OP}: {brief(cell)} is not a recurrent cell or layer; pass one such as tg.nn.LSTMCell, "
+                "model.lstm, or your own subclass of tg.nn.RecurrentCell"
             )
         self.scan, self.units = cell.scan, cell.hidden_size
         self.names, self.size = cell.scan.parts, len(cell.scan.parts) * cell.hidden_size

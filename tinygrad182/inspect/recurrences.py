@@ -123,7 +123,7 @@ def stacks_of(nodes: list[Node], view: str) -> dict[str, Stack]:
             f"{view}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
             'or name the states of a loop, h = tg.inspect.mark(h, "h", time=t), and let what they depend '
             "on require grad: a frozen layer is not recorded"
-            + ("; what is inside tg.remat is not seen" if hidden else "")
+            + ("; states inside tg.remat are not seen" if hidden else "")
         )
     ordinals: dict[str, int] = {}
     calls: dict[tuple[str, int], list[Stack]] = {}
@@ -351,7 +351,7 @@ def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) 
     options = [r for r in related if r.steps and r.call == mark.scope.call and time not in r.steps]
     if len(options) > 1:
         raise GraphError(
-            f"the state {mark.name!r} at t = {time} goes on from two recurrences of that name"
+            f"the state {mark.name!r} at t = {time} continues two recurrences of that name"
             + (f" in {mark.scope.module}" if mark.scope.module else "")
             + "; give their states different names in tg.inspect.mark"
         )

@@ -152,7 +152,9 @@ def _target_in(graph: Graph, target: GraphNode | str | tuple[str, int]) -> Graph
         if len(found) != 1:
             at = "" if time is None or not found else f", time={time}"
             several = (
-                f"{len(found)} nodes are called so: {brief(found)[1:-1]}" if found else "no node is"
+                f"{len(found)} nodes have this name: {brief(found)[1:-1]}"
+                if found
+                else "no node has this name"
             )
             raise ArgumentError(
                 f"through: {target!r} must be one node, and {several}; give one of "
@@ -183,9 +185,9 @@ def _step(graph: Graph, target: GraphNode, time: int | None, module: str | None)
         there = sorted({times[n] for n in inside if n in times})
         modules = sorted({graph._node(n).module for n in later} - {""})
         if there:
-            remedy = f"those that are belong to t = {there[0]} to {there[-1]}"
+            remedy = f"operations that are belong to t = {there[0]} to {there[-1]}"
         elif modules:
-            remedy = f"those that are belong to {brief(modules)[1:-1]}"
+            remedy = f"operations that are belong to {brief(modules)[1:-1]}"
         else:
             remedy = "take one that the loss is computed from"
         at = ("" if module is None else f" of {module!r}") + (

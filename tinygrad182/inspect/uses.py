@@ -96,9 +96,8 @@ class Uses:
         self.neck = neck
         if not self.uses:
             raise GraphError(
-                f"weight_grad_by_time: the loss depends on {weight.label()} in no time step: uses are "
-                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in a loop of "
-                "your own"
+                f"weight_grad_by_time: no time step uses {weight.label()}; the layers of tg.nn mark their "
+                "steps, and tg.inspect.mark marks those of your own loop"
             )
         last = max((t for node in nodes for t in marked_times(node)), default=-1)
         self.steps = max(last, *self.times.values()) + 1
@@ -119,7 +118,7 @@ class Uses:
     def _refuse(self, node: Node) -> None:
         raise GraphError(
             f"weight_grad_by_time: {node.op} of shape {tuple(node.value.shape)}{node.place()} uses "
-            f"{self.weight.label()} for several steps at once, in which no time axis is known: apply it "
+            f"{self.weight.label()} for several steps at once, whose time axis is not known; apply it "
             "to every step, or to tg.stack(states), before steps are mixed; or name the step that "
             "computes it: tg.inspect.mark(x, name, time=t)"
         )
@@ -144,10 +143,10 @@ class Uses:
         if all(use.value.shape[axis] == 1 for axis in axes[1:]):
             return None
         raise GraphError(
-            f"weight_grad_by_time: per_sample needs the sequences along the first axis of what a step "
-            f"computes, but in {use.op} of shape {tuple(use.value.shape)}{use.place()} that is an axis of "
-            f"{self.weight.label()}; write x @ W.T in the place of W @ x, and compute what is made of "
-            "it and constants alone before the loop"
+            "weight_grad_by_time: per_sample needs the sequences along the first axis of a step's results, "
+            f"but in {use.op} of shape {tuple(use.value.shape)}{use.place()} that is an axis of "
+            f"{self.weight.label()}; write x @ W.T instead of W @ x, and compute functions of the weight "
+            "alone before the loop"
         )
 
     def _sequences(self) -> int:
@@ -161,8 +160,8 @@ class Uses:
                 for n, use in first.items()
             ]
             raise GraphError(
-                f"weight_grad_by_time: per_sample needs as many sequences at every use of "
-                f"{self.weight.label()}; there are {', '.join(found)}; broadcast what has one to all"
+                "weight_grad_by_time: per_sample needs one number of sequences at all uses of "
+                f"{self.weight.label()}; there are {', '.join(found)}; broadcast operands that have one"
             )
         return next(iter(first), 1)
 

@@ -143,7 +143,8 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
     for t in range(3):
         h = mark(tg.tanh(x[t] + h @ w), "h", time=t)
     with pytest.raises(
-        tg.GraphError, match=r"as many sequences at every use.*there are 1 in matmul.*2 in matmul"
+        tg.GraphError,
+        match=r"one number of sequences at all uses.*there are 1 in matmul.*2 in matmul",
     ):
         by_time(h.sum(), w, per_sample=True)
 
