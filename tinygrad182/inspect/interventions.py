@@ -208,7 +208,9 @@ def _check(done: Intervention) -> None:
     if path not in done.calls:
         ran = ", ".join(map(repr, done.calls))
         where = (
-            f"recurrences ran at {ran}" if ran else "open the context around the call of a layer"
+            f"recurrences ran at {ran}"
+            if ran
+            else "open the context around the call of a layer or cell"
         )
         raise UnknownPathError(f"intervene: no recurrence ran at {path!r} inside; {where}")
     count = len(done.calls[path])
