@@ -106,7 +106,7 @@ class _Step:
         self.listing = Listing({("after", i): r for i, r in enumerate(outputs)})
 
     def names(self, known: dict[Any, list[int | None]]) -> dict[Node, str]:
-        """The gates among the nodes; ``known`` holds what was found in steps that compute the same."""
+        """The gates among the nodes; ``known`` has those of steps with equal operations."""
         key = self._text()
         if key not in known:
             found = gates_of(self.listing, self.sums)

@@ -235,7 +235,7 @@ class GraphNode:
 
 
 class Graph:
-    """What a loss depends on: read-only, oldest node first. Made by :func:`trace`.
+    """Everything that a loss depends on: read-only, oldest node first. Made by :func:`trace`.
 
     A fused layer is one node: it ran its whole sequence as one operation. :meth:`opened` is the graph in
     which the operations of every step are nodes, and :meth:`expand` opens one layer alone.
@@ -253,9 +253,7 @@ class Graph:
         # What `opened` and `expand` note about the graph that they open. It is its nodes alone: the graph
         # holds this one, and both are to be freed by reference count.
         self._closed: dict[Node, Any] | None = None
-        self._twin: Callable[[Node], Node] | None = (
-            None  # a node there → the node here; of `opened`
-        )
+        self._twin: Callable[[Node], Node] | None = None  # `opened` alone: node there → here
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _node(self, node: Node) -> GraphNode:
@@ -316,7 +314,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[GraphNode]:
-        """Every node, oldest first: an operation stands after its inputs."""
+        """Every node, oldest first: an operation comes after its inputs."""
         return Nodes(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
@@ -489,8 +487,8 @@ class Graph:
         0.131  z          add       lstm.l0  7
             …  7 more
 
-        Below c itself it is the forget path: f∘c carries 87%. On the way to c_3 the gradient goes on to the
-        two states of the step before, by ways that have nothing in common:
+        After c itself, the forget path f∘c carries most, 87%. The gradient reaches c_3 by separate ways
+        through the two states of the step before:
 
         >>> [(node.name, node.time, round(share, 2)) for node, share in found.entering.items()]
         [('c', 6, 0.87), ('h', 6, 0.13)]
@@ -676,7 +674,7 @@ class Graph:
 
     @modes_kept
     def _loss(self) -> Tensor:
-        """A single element whose gradient is what the trace began with."""
+        """A single element whose gradient by the seeds' nodes is their seeds."""
         (node, g), *others = self._seeds
         if any(n.inputs is None for n, _ in self._seeds):
             raise FreedGraphError(

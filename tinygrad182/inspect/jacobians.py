@@ -43,8 +43,8 @@ MOST_SHOWN = 12
 class StepJacobians(Drawn, Generic[Matrices]):
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
-    Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
-    is the state before s_t, and ``time`` descends.
+    Steps are in the order of computation. In a loop that runs from the last step to the first, s_{t+1} is
+    the state before s_t, and ``time`` descends.
 
     Attributes
     ----------

@@ -253,9 +253,7 @@ def norms_of_each(
     for node, part in r.fused:
         for states, rows in found.within(node).grads(part):
             of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
-            every = np.stack(
-                [sample_norms(one) for one in of_each]
-            )  # so only one is in float64 at a time
+            every = np.stack([sample_norms(one) for one in of_each])  # float64, one at a time
             norms.append(every.swapaxes(0, 1))
             powers.append(np.broadcast_to(rows, every.shape).swapaxes(0, 1))
     at = np.searchsorted(r.times(), times)

@@ -485,7 +485,7 @@ def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -
             delta = delta.reshape(-1, delta.shape[-1])
             side = scan.at(steps)
             node, previous = side.after[state], side.before[state]
-            # before the first step, what the other parts were computed from is not there
+            # the first step has no state before; other parts' initial states do not count
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
             gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]

@@ -76,7 +76,7 @@ class ViewedRecurrence(NamedTuple):
 
     @property
     def is_fused(self) -> bool:
-        """Whether the steps are one operation, which the view takes as it is."""
+        """Whether the recurrence is a fused layer, whose steps are one operation."""
         return is_whole(self.stack)
 
     def state(self, name: str) -> Recurrence:
