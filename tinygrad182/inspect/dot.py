@@ -146,16 +146,12 @@ def _parts(network: Network) -> list[_Part]:
     found = []
     for i, block in enumerate(network.blocks):
         part = _Part(f"b{i}", block, [], {})
-        for at, node in enumerate(block.members):
-            time = at if block.kind != "recurrence" else times.get(node, _initial_time(node))
+        for place, node in enumerate(block.members):
+            marked = next(iter(marked_times(node)), None)  # -1 for an initial state
+            time = times.get(node, marked) if block.kind == "recurrence" else place
             (part.always if time is None else part.steps.setdefault(time, [])).append(node)
         found.append(part)
     return found
-
-
-def _initial_time(node: Node) -> int | None:
-    """−1 for an initial state; None for what belongs to no step, such as a parameter."""
-    return next(iter(marked_times(node)), None)
 
 
 def _ends(parts: list[_Part], most: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from .. import backend
-from .._reprs import fold, scientific, shown, state_fold, text
+from .._reprs import fold, scientific, shown, text
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backend import Array, device_of, is_away
@@ -42,7 +42,7 @@ from .scaling import (
     total_norms,
     whole_of,
 )
-from .table import text_table
+from .table import StateTable, text_table
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
@@ -52,7 +52,7 @@ def _value_norms(states: StepByStep | InScans) -> tuple[HostArray]:
     return (step_norms(states.value),)
 
 
-class StateFlow(Drawn):
+class StateFlow(StateTable, Drawn):
     """One state of a recurrence over T steps: its values and the loss's derivatives by them.
 
     The norms are computed when they are first read; the arrays are read-only.
@@ -144,25 +144,6 @@ class StateFlow(Drawn):
     @cached_property
     def initial_grad(self) -> Array | None:
         return None if self._initial is None else self._at_home(whole_of(self._initial))
-
-    def __repr__(self) -> str:
-        return self._table(20)
-
-    def _table(self, most: int) -> str:
-        norms = [
-            norm if 0 < norm < math.inf or not math.isfinite(log10) else scientific(log10, 3)
-            for norm, log10 in zip(
-                self.grad_norm.tolist(), self.log10_grad_norm.tolist(), strict=True
-            )
-        ]
-        rows = zip(self.time.tolist(), self.value_norm.tolist(), norms, strict=True)
-        return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
-
-    def _fold(self, name: str, opened: bool) -> str:
-        return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
-
-    def _repr_html_(self) -> str:
-        return shown(self._fold("", opened=True))
 
 
 class ByName(Mapping[str, Flow]):

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import functions as tg
 from .._norms import vector_norm
-from .._reprs import shown, state_fold
 from .._tensor import Tensor
 from ..autodiff import add_grads, seeds_of
 from ..backpropagation import ancestors, backpropagate
@@ -23,7 +22,7 @@ from ..recurrence import is_scan
 from ..unrolling import opening
 from .recurrences import Recurrence, stacks_of
 from .scaling import HostArray
-from .table import text_table
+from .table import StateTable
 
 Figure = TypeVar("Figure")
 
@@ -40,7 +39,7 @@ def _recorded(figure: Callable[[RecordedStateFlow], Figure]) -> cached_property[
     return cached_property(made)
 
 
-class RecordedStateFlow:
+class RecordedStateFlow(StateTable):
     """One state of a recurrence over T steps: a :class:`StateFlow` of Tensors.
 
     They are differentiable by all that the loss was computed from, and have the dtype and the device
@@ -106,21 +105,6 @@ class RecordedStateFlow:
     def sample_grad_norm(self) -> Tensor:
         batch = self.grad.shape[1] if self.grad.ndim > 2 else 1
         return _norms(self.grad, len(self.time), batch)
-
-    def __repr__(self) -> str:
-        return self._table(20)
-
-    def _table(self, most: int) -> str:
-        norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
-        rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
-
-    def _fold(self, name: str, opened: bool) -> str:
-        norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()
-        return state_fold(name, self.time, *norms, opened)
-
-    def _repr_html_(self) -> str:
-        return shown(self._fold("", opened=True))
 
 
 def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:
