@@ -21,14 +21,7 @@ from ..recording import Node
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
 from .drawn import Drawn, curves
-from .gradients import (
-    Gradients,
-    ScanGradients,
-    Seed,
-    TrustedCotangents,
-    gradients_inside,
-    part_of,
-)
+from .gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside, part_of
 from .hosting import on_host
 from .recorded import RecordedStateFlow, recorded_flows
 from .recurrences import Recurrence, Stack, stacks_of

@@ -53,11 +53,9 @@ def _by_module(nodes: list[GraphNode]) -> str:
 def _counted(counts: Counter[str]) -> str:
     most = counts.most_common(MOST_KINDS)
     named = [op if n == 1 else f"{op} × {n:,}" for op, n in most]
-    return ", ".join(
-        [*named, f"{len(counts) - MOST_KINDS} more kinds"][
-            : len(named) + (len(counts) > MOST_KINDS)
-        ]
-    )
+    if len(counts) > MOST_KINDS:
+        named.append(f"{len(counts) - MOST_KINDS} more kinds")
+    return ", ".join(named)
 
 
 def _nodes(

@@ -147,14 +147,8 @@ class StepFlow:
             (i, o.label, o.op, o.kind, *map(scientific, o.log10_grad_norm[[0, -1]].tolist()))
             for i, o in enumerate(self.operations)
         ]
-        header = (
-            "",
-            "operation",
-            "op",
-            "kind",
-            f"‖grad‖ t = {self.time[0]}",
-            f"t = {self.time[-1]}",
-        )
+        ends = f"‖grad‖ t = {self.time[0]}", f"t = {self.time[-1]}"
+        header = ("", "operation", "op", "kind", *ends)
         said = f"{self.path}: {len(self.operations)} operations, {len(self.edges)} edges, each of"
         return f"{said} {len(self.time)} steps\n{text_table(header, rows, 20)}"
 
@@ -310,10 +304,7 @@ def _source(
 
 @np.errstate(all="ignore")  # models with NaN and infinity are looked at too
 def flow_of_nodes(
-    seed: Seed,
-    nodes: list[Node],
-    steps: dict[int, list[Node]],
-    path: str,
+    seed: Seed, nodes: list[Node], steps: dict[int, list[Node]], path: str
 ) -> StepFlow:
     """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
     source = RecordedSteps(seed, nodes, steps, frozenset())

@@ -286,10 +286,7 @@ def _last(node: Node, above: dict[Any, frozenset[Node]]) -> frozenset[Node]:
 
 
 def _split_step(
-    step: Step,
-    ways: dict[str, dict[Node, Array]],
-    local: dict[Node, Array],
-    after: Container[Node],
+    step: Step, ways: dict[str, dict[Node, Array]], local: dict[Node, Array], after: Container[Node]
 ) -> dict[str, dict[str, Array]]:
     """Name → part → array for the states of one step.
 

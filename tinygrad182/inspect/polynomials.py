@@ -213,11 +213,7 @@ def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
 
 
 def _back(
-    steps: Steps,
-    chunk: Array,
-    given: Scaled,
-    kind: Callable[..., Carry],
-    later: Any,
+    steps: Steps, chunk: Array, given: Scaled, kind: Callable[..., Carry], later: Any
 ) -> Deltas:
     """Go back over some steps in float64, with all coefficients at once."""
     start, stop = int(chunk[0]), int(chunk[-1]) + 1

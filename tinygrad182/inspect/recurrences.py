@@ -183,19 +183,6 @@ def stack_at(nodes: list[Node], path: str | None, view: str) -> Stack:
     return stacks[path]
 
 
-def one_state(stack: Stack, name: str, view: str) -> Recurrence:
-    """The state of that name.
-
-    Raises
-    ------
-    UnknownPathError
-        No such state; the message lists them.
-    """
-    if name not in stack:
-        raise UnknownPathError(f"{view}: no state {name!r}; there is {', '.join(map(repr, stack))}")
-    return stack[name]
-
-
 Wanted = int | Sequence[int] | None
 """The argument ``times`` of a view: one time step, several, or all."""
 

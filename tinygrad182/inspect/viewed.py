@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from .._tensor import Tensor
 from ..autodiff import seeds_of
 from ..backend import Array, device_of
+from ..errors import UnknownPathError
 from ..recording import Node
 from ..unrolling import unrolled
 from .hosting import on_host
-from .recurrences import Recurrence, Stack, Wanted, chosen, one_stack, one_state
+from .recurrences import Recurrence, Stack, Wanted, chosen, one_stack
 from .steps import is_whole
 
 
@@ -81,7 +82,10 @@ class ViewedRecurrence(NamedTuple):
 
     def state(self, name: str) -> Recurrence:
         """The state of that name; raise UnknownPathError if there is none."""
-        return one_state(self.stack, name, self.view)
+        if name not in self.stack:
+            there = ", ".join(map(repr, self.stack))
+            raise UnknownPathError(f"{self.view}: no state {name!r}; there is {there}")
+        return self.stack[name]
 
     def times(self, wanted: Wanted, there: Sequence[int]) -> list[int]:
         """The wanted ones of some time steps, ascending; raise ArgumentError for one that is not there."""
