@@ -1,4 +1,4 @@
-"""``trace``: every node of a graph with its value, its gradient and what flows over each edge."""
+"""``trace``: every node of a graph with its value, its gradient and the shares of its uses."""
 
 from __future__ import annotations
 
