@@ -58,7 +58,7 @@ def operand_axes(node: Node, axis: int) -> list[int | None]:
         place = axis + node.value.ndim - inputs[1].value.ndim
         return [None, place if place < 0 else None]
     if node.op == "reshape":
-        return [_kept(inputs[0], node, axis)]
+        return [_before_reshape(inputs[0], node, axis)]
     if node.op == "concat":
         return [None if node.params["axis"] == axis else axis for _ in inputs]
     if node.op == "einsum":
@@ -101,7 +101,7 @@ def _is_long(x: Node, node: Node, axis: int) -> bool:
     return len(shape) >= -axis and bool(shape[axis] == node.value.shape[axis] > 1)
 
 
-def _kept(x: Node, node: Node, axis: int) -> int | None:
+def _before_reshape(x: Node, node: Node, axis: int) -> int | None:
     """The axis of an array before a reshape, if it was one axis there."""
     shape, new = x.value.shape, node.value.shape
     behind, long = math.prod(new[len(new) + axis + 1 :]), new[axis]
@@ -114,8 +114,8 @@ def _kept(x: Node, node: Node, axis: int) -> int | None:
 def is_separable(node: Node) -> bool:
     """Whether an operation can be applied to one step of its operands at a time."""
     looked_up = node.op == "index" and _is_lookup(node)
-    kept = node.op in {"concat", "einsum"} or looked_up
-    return kept or node.primitive.broadcasts  # type: ignore[union-attr]
+    separates = node.op in {"concat", "einsum"} or looked_up
+    return separates or node.primitive.broadcasts  # type: ignore[union-attr]
 
 
 def _is_lookup(node: Node) -> bool:
@@ -174,16 +174,16 @@ def _window(node: Node, axis: int) -> TimeAxis | None:
     if not isinstance(k, slice):
         return None
     start, stop, stride = k.indices(shape[place])
-    kept = sum(not isinstance(entry, int) for entry in key[i + 1 :])
-    return TimeAxis(-kept - 1, start) if stride == 1 and start < stop else None
+    axes = sum(not isinstance(entry, int) for entry in key[i + 1 :])
+    return TimeAxis(-axes - 1, start) if stride == 1 and start < stop else None
 
 
 def step_taken(node: Node, whole: TimeAxis) -> int | None:
     """The step that an index takes out of an array along its time axis."""
     key, source = node.params["key"], node.inputs[0].value  # type: ignore[index, union-attr]
     place = source.ndim + whole.axis
-    plain = all(isinstance(k, (int, slice)) for k in key[: place + 1])
-    if not plain or place >= len(key) or not isinstance(key[place], int):
+    simple = all(isinstance(k, (int, slice)) for k in key[: place + 1])
+    if not simple or place >= len(key) or not isinstance(key[place], int):
         return None
     return whole.start + int(key[place]) % source.shape[place]
 

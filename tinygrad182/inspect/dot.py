@@ -208,10 +208,10 @@ def _cluster(
     """One box, with a cluster for each step and a node for the operations that are left out."""
     yield f"  subgraph cluster_{part.name} {{"
     yield f"    label={quoted(_lines([part.block.title, part.block.path]))};"
-    kept = part.shown_steps(ends)
+    shown = part.shown_steps(ends)
     for node in part.always:
         yield f"    {names[node]} [label={quoted(labels[node])}];"
-    for time in kept:
+    for time in shown:
         looped = part.block.kind == "recurrence"
         if looped:
             yield f"    subgraph cluster_{part.name}_{time + 1} {{"
@@ -220,10 +220,10 @@ def _cluster(
             yield f"    {'  ' * looped}{names[node]} [label={quoted(labels[node])}];"
         if looped:
             yield "    }"
-    if len(kept) < len(part.steps):
-        out = sum(len(nodes) for t, nodes in part.steps.items() if t not in set(kept))
+    if len(shown) < len(part.steps):
+        out = sum(len(nodes) for t, nodes in part.steps.items() if t not in set(shown))
         steps = (
-            f"{len(part.steps) - len(kept)} steps with " if part.block.kind == "recurrence" else ""
+            f"{len(part.steps) - len(shown)} steps with " if part.block.kind == "recurrence" else ""
         )
         yield f'    {part.name}_out [label="{steps}{out} nodes\\nleft out", style=dashed];'
     yield "  }"

@@ -116,14 +116,14 @@ class _Sum:
                 return
             exponents = powers + np.frexp(sizes)[1]
             top = max(self.power, int(exponents[counts].max()))
-            kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
+            factor = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
             shifts = np.where(counts, np.clip(powers - top, -4000, 4000), 0)
             if shifts.max() > 1000:  # for the smallest numbers no factor is large enough
                 rows, scales = np.ldexp(rows, shifts[:, None]), np.ones(len(rows))
             else:
                 scales = np.ldexp(1.0, shifts)
-            self.value = self.value * kept + scales @ rows
-            self.size = self.size * kept + float(np.ldexp(sizes, shifts).sum())
+            self.value = self.value * factor + scales @ rows
+            self.size = self.size * factor + float(np.ldexp(sizes, shifts).sum())
         self.power = top
 
     def off(self) -> float:

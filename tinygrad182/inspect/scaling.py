@@ -177,23 +177,23 @@ def disjoint(bands: list[Band]) -> list[Band]:
     sums: dict[int, Array] = {}
     for array, power in bands:
         sums[power] = _plus(sums[power], array) if power in sums else array
-    kept: list[Band] = []
+    found: list[Band] = []
     taken: Array = False
     for power in sorted(sums, reverse=True):
         low = sums[power]
         xp = backend.namespace(low)
         shows = steps_that_show(low.dtype) * (largest_exponent(low.dtype) // 2)
-        for i, (high, above) in enumerate(kept):
+        for i, (high, above) in enumerate(found):
             if above - power <= shows:
                 shown = xp.where(high != 0, times_power(low, power - above), 0.0)
-                kept[i] = (_plus(high, shown), above)
-        if kept:
+                found[i] = (_plus(high, shown), above)
+        if found:
             low = xp.where(taken, 0.0, low)
         elements = low != 0
         if bool(xp.any(elements)):
-            kept.append((low, power))
+            found.append((low, power))
             taken = taken | elements
-    return kept
+    return found
 
 
 @cache
@@ -218,28 +218,28 @@ def by_rank(bands: list[Band]) -> list[Band]:
     shape = np.broadcast_shapes(*(p.shape for _, p in bands if not isinstance(p, int)))
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     left = [_on_grid(m, g, power, unit) for g, power in bands]
-    kept: list[tuple[Array, Array]] = []
+    found: list[tuple[Array, Array]] = []
     taken: Array = False
     while True:
         top = m.full(shape, NOTHING)
         for level in left:
             top = m.maximum(top, level.max(axis=axes, keepdims=True))
         if (top == NOTHING).all():
-            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in kept]
+            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in found]
         low = m.zeros_like(bands[0][0])
         for (g, power), level in zip(bands, left, strict=True):
             here = (level == top) & (level != NOTHING)
             low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
             level[here] = NOTHING
-        for i, (high, above) in enumerate(kept[-shows:], max(len(kept) - shows, 0)):
+        for i, (high, above) in enumerate(found[-shows:], max(len(found) - shows, 0)):
             near = (high != 0) & (above - top <= shows)
             if near.any():
-                kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
-        if kept:
+                found[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
+        if found:
             low = m.where(taken, 0, low)
         new = low != 0
         if new.any():
-            kept.append((low, top))
+            found.append((low, top))
             taken = taken | new
             for level in left:
                 level[new & (level < top - shows)] = NOTHING

@@ -254,19 +254,19 @@ def _branches(entries: Sequence[_Branch | _Block], indent: str, width: int) -> I
 
 def _row(pieces: Line, number: str, width: int) -> Line:
     """A line with a number at its right end; a long text is cut."""
-    room, kept = width - COLUMN - 1, []
+    room, cut = width - COLUMN - 1, []
     for piece, style in pieces:
-        kept.append((piece if len(piece) <= room else piece[: max(room - 1, 0)] + "…", style))
-        room -= len(kept[-1][0])
-    return [*kept, (" " * room + number.rjust(COLUMN + 1), "")] if number else kept
+        cut.append((piece if len(piece) <= room else piece[: max(room - 1, 0)] + "…", style))
+        room -= len(cut[-1][0])
+    return [*cut, (" " * room + number.rjust(COLUMN + 1), "")] if number else cut
 
 
-def _cut(entries: list[_Branch], what: str, kept: int = MOST) -> list[_Branch]:
+def _cut(entries: list[_Branch], what: str, shown: int = MOST) -> list[_Branch]:
     """All entries, or the first and the last of many."""
     if len(entries) <= MOST:
         return entries
-    hidden = _Branch([(f"… {len(entries) - kept:,} more {what}", "")], None)
-    return [*entries[: kept // 2], hidden, *entries[-(kept // 2) :]]
+    hidden = _Branch([(f"… {len(entries) - shown:,} more {what}", "")], None)
+    return [*entries[: shown // 2], hidden, *entries[-(shown // 2) :]]
 
 
 def _called(node: ShownNode) -> str:
