@@ -21,7 +21,7 @@ from ..recording import Node
 from ..recurrence import by_definition, steps_of_scan
 from ..unrolling import opening
 from .drawn import Drawn, curves
-from .gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside, part_of
+from .gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside
 from .hosting import on_host
 from .recorded import RecordedStateFlow, recorded_flows
 from .recurrences import Recurrence, Stack, stacks_of
@@ -527,12 +527,10 @@ class InScans:
 def flow_of(r: Recurrence, found: Gradients, view: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
-        first, last = (steps_of_scan(r.fused[i][0]) for i in (0, -1))
+        first, last = (steps_of_scan(r.fused[i].node) for i in (0, -1))
         time = np.arange(first.start, last.stop)
         inside = [(found.within(node), part) for node, part in r.fused]
-        states: StepByStep | InScans = InScans(
-            [part_of(node, part) for node, part in r.fused], inside
-        )
+        states: StepByStep | InScans = InScans([state.value for state in r.fused], inside)
     else:
         r.check_shapes(view)
         time = np.array(r.times())

@@ -31,6 +31,7 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
 from .along import input_cotangents
+from .recurrences import FusedState
 from .scaling import (
     Band,
     Power,
@@ -364,7 +365,7 @@ class ScanGradients(NamedTuple):
         """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
         if not self.windows:
-            value = part_of(self.scan, part)
+            value = FusedState(self.scan, part).value
             with backend.on(value):
                 powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
             return [(zeros_like(value), powers)]
@@ -407,20 +408,15 @@ class Gradients(NamedTuple):
         return self.inside.get(twin) or ScanGradients(twin, [], 0)
 
 
-def states_of(node: Node) -> tuple[Node, int] | None:
+def states_of(node: Node) -> FusedState | None:
     """The fused layer and the part of its state, for a node that holds this part at all steps."""
     if is_scan(node):
-        return (node, 0) if node.value.ndim == 3 else None
+        return FusedState(node, 0) if node.value.ndim == 3 else None
     if node.op == "index" and len(node.params["key"]) == 1:
         (whole, *_), (part,) = node.inputs or (), node.params["key"]
         if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
-            return (whole, part) if whole.value.ndim == 4 else None
+            return FusedState(whole, part) if whole.value.ndim == 4 else None
     return None
-
-
-def part_of(scan: Node, part: int) -> Array:
-    """One part of the states of a fused layer, (T, B, H)."""
-    return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
 def gradients_inside(
@@ -553,8 +549,8 @@ class _Pass:
             return
         powers = (rows + power)[..., None]
         behind = states_of(parent)
-        if behind is not None and (behind[0] is parent or parent not in self.asked):
-            self.sums.put_rows(behind[0], PartCotangents(behind[1], g, powers))
+        if behind is not None and (behind.node is parent or parent not in self.asked):
+            self.sums.put_rows(behind.node, PartCotangents(behind.part, g, powers))
         elif self._only_leaves(parent):
             self.sums.put(parent, fit(xp, node, parent, times_power(g, powers), leading), 0)
         else:

@@ -187,8 +187,8 @@ class InsideScans:
             if not g.any():
                 continue
             sums, g = self.sums.after(j, hop), fit(xp, node, parent, g)
-            if (part := states_of(parent)) is not None:
-                sums.put_rows(part[0], PartCotangents(part[1], g, rows[..., None]))
+            if (state := states_of(parent)) is not None:
+                sums.put_rows(state.node, PartCotangents(state.part, g, rows[..., None]))
             else:
                 sums.put(parent, g, rows[..., None])
 

@@ -8,12 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
 from ..modes import Scope
 from ..recording import Node
 from ..recurrence import Scan, steps_of_scan
+
+
+class FusedState(NamedTuple):
+    """One part of the state of a fused layer, at all steps of the layer's operation."""
+
+    node: Node
+    part: int
+
+    @property
+    def value(self) -> Array:
+        """The states (T, B, H)."""
+        states = self.node.value
+        return states if states.ndim == 3 else states[self.part]
 
 
 class Recurrence:
@@ -31,9 +45,8 @@ class Recurrence:
         The state before the first input, if it was marked (with time −1).
     steps : dict of int to Node
         The states by time step, in the order they were computed.
-    fused : list of (Node, int)
-        The fused layer that computed its steps, one operation for each window, and the part of the layer's
-        state that this is.
+    fused : list of FusedState
+        The states of the fused layer that computed its steps, one for each window.
     began : int
         Sequence number of its first mark, the initial state included.
     """
@@ -47,7 +60,7 @@ class Recurrence:
         self.began = began
         self.initial = initial
         self.steps: dict[int, Node] = {}
-        self.fused: list[tuple[Node, int]] = []
+        self.fused: list[FusedState] = []
 
     def goes_on_from(self, first: Recurrence) -> None:
         """Take the initial state of ``first``, which has no other state."""
@@ -59,7 +72,7 @@ class Recurrence:
 
     def ends_before(self, step: int) -> bool:
         """Whether the last window of a fused layer ended just before ``step``."""
-        return bool(self.fused) and steps_of_scan(self.fused[-1][0]).stop == step
+        return bool(self.fused) and steps_of_scan(self.fused[-1].node).stop == step
 
     def runs_backward(self) -> bool:
         """Whether the loop ran from the last step to the first."""
@@ -311,7 +324,7 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
         if r is None:
             r = Recurrence(name, node.scope, node.order, initial[part])
             found.append(r)
-        r.fused.append((node, part))
+        r.fused.append(FusedState(node, part))
         belongs.add(r)
     return frozenset(belongs)
 

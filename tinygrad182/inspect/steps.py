@@ -220,8 +220,15 @@ def _nothing(node: Node) -> Scaled:
     return scaled(np.zeros_like(node.value), 0)
 
 
-def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, Scaled]]:
-    """For each fused layer, the cotangents of its states from outside it, and their whole gradients."""
+class StateCotangents(NamedTuple):
+    """Cotangents of a fused layer's states: those from outside the layer, and the whole gradients."""
+
+    outside: Scaled
+    total: Scaled
+
+
+def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangents]:
+    """Run a backward pass and return the cotangents of each fused layer's states."""
     scans = [each.node for each in steps]
     sums = _Noting(scans)
     inside = gradients_inside([(root, seed)], set(scans), sums=sums)
@@ -230,7 +237,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
-        found.append((sums.given[node], Scaled(values, powers)))
+        found.append(StateCotangents(sums.given[node], Scaled(values, powers)))
     return found
 
 

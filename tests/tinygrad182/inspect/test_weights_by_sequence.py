@@ -73,7 +73,7 @@ def test_heads_on_all_steps_at_once(head: str) -> None:
     hs, v = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
     loss = (together(hs, v) ** 2).sum()
     if head == "features first":
-        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T in the place"):
+        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T instead"):
             by_time(loss, v, per_sample=True)
         return
     copies = [leaf(values) for _ in hs]
