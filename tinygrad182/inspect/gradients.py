@@ -31,7 +31,6 @@ from ..primitives.index import Slice
 from ..recording import Leaf, Node
 from ..recurrence import Scan, Window, is_scan
 from .along import input_cotangents
-from .recurrences import FusedState
 from .scaling import (
     Band,
     Power,
@@ -406,6 +405,19 @@ class Gradients(NamedTuple):
         """The gradients inside a fused layer."""
         twin = self.twin(scan)
         return self.inside.get(twin) or ScanGradients(twin, [], 0)
+
+
+class FusedState(NamedTuple):
+    """One part of the state of a fused layer, at all steps of the layer's operation."""
+
+    node: Node
+    part: int
+
+    @property
+    def value(self) -> Array:
+        """The states (T, B, H)."""
+        states = self.node.value
+        return states if states.ndim == 3 else states[self.part]
 
 
 def states_of(node: Node) -> FusedState | None:

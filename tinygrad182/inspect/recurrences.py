@@ -8,26 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
 from ..backpropagation import ancestors
 from ..errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ..marks import Mark
 from ..modes import Scope
 from ..recording import Node
 from ..recurrence import Scan, steps_of_scan
-
-
-class FusedState(NamedTuple):
-    """One part of the state of a fused layer, at all steps of the layer's operation."""
-
-    node: Node
-    part: int
-
-    @property
-    def value(self) -> Array:
-        """The states (T, B, H)."""
-        states = self.node.value
-        return states if states.ndim == 3 else states[self.part]
+from .gradients import FusedState
 
 
 class Recurrence:
