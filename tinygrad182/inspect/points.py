@@ -312,7 +312,7 @@ def fixed_points(
     """
     if MODES.get().interventions:
         raise GraphError(
-            "fixed_points: tg.inspect.intervene has no effect on the searched cell; leave its context, or "
+            "fixed_points: tg.inspect.intervene has no effect on the searched cell; leave the context, or "
             "give the cell's step an option that sets the gate"
         )
     step = _Step(cell, level, x)
