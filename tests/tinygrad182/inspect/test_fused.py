@@ -152,7 +152,7 @@ def test_what_cannot_be_expanded() -> None:
     (node,) = graph.select(op="rnn_scan")
     with pytest.raises(tg.ArgumentError, match="time 3; the steps are 0 to 2"):
         graph.expand(node, 3)
-    with pytest.raises(tg.GraphError, match="is not a recurrence"):
+    with pytest.raises(tg.GraphError, match="is not a fused layer"):
         graph.expand(graph.nodes[0])
     loss.backward()
     with pytest.raises(tg.FreedGraphError, match="expand it before"):
