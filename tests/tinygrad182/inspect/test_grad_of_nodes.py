@@ -105,7 +105,7 @@ def test_what_is_refused() -> None:
             "multiply is not in the traced graph; trace the loss",
         ),
         (loss, [c, other], tg.GraphError, "node of another graph"),
-        (loss, [c, scan], tg.GraphError, "opened here; take a state"),
+        (loss, [c, scan], tg.GraphError, "is a fused layer; take a state"),
         (loss, [c, "h"], tg.ArgumentError, "must be Tensors or nodes of a traced graph"),
         (loss, "h", tg.ArgumentError, "must be Tensors or nodes of a traced graph"),
     ):
