@@ -1,6 +1,7 @@
-"""The microscope: look at a graph node by node, and at gradients through time.
+"""``tg.inspect``: look at a graph node by node, and at gradients through time.
 
-Reads the graph; nothing in the framework depends on it.
+It reads the graph; nothing in the framework depends on it. To add a figure of one state over time, add a
+property to ``StateFlow`` (flow.py); any other view begins with ``ViewedRecurrence.of`` (viewed.py).
 """
 
 from __future__ import annotations

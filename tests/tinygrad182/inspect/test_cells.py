@@ -318,8 +318,10 @@ FAULTS: dict[str, tuple[Any, str, Any, Any, str]] = {
         weights, "_use", lambda s, place, use=weights._use: use(s, min(place, 4)), by_time, "peephole",
     ),
     "direct way": (
-        paths, "sent_back",
-        lambda *given, back=paths.sent_back: back(*given)._replace(values=0 * back(*given).values),
+        paths, "next_step_cotangents",
+        lambda *given, back=paths.next_step_cotangents: back(*given)._replace(
+            values=0 * back(*given).values
+        ),
         by_path, "peephole",
     ),
 }  # fmt: skip

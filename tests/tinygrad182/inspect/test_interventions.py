@@ -536,7 +536,9 @@ def test_names_that_are_not_there_are_told() -> None:
     run, unknown = lambda: m.layer(x), tg.UnknownPathError
     refused(unknown, "'lstm.l0' has no gate 'w'; it has 'i', 'f'", "lstm.l0", "w", 1, run=run)
     refused(unknown, "the gates of 'lstm.l1': 'i', 'f', ", "lstm.l1", value=1, run=run)
-    refused(unknown, "ran at 'lstm' inside; there ran 'lstm.l0', 'l", "lstm", "f", 1, run=run)
+    refused(
+        unknown, "ran at 'lstm' inside; recurrences ran at 'lstm.l0', 'l", "lstm", "f", 1, run=run
+    )
     refused(unknown, "'lstm.l0' was called 1 time inside", "lstm.l0#2", "f", 1, run=run)
     output = run()[0]
     late = "open the context around the call of a layer or cell"

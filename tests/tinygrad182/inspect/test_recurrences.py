@@ -243,7 +243,7 @@ def test_an_encoder_and_a_longer_decoder_that_reads_all_its_states() -> None:
     assert_same_bits(flow[""].h.grad, by_hand(loss, encoded))
     assert_same_bits(flow["#2"].h.grad, by_hand(loss, decoded))
     h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too: which one is it?
-    with pytest.raises(tg.GraphError, match=r"'h' at t = 3 goes on from two.*different names"):
+    with pytest.raises(tg.GraphError, match=r"'h' at t = 3 continues two.*different names"):
         flow_of(h.sum())
 
 

@@ -73,7 +73,7 @@ def test_heads_on_all_steps_at_once(head: str) -> None:
     hs, v = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
     loss = (together(hs, v) ** 2).sum()
     if head == "features first":
-        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T in the place"):
+        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T instead"):
             by_time(loss, v, per_sample=True)
         return
     copies = [leaf(values) for _ in hs]
@@ -143,7 +143,8 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
     for t in range(3):
         h = mark(tg.tanh(x[t] + h @ w), "h", time=t)
     with pytest.raises(
-        tg.GraphError, match=r"as many sequences at every use.*there are 1 in matmul.*2 in matmul"
+        tg.GraphError,
+        match=r"one number of sequences at all uses.*there are 1 in matmul.*2 in matmul",
     ):
         by_time(h.sum(), w, per_sample=True)
 

@@ -19,14 +19,14 @@ from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...tensors.tensor import Tensor
 from ..charts.kept import spread
 from ..charts.views import Matrix, Shares, SingularValues, StepNorms
-from ..loops.hosting import Opened, opened
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
-from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of
 from ..passes.gradients import gradients_in_bands, gradients_inside
 from ..passes.scaling import log10_norm, zeros_like
 from ..views.jacobians import jacobians_among
 from ..views.matrices import norms_of_each
 from ..views.paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
+from ..views.viewed import ViewedRecurrence
 from ..views.weights import weight_grad_by_time
 
 HostArray = np.ndarray[Any, Any]
@@ -101,7 +101,7 @@ def linked_views(
     h is a product of two factors, so saturation and weight cannot be told apart; the shares say which path
     """
     times = sorted(kept)
-    here = opened(loss, None, path, _WHAT, stays_whole)
+    here = ViewedRecurrence.of(loss, path, _WHAT)
     state = "h" if "h" in here.stack else next(iter(here.stack))
     return LinkedViews(
         path or "",
@@ -220,7 +220,7 @@ class _Entry(NamedTuple):
     power: int
 
 
-def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
+def _matrix(here: ViewedRecurrence, recurrence: Recurrence, times: list[int]) -> Matrix:
     """What enters at some steps, carried back to some of them, each alone."""
     entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
     wanted = [entry for entry in entries if entry.time in set(times)]
@@ -261,7 +261,7 @@ def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) 
     return (logs.T + powers[:, None] * math.log(2)) / math.log(10)
 
 
-def _entries_whole(here: Opened) -> list[_Entry]:
+def _entries_whole(here: ViewedRecurrence) -> list[_Entry]:
     """What enters a recurrence that was run as one operation."""
     scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
@@ -276,7 +276,7 @@ def _entries_whole(here: Opened) -> list[_Entry]:
     return found
 
 
-def _entries(here: Opened) -> list[_Entry]:
+def _entries(here: ViewedRecurrence) -> list[_Entry]:
     """What enters a loop; a state that is handed on as it is counts for the last step that has it."""
     steps = steps_of(here.stack)
     states = {node for step in steps.values() for node in step.values()}

@@ -18,12 +18,12 @@ from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, wrap
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
-from ..loops.hosting import opened
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, arriving, is_whole, scans_of
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
 from ..views.gates import gate_names
+from ..views.viewed import ViewedRecurrence
 
 # --- the last step that the loss reads ------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Path:
     """
 
     def __init__(self, loss: Tensor, path: str) -> None:
-        self._root, self._seed, self._stack, _ = opened(loss, None, path, "story", stays_whole)
+        _, self._root, self._seed, self._stack, _ = ViewedRecurrence.of(loss, path, "story")
         self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
         self.state, self.gate, self.exists = next(iter(self._stack)), "", False
         after, before = self._any_step()
