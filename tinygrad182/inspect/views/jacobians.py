@@ -27,11 +27,11 @@ from ..charts.linked_charts import singular_chart
 from ..charts.views import SingularValues
 from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from ..loops.steps import Steps, scans_of
+from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import zeros_like
 from ..table import text_table
 from .paths import Step, steps_of
 from .recorded import opened_graph
-from .viewed import ViewedRecurrence
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 

@@ -18,10 +18,10 @@ from ...tensors.tensor import Tensor
 from ..loops.hosting import on_host
 from ..loops.inputs import StepInput, inputs_of_layer, own_inputs
 from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack
+from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import Gradients, Seed, gradients_inside
 from ..passes.scaling import HostArray, sample_norms, total_norms
 from .flow import norms_by_step
-from .viewed import ViewedRecurrence
 
 
 def state_grad_matrix(

@@ -16,9 +16,9 @@ from ...engine.recording import Node
 from ...errors import UnknownPathError
 from ...recurrence.unrolling import unrolled
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
-from ..loops.recurrences import Recurrence, Stack, Wanted, chosen, one_stack
-from ..loops.steps import is_whole
+from .hosting import on_host
+from .recurrences import Recurrence, Stack, Wanted, chosen, one_stack
+from .steps import is_whole
 
 
 class ViewedRecurrence(NamedTuple):
