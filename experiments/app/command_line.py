@@ -211,9 +211,9 @@ def print_claims(result: Result, console: Console) -> None:
 def as_text(table: Table) -> Grid:
     """Table as the terminal shows it."""
     return Grid(
-        [column.heading for column in table.columns],
-        [[column.text(row) for column in table.columns] for row in table.rows],
-        [column.is_text(table) for column in table.columns],
+        [column.heading for column in table.shown],
+        [[column.text(row) for column in table.shown] for row in table.rows],
+        [column.is_text(table) for column in table.shown],
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:  # the catalogue is listed without a plotting library
     import altair as alt
@@ -14,30 +16,45 @@ if TYPE_CHECKING:  # the catalogue is listed without a plotting library
 Value: TypeAlias = str | int | float | bool | None
 """What a table's cell may hold. None is 'not measured'."""
 
-
 Row: TypeAlias = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table as people read it.
+    """A column of a table.
 
     Parameters
     ----------
     key : str
-        The rows' key.
+        Name of the column in the CSV file and in ``results.json``.
     heading : str
-        What stands above the column.
+        Heading of the column for people. A column without one is for programs only.
     format : str
         Format of finite numbers, as for :func:`format`.
     log10 : bool
-        The values are logarithms, shown as the numbers they are the logarithms of.
+        Whether the values are logarithms; the numbers they are the logarithms of are shown.
+    get : callable or None
+        Returns the cell of an item. By default it is the attribute ``key`` or, of a mapping, the value.
     """
 
     key: str
-    heading: str
+    heading: str = ""
     format: str = ""
     log10: bool = False
+    get: Callable[[Any], Any] | None = None
+
+    def value(self, item: Any) -> Value:
+        """Cell of this column for an item.
+
+        >>> Column("real").value(2 + 1j), Column("x", get=np.sum).value([1, 2]), Column("x").value({})
+        (2.0, 3, None)
+        """
+        if self.get:
+            found = self.get(item)
+        else:
+            found = item.get(self.key) if isinstance(item, Mapping) else getattr(item, self.key)
+        value: Value = found.item() if isinstance(found, np.generic) else found
+        return value
 
     def text(self, row: Row) -> str:
         """Cell of this column as text.
@@ -82,6 +99,15 @@ def power_text(log10: float) -> str:
     return f"{mantissa}e{exponent:+03d}"
 
 
+def rows_of(items: Iterable[Any], columns: Sequence[Column]) -> list[Row]:
+    """Cells of every item by the columns' keys.
+
+    >>> rows_of([1 + 2j], [Column("real"), Column("size", get=abs)])
+    [{'real': 1.0, 'size': 2.23606797749979}]
+    """
+    return [{column.key: column.value(item) for column in columns} for item in items]
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of one kind.
@@ -92,11 +118,11 @@ class Table:
         Stem of the CSV file.
     title : str
         What the rows are.
-    rows : sequence of mappings
-        All have the same keys, in the order of the CSV file's columns.
+    items : sequence
+        What the rows are made from, one row each. Without columns, they are the rows: mappings with the
+        same keys, in the order of the CSV file's columns.
     columns : tuple of Column
-        Those people read. A table without any is data for other programs: it goes to its CSV
-        file only.
+        What the rows hold. A table without any is data for other programs: it goes to its CSV file only.
     note : str
         How to read it.
     printed : bool
@@ -105,10 +131,22 @@ class Table:
 
     name: str
     title: str
-    rows: Sequence[Row]
+    items: Sequence[Any]
     columns: tuple[Column, ...] = ()
     note: str = ""
     printed: bool = False
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The cells, by the keys of the columns."""
+        if not self.columns:
+            return self.items
+        return rows_of(self.items, self.columns)
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """Columns that people read."""
+        return tuple(column for column in self.columns if column.heading)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import altair as alt
 
 from experiments.drawing import charts
 from experiments.drawing.charts import PALETTE
-from experiments.drawing.curves import Look, curves, lags, points
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.curves import Line, Look, curves
+from experiments.drawing.tables import Column, Figure, Row, Table, rows_of
 from experiments.questions.cell_path.measure import PARTS, Paths
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.measurement import MOMENT_TEXT
@@ -25,24 +26,17 @@ SHARE_LOOKS = {
 
 def share_chart(found: Sequence[Paths], title: str, size: str) -> alt.TopLevelMixin:
     """The three shares of one step, by forget bias and target."""
-    rows = [
-        row
+    lines = [
+        Line(PARTS[name], share, f"forget bias {paths.forget_bias:g}", TARGET_TEXT[paths.target])
         for paths in found
         for name, share in paths.shares.items()
-        for row in points(
-            {
-                "column": f"forget bias {paths.forget_bias:g}",
-                "row": TARGET_TEXT[paths.target],
-                "what": PARTS[name],
-            },
-            share,
-        )
     ]
     return curves(
-        rows,
+        lines,
         SHARE_LOOKS,
         x=charts.steps(len(found[0].gradient)),
-        y=charts.shares((row["value"] for row in rows), "signed share of ∂L/∂c_t"),
+        y="signed share of ∂L/∂c_t",
+        axis=charts.shares,
         title=title,
         subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂c_t; {size}",
         rules=(0.0, 1.0),
@@ -57,26 +51,22 @@ def alone_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
         f"forget bias {bias:g}": Look(PALETTE[i % len(PALETTE)], dashes[i % len(dashes)])
         for i, bias in enumerate(biases)
     }
-    length = len(found[0].gradient)
-    rows = [
-        row
-        for paths in found
-        for row in points(
-            {
-                "column": MOMENT_TEXT[paths.moment],
-                "row": TARGET_TEXT[paths.target],
-                "what": f"forget bias {paths.forget_bias:g}",
-            },
+    lines = [
+        Line(
+            f"forget bias {paths.forget_bias:g}",
             paths.alone[::-1],
-            "lag",
-            first=0,
+            MOMENT_TEXT[paths.moment],
+            TARGET_TEXT[paths.target],
+            x=itertools.count(),
         )
+        for paths in found
     ]
     return curves(
-        rows,
+        lines,
         looks,
-        x=lags(length - 1),
-        y=charts.shares((row["value"] for row in rows), "signed share of ∂L/∂c_t"),
+        x=charts.lags(len(found[0].gradient) - 1),
+        y="signed share of ∂L/∂c_t",
+        axis=charts.shares,
         title="How much of the gradient came over the cell path alone",
         subtitle=f"through no hidden state on the whole way back; {size}",
         rules=(0.0, 1.0),
@@ -95,25 +85,20 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
     }
     looks["whole gradient"] = Look(charts.INK, (2, 2), 2.0)
     length = len(found[0].gradient)
-    rows: list[Row] = []
-    dots: list[Row] = []
+    lines: list[Line] = []
+    dots: list[Line] = []
     for paths in found:
-        panel: Row = {
-            "column": f"forget bias {paths.forget_bias:g}",
-            "row": MOMENT_TEXT[paths.moment],
-        }
-        rows += points({**panel, "what": "whole gradient"}, paths.gradient)
-        for name, values in zip(names, paths.hops, strict=True):
-            rows += points({**panel, "what": name}, values)
-        apart = max(1, length // 12)
-        dots += points(
-            {**panel, "what": "gates' product by hand"}, paths.by_hand, every=apart, y="dot"
+        panel = f"forget bias {paths.forget_bias:g}", MOMENT_TEXT[paths.moment]
+        lines.append(Line("whole gradient", paths.gradient, *panel))
+        lines += [Line(name, each, *panel) for name, each in zip(names, paths.hops, strict=True)]
+        dots.append(
+            Line("gates' product by hand", paths.by_hand, *panel, every=max(1, length // 12))
         )
     return curves(
-        rows,
+        lines,
         looks,
         x=charts.steps(length),
-        y=charts.powers((row["value"] for row in rows), "gradient norm"),
+        y="gradient norm",
         dots=dots,
         title="The gradient by the number of hidden states it went through",
         subtitle=f"‖∂L/∂c_t‖ over exactly j hops from h_s to a later step; {size}",
@@ -174,24 +159,6 @@ def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]
 
 def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
     """Each network in numbers, and each step for programs."""
-    networks: list[Row] = [
-        {
-            "forget_bias": paths.forget_bias,
-            "moment": paths.moment,
-            "target": paths.target,
-            "seed": paths.seed,
-            "forget_mean": float(paths.forget.mean()),
-            "decades_per_step": paths.slope,
-            "cell_share_one_step": paths.one_step,
-            "cell_path_passes": paths.passed if paths.target == "last" else None,
-            "cell_share_alone": float(paths.alone[0]),
-            "loss": paths.loss,
-            "sum_error": paths.sum_error,
-            "part_error": paths.part_error,
-            "hop_error": paths.hop_error,
-        }
-        for paths in found
-    ]
     steps: list[Row] = [
         {
             "forget_bias": paths.forget_bias,
@@ -213,25 +180,32 @@ def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
     columns = (
         Column("forget_bias", "forget bias", "g"),
         Column("moment", "training"),
+        Column("target"),
         Column("seed", "seed", "d"),
-        Column("forget_mean", "mean f", ".3f"),
-        Column("decades_per_step", "decades/step", "+.3f"),
-        Column("cell_share_one_step", "cell path, one step", "+.2f"),
-        Column("cell_path_passes", "cell path passes", ".2g"),
-        Column("cell_share_alone", "its share at step 1", "+.3f"),
+        Column("forget_mean", "mean f", ".3f", get=lambda e: e.forget.mean()),
+        Column("decades_per_step", "decades/step", "+.3f", get=lambda e: e.slope),
+        Column("cell_share_one_step", "cell path, one step", "+.2f", get=lambda e: e.one_step),
+        Column(
+            "cell_path_passes",
+            "cell path passes",
+            ".2g",
+            get=lambda e: e.passed if e.target == "last" else None,
+        ),
+        Column("cell_share_alone", "its share at step 1", "+.3f", get=lambda e: e.alone[0]),
         Column("loss", "loss", ".3g"),
+        *map(Column, ("sum_error", "part_error", "hop_error")),
     )
     return (
         Table(
             "paths",
             f"The cell path's share of ∂L/∂c_t ({TARGET_TEXT[shown]})",
-            [row for row in networks if row["target"] == shown],
+            [paths for paths in found if paths.target == shown],
             columns,
             "One step: share, the median over the steps. Passes: ‖(∏ f_s) ∘ δ_{c_T}‖ / ‖δ_{c_T}‖, from "
             "step T to step 1. Its share: of ∂L/∂c_1. Decades per step: of ‖∂L/∂c_t‖ "
             "over the last third of the lags.",
             printed=True,
         ),
-        Table("networks", "Each network and target", networks),
+        Table("networks", "Each network and target", rows_of(found, columns)),
         Table("steps", "Each time step", steps),
     )

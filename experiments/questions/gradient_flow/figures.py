@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10, worst
 from experiments.drawing.tables import Column, Figure, Row, Table, Value, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
-from experiments.regressors.looks import curve_colour, nonlinearity_colour
+from experiments.regressors.looks import CURVE_COLOURS, curve_colour
 from experiments.regressors.measurement import MOMENT_TEXT, Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
@@ -54,54 +55,23 @@ def _at(values: np.ndarray | None, index: int) -> float | None:
     return None if values is None else float(values[index])
 
 
-def summary_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """Return a row for each layer of each network at each moment."""
-    rows: list[Row] = []
-    for measurement in measurements:
-        network, flow = measurement.network, measurement.flow
-        rows.append(
-            {
-                "nonlinearity": network.nonlinearity,
-                "spectral_radius": network.radius,
-                "target": network.target,
-                "layer": measurement.layer,
-                "state": flow.name,
-                "moment": measurement.moment,
-                "eigenvalue": flow.spectral_radius,
-                "gradient_first_log10": float(flow.gradient[0]),
-                "gradient_last_log10": float(flow.gradient[-1]),
-                "decades_per_step": flow.measured_slope,
-                "predicted_decades_per_step": flow.predicted_slope,
-                "verdict": measurement.verdict,
-                "closed_form_error": worst(flow.closed_form_error),
-                "state_first": float(flow.state[0]),
-                "state_last": float(flow.state[-1]),
-                "loss": measurement.loss,
-            }
-        )
-    return rows
+def of_group(column: Column) -> Column:
+    """The column for a group of measurements that have it in common."""
+    return replace(column, get=lambda some: column.value(some[0]))
 
 
-def verdict_rows(measurements: Iterable[Measurement]) -> tuple[list[Row], list[str]]:
-    """Return a row for each kind of network, and the columns that hold its verdicts by radius."""
-    rows: dict[tuple[str, str, int, str], dict[str, Value]] = {}
-    radii: dict[float, str] = {}
-    for measurement in measurements:
-        network, flow = measurement.network, measurement.flow
-        column = radii.setdefault(network.radius, f"spectral radius {network.radius:g}")
-        row = rows.setdefault(
-            (network.nonlinearity, network.target, measurement.layer, flow.name),
-            {
-                "nonlinearity": network.nonlinearity,
-                "target": network.target,
-                "layer": measurement.layer,
-                "state": flow.name,
-            },
+def at_radius(radius: float) -> Column:
+    """Column of verdicts on a group of measurements at one radius, before → after training."""
+
+    def verdict(some: Iterable[Measurement]) -> str:
+        return " → ".join(
+            m.verdict + (f" ×{power_text(m.flow.growth)}" if np.isfinite(m.flow.growth) else "")
+            for m in some
+            if m.network.radius == radius
         )
-        factor = f" ×{power_text(flow.growth)}" if np.isfinite(flow.growth) else ""
-        before = f"{row[column]} → " if measurement.moment == "after" else ""
-        row[column] = before + measurement.verdict + factor
-    return list(rows.values()), [radii[radius] for radius in sorted(radii)]
+
+    name = f"spectral radius {radius:g}"
+    return Column(name, name, get=verdict)
 
 
 def gradient_chart(
@@ -201,42 +171,26 @@ def moments_chart(
     subtitle: str,
 ) -> alt.TopLevelMixin:
     """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
-    rows = [row for measurement in measurements for row in _moment_rows(measurement, quantity)]
-    axis = _axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖")
-    dashes = {
-        MOMENT_TEXT[m.moment]: [4, 3] if m.moment == "before" else [1, 0] for m in measurements
+    looks = {
+        f"{kind}, {MOMENT_TEXT[moment]}": Look(CURVE_COLOURS[kind], dash, 2.2)
+        for moment, dash in (("before", (4, 3)), ("after", (1, 0)))
+        for kind in CURVE_COLOURS
     }
-    scale = alt.Scale(domain=list(dashes), range=list(dashes.values()))
-    line = (
-        alt.Chart()
-        .mark_line(strokeWidth=2.2)
-        .encode(
-            x=charts.steps(len(measurements[0].flow.gradient)),
-            y=charts.powers((row["value"] for row in rows), axis),
-            color=curve_colour(m.kind for m in measurements),
-            strokeDash=alt.StrokeDash("moment:N", title=None, scale=scale),
-            tooltip=[
-                "nonlinearity:N",
-                "moment:N",
-                alt.Tooltip("step:Q", title="step t"),
-                alt.Tooltip("value:Q", title="log10 of the norm", format=".3f"),
-            ],
+    lines = [
+        Line(
+            f"{m.kind}, {MOMENT_TEXT[m.moment]}",
+            m.flow.gradient if quantity == "gradient" else log10(m.flow.state),
+            *m.panel,
         )
-    )
-    return charts.panels([line], rows, title=title, subtitle=subtitle)
-
-
-def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"]) -> list[Row]:
-    column, row = measurement.panel
-    flow = measurement.flow
-    return points(
-        {
-            "column": column,
-            "row": row,
-            "nonlinearity": measurement.kind,
-            "moment": MOMENT_TEXT[measurement.moment],
-        },
-        flow.gradient if quantity == "gradient" else log10(flow.state),
+        for m in measurements
+    ]
+    return curves(
+        lines,
+        looks,
+        x=charts.steps(len(measurements[0].flow.gradient)),
+        y=_axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖"),
+        title=title,
+        subtitle=subtitle,
     )
 
 
@@ -257,32 +211,24 @@ def loss_rows(studies: Sequence[Study]) -> list[Row]:
 
 def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
     """Loss of each training batch, in the same grid as the gradients."""
-    rows: list[Row] = []
-    for study in studies:
-        rows += points(
-            {
-                "column": f"spectral radius {study.network.radius:g}",
-                "row": TARGET_TEXT[study.network.target],
-                "nonlinearity": NONLINEARITY_TEXT[study.network.nonlinearity],
-            },
+    lines = [
+        Line(
+            NONLINEARITY_TEXT[study.network.nonlinearity],
             log10(study.training.losses),
+            f"spectral radius {study.network.radius:g}",
+            TARGET_TEXT[study.network.target],
         )
+        for study in studies
+    ]
     last = max(len(study.training.losses) for study in studies)
-    line = (
-        alt.Chart()
-        .mark_line(strokeWidth=1.6, point=last == 1)  # a line needs two points
-        .encode(
-            x=charts.steps(last, "training step"),
-            y=charts.powers((row["value"] for row in rows), "mean squared error"),
-            color=nonlinearity_colour(study.network.nonlinearity for study in studies),
-            tooltip=[
-                "nonlinearity:N",
-                alt.Tooltip("step:Q", title="training step"),
-                alt.Tooltip("value:Q", title="log10 of the loss", format=".3f"),
-            ],
-        )
+    return curves(
+        lines,
+        {text: Look(colour, width=1.6) for text, colour in CURVE_COLOURS.items()},
+        x=charts.steps(last, "training step"),
+        y="mean squared error",
+        title=title,
+        subtitle=subtitle,
     )
-    return charts.panels([line], rows, title=title, subtitle=subtitle)
 
 
 def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
@@ -373,32 +319,6 @@ def marks(measurements: Sequence[Measurement]) -> str:
     return said
 
 
-RADIUS = Column("spectral_radius", "spectral radius", "g")
-"""What W_h starts with."""
-
-
-SUMMARY = (
-    Column("moment", "training"),
-    Column("eigenvalue", "|λ|max", ".3f"),
-    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
-    Column("decades_per_step", "decades/step", "+.3f"),
-    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
-    Column("verdict", "the gradient"),
-    Column("closed_form_error", "closed form ±", ".0e"),
-    Column("loss", "loss", ".3g"),
-)
-
-
-LSTM_SUMMARY = (
-    Column("moment", "training"),
-    Column("gradient_last_log10", "at step T", log10=True),
-    Column("gradient_first_log10", "at step 1", log10=True),
-    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
-)
-"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
-
-
 LSTM_NOTE = (
     f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
     "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
@@ -418,18 +338,32 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
     lstm = opts.cell == "lstm"
-    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
-    if opts.layers > 1:
-        keys.append(Column("layer", "layer"))
-    if lstm:
-        keys.append(Column("state", "state"))
-    verdicts, radii = verdict_rows(measurements)
+
+    def where(heading: str, shown: bool) -> str:
+        return heading if shown else ""  # an LSTM has four W_h, and no closed form
+
+    keys = (
+        Column(
+            "nonlinearity",
+            "cell" if lstm else "nonlinearity",
+            get=lambda m: m.network.nonlinearity,
+        ),
+        Column("target", "loss at", get=lambda m: m.network.target),
+        Column("layer", where("layer", opts.layers > 1)),
+        Column("state", where("state", lstm), get=lambda m: m.flow.name),
+    )
+    groups: dict[tuple[object, ...], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault(tuple(key.value(m) for key in keys), []).append(m)
     return (
         Table(
             "verdicts",
             "What becomes of the gradient on its way back, before → after training",
-            verdicts,
-            (*keys, *(Column(radius, radius) for radius in radii)),
+            list(groups.values()),
+            (
+                *map(of_group, keys),
+                *map(at_radius, sorted({m.network.radius for m in measurements})),
+            ),
             "×: how large the gradient is at step 1, in units of that at step T."
             if lstm
             else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
@@ -438,8 +372,52 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
         Table(
             "summary",
             "Each network in numbers",
-            summary_rows(measurements),
-            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
+            measurements,
+            (
+                *keys,
+                Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
+                Column("moment", "training"),
+                Column(
+                    "eigenvalue",
+                    where("|λ|max", not lstm),
+                    ".3f",
+                    get=lambda m: m.flow.spectral_radius,
+                ),
+                Column(
+                    "gradient_last_log10",
+                    "at step T" if lstm else "‖∂L/∂h_T‖",
+                    log10=True,
+                    get=lambda m: m.flow.gradient[-1],
+                ),
+                Column(
+                    "gradient_first_log10",
+                    "at step 1" if lstm else "‖∂L/∂h_1‖",
+                    log10=True,
+                    get=lambda m: m.flow.gradient[0],
+                ),
+                Column(
+                    "decades_per_step",
+                    "decades/step",
+                    "+.3f",
+                    get=lambda m: m.flow.measured_slope,
+                ),
+                Column(
+                    "predicted_decades_per_step",
+                    where("log10 |λ|max", not lstm),
+                    "+.3f",
+                    get=lambda m: m.flow.predicted_slope,
+                ),
+                Column("verdict", "the gradient"),
+                Column(
+                    "closed_form_error",
+                    where("closed form ±", not lstm),
+                    ".0e",
+                    get=lambda m: worst(m.flow.closed_form_error),
+                ),
+                Column("state_first", get=lambda m: m.flow.state[0]),
+                Column("state_last", get=lambda m: m.flow.state[-1]),
+                Column("loss", "loss", ".3g"),
+            ),
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),

@@ -236,10 +236,9 @@ def test_pictures_get_no_text_that_ends_the_process(tmp_path, monkeypatch):
         return b"picture"
 
     monkeypatch.setattr(run_folder.vl_convert, "vegalite_to_png", draw)
-    rows = [{"column": BAD, "row": f"b{BAD}", "what": BAD, "step": 1, "value": 1.0}]
+    line = curves.Line(BAD, [1.0], BAD, f"b{BAD}")
     look = {BAD: curves.Look(charts.BLUE)}
-    y = charts.powers([1.0], BAD)
-    chart = curves.curves(rows, look, x=charts.steps(2), y=y, title=BAD, subtitle=BAD)
+    chart = curves.curves([line], look, x=charts.steps(2), y=BAD, title=BAD, subtitle=BAD)
     publish_in(tmp_path / "out", a_run(chart))
     found = set("".join(texts(drawn)))
     assert not found & set(BAD)
