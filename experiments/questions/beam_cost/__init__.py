@@ -49,7 +49,7 @@ class BeamCostOptions(Options):
     at_length: int = 64
     """Length T at which widths and vocabularies are compared."""
 
-    at_width: int = 5
+    at_beam_width: int = 5
     """Width K at which lengths and vocabularies are compared."""
 
     hidden_size: int = 64
@@ -65,7 +65,7 @@ class BeamCostOptions(Options):
             options.one_or_more(name.replace("_", "-"), values)
             for value in values:
                 options.at_least(name.replace("_", "-"), value, 1)
-        for name in ("at_length", "at_width", "hidden_size", "repeats"):
+        for name in ("at_length", "at_beam_width", "hidden_size", "repeats"):
             options.at_least(name.replace("_", "-"), getattr(self, name), 1)
         if len(set(self.length)) < 2:
             raise OptionError("--length needs two different lengths: a slope is measured over them")
@@ -76,9 +76,9 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     lengths, widths = sorted(set(opts.length)), sorted(set(opts.beam_width))
     sizes = sorted(set(opts.vocabulary))
     ends = sorted({sizes[0], sizes[-1]})
-    by_length = {M: [(M, T, opts.at_width) for T in lengths] for M in ends}
+    by_length = {M: [(M, T, opts.at_beam_width) for T in lengths] for M in ends}
     by_width = [(sizes[0], opts.at_length, K) for K in widths]
-    by_vocabulary = [(M, opts.at_length, opts.at_width) for M in sizes]
+    by_vocabulary = [(M, opts.at_length, opts.at_beam_width) for M in sizes]
     # Lines cross, and where they do there is one measurement.
     places = dict.fromkeys(itertools.chain(*by_length.values(), by_width, by_vocabulary))
     task = progress.add_task("searches", total=opts.repeats * len(places))

@@ -103,16 +103,16 @@ class CharLMOptions(options.Options):
     moments: int = 20
     """Moments of training, at most, at which the held-out loss and the gradient flow are measured."""
 
-    prompts: tuple[str, ...] = ()
+    prompt: tuple[str, ...] = ()
     """Beginnings to go on from. By default three are taken from the held-out text."""
 
-    length: int = 40
+    characters: int = 40
     """Characters to go on by."""
 
-    beams: tuple[int, ...] = (2, 8, 32, 128)
+    beam_width: tuple[int, ...] = (2, 8, 32, 128)
     """Beam widths."""
 
-    temperatures: tuple[float, ...] = (0.5, 1.0)
+    temperature: tuple[float, ...] = (0.5, 1.0)
     """Temperatures of samples: below 1 likely characters become likelier. The claim is about the first."""
 
     expansions: int = 100_000
@@ -124,18 +124,18 @@ class CharLMOptions(options.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden_size", "embedding", "layers", "batch", "steps", "length"):
+        for name in ("hidden_size", "embedding", "layers", "batch", "steps", "characters"):
             options.at_least(name.replace("_", "-"), getattr(self, name), 1)
         for name in ("window", "moments"):
             options.at_least(name, getattr(self, name), 2)
         options.at_least("expansions", self.expansions, 0)
         options.positive("learning-rate", self.learning_rate)
-        options.positive("temperatures", *self.temperatures)
-        options.one_or_more("beams", self.beams)
-        for width in self.beams:
-            options.at_least("beams", width, 1)
-        for prompt in self.prompts:
-            options.one_or_more("prompts", prompt)
+        options.positive("temperature", *self.temperature)
+        options.one_or_more("beam-width", self.beam_width)
+        for width in self.beam_width:
+            options.at_least("beam-width", width, 1)
+        for prompt in self.prompt:
+            options.one_or_more("prompt", prompt)
 
     @property
     def left(self) -> str:
@@ -156,8 +156,8 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     found = decoded(model, source, opts, progress)
     samples = long_samples(
         model,
-        opts.prompts,
-        opts.temperatures,
+        opts.prompt,
+        opts.temperature,
         length=SAMPLE_LENGTH,
         count=SAMPLES,
         seed=opts.seed,
@@ -181,7 +181,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
         reading=(*words.sentences(history, found, stopped), *trouble, *words.looking_back(looked)),
         claims=(*claims(history, counting, found, shares, opts), *farther(looked)),
         figures=(
-            *figures.figures(history, counting, found, opts.length, size),
+            *figures.figures(history, counting, found, opts.characters, size),
             *saliency_figures.figures(looked, passage(source), model.vocabulary, size),
         ),
         tables=(
@@ -211,8 +211,8 @@ def claims(
     for each in found:
         best[each.prompt] = max(each.log_probability, best.get(each.prompt, -np.inf))
     by_method = {(each.prompt, each.method): each.log_probability for each in found}
-    widest = beam(max(opts.beams))
-    slack = ROUNDING * opts.length
+    widest = beam(max(opts.beam_width))
+    slack = ROUNDING * opts.characters
     return (
         Claim(
             f"The model knows more about the next character of the held-out text than any n-gram model, "
@@ -222,10 +222,10 @@ def claims(
             why="An n-gram model counts; it needs to have seen a context to say anything about it.",
         ),
         Claim(
-            f"Text sampled at temperature {opts.temperatures[0]:g} is recognizably its source: its words "
+            f"Text sampled at temperature {opts.temperature[0]:g} is recognizably its source: its words "
             "occur in the training text as those of the held-out text do (share of the way there from "
             "letters at random)",
-            learned(shares, sample(opts.temperatures[0])),
+            learned(shares, sample(opts.temperature[0])),
             WORDS_LEARNED,
             "at least",
             why="Counted are words of four letters or more that occur in the training text.",
@@ -245,8 +245,8 @@ def claims(
             why="A bound below a text that exists would be a wrong proof. The same rounding is allowed.",
         ),
         Claim(
-            f"The widest beam ({max(opts.beams)}) finds a text at least as likely as greedy decoding does, "
-            "for every prompt (least difference)",
+            f"The widest beam ({max(opts.beam_width)}) finds a text at least as likely as greedy decoding "
+            "does, for every prompt (least difference)",
             min(by_method[prompt, widest] - by_method[prompt, GREEDY] for prompt in best),
             -slack,
             "at least",

@@ -285,14 +285,14 @@ def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOption
         learner.resume(checkpoint, path)
         if len(learner.history.losses) < opts.steps:
             learner.fits()
-    for prompt in opts.prompts:
+    for prompt in opts.prompt:
         model.encode(prompt)  # before an hour of training, not after
     return learner, dataclasses.replace(
         opts,
         hidden_size=model.recurrent.hidden_size,
         embedding=model.embedding.embedding_dim,
         layers=model.recurrent.num_layers,
-        prompts=opts.prompts or beginnings(source.held_out, 3),
+        prompt=opts.prompt or beginnings(source.held_out, 3),
     )
 
 
@@ -353,16 +353,16 @@ def decoded(
 ) -> list[Continuation]:
     """What every method makes of every prompt."""
     found = []
-    for prompt in progress.track(opts.prompts, description="decoding"):
+    for prompt in progress.track(opts.prompt, description="decoding"):
         found += continuations(
             model,
             prompt,
-            length=opts.length,
-            beams=sorted(set(opts.beams)),
-            temperatures=opts.temperatures,
+            length=opts.characters,
+            beams=sorted(set(opts.beam_width)),
+            temperatures=opts.temperature,
             expansions=opts.expansions,
             seed=opts.seed,
-            itself=source.after(prompt, opts.length),
+            itself=source.after(prompt, opts.characters),
         )
     return found
 

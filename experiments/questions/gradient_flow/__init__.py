@@ -48,8 +48,8 @@ class GradientFlowOptions(options.Options):
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude that W_h starts with: one or several."""
 
-    targets: Literal["last", "all", "both"] = "both"
-    """Steps that enter the loss: the last one, all of them, or a network for each."""
+    target: tuple[Target, ...] = ("last", "all")
+    """Steps that enter the loss, the last one or all of them: a network for each."""
 
     length: int | None = None
     """Time steps T. By default 30, or all that --data has."""
@@ -85,6 +85,7 @@ class GradientFlowOptions(options.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         options.one_or_more("nonlinearity", self.nonlinearity)
+        options.one_or_more("target", self.target)
         if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
             raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
         options.positive("spectral-radius", *self.spectral_radius)
@@ -97,10 +98,9 @@ class GradientFlowOptions(options.Options):
 
     def networks(self) -> Iterator[Network]:
         """Every combination asked for, once."""
-        targets: tuple[Target, ...] = ("last", "all")
         kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
         for target, radius, kind in itertools.product(
-            targets if self.targets == "both" else (self.targets,),
+            dict.fromkeys(self.target),
             sorted(set(self.spectral_radius)),
             dict.fromkeys(kinds),
         ):

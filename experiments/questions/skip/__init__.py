@@ -45,10 +45,10 @@ MOST_PRODUCTS = 40
 class SkipOptions(options.NetworkOptions):
     """Options of skip."""
 
-    depth: int = 30
+    length: int = 30
     """Blocks of the residual and the plain network, and time steps of the LSTM."""
 
-    width: int = 32
+    hidden_size: int = 32
     """Hidden units of each."""
 
     batch: int = 32
@@ -72,8 +72,8 @@ class SkipOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("depth", self.depth, 3)
-        options.at_least("width", self.width, 1)
+        options.at_least("length", self.length, 3)
+        options.at_least("hidden-size", self.hidden_size, 1)
         options.at_least("blocks", self.blocks, 1)
         options.positive("scale", *self.scale)
         options.finite("forget-bias", self.forget_bias)
@@ -83,9 +83,8 @@ class SkipOptions(options.NetworkOptions):
     @property
     def size(self) -> str:
         """The sizes as a subtitle names them."""
-        return (
-            f"untrained, {self.depth} {self.nonlinearity} blocks or time steps, width {self.width}"
-        )
+        kind = f"{self.nonlinearity} blocks or time steps"
+        return f"untrained, {self.length} {kind}, width {self.hidden_size}"
 
 
 def run(opts: SkipOptions, progress: Progress) -> Result:
@@ -98,16 +97,16 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
         found += see(opts, scale, seed)
         progress.advance(task)
     progress.update(task, description=f"{2**opts.blocks} paths")
-    branches = see_branches(opts.blocks, opts.width, opts.batch, opts.seed, opts.nonlinearity)
+    branches = see_branches(opts.blocks, opts.hidden_size, opts.batch, opts.seed, opts.nonlinearity)
     progress.advance(task)
     products = product_shares(
-        opts.depth,
-        opts.width,
+        opts.length,
+        opts.hidden_size,
         opts.batch,
         opts.seed,
         nonlinearity=opts.nonlinearity,
         forget_bias=opts.forget_bias,
-        max_hops=min(opts.depth - 1, MOST_PRODUCTS),
+        max_hops=min(opts.length - 1, MOST_PRODUCTS),
     )
     progress.advance(task)
     shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]

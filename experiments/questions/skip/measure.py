@@ -280,7 +280,7 @@ def product_shares(
 
 def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
     """Measure the three networks of a seed."""
-    sizes = opts.depth, opts.width, opts.batch, seed
+    sizes = opts.length, opts.hidden_size, opts.batch, seed
     found = [
         see_net(*sizes, nonlinearity=opts.nonlinearity, scale=scale, skip=skip)
         for skip in (True, False)
@@ -290,7 +290,7 @@ def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
         np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
     ):
         raise OptionError(
-            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --depth "
+            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --length "
             "or --scale"
         )
     return found

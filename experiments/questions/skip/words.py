@@ -27,8 +27,8 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     free = {kind: figures.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
     seeds = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
     return (
-        f"From layer {opts.depth} back to layer 1 the gradient becomes {parts['plain network']} times what "
-        f"it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
+        f"From layer {opts.length} back to layer 1 the gradient becomes {parts['plain network']} times "
+        f"what it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
         f"{parts['LSTM']} times{seeds}. In one step back the skip's signed share is "
         f"{percent(free['ResNet'])} and the cell path's {percent(free['LSTM'])} (median)."
     )
@@ -49,10 +49,10 @@ def sentences(
         way = "steps" if kind == "LSTM" else "layers"
         broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
         said.append(
-            f"{kind}: over {opts.depth} {way} it explodes with weights × "
+            f"{kind}: over {opts.length} {way} it explodes with weights × "
             f"{', '.join(f'{k:g}' for k in broken)}."
             if broken
-            else f"{kind}: over {opts.depth} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
+            else f"{kind}: over {opts.length} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
         )
     return tuple(said)
 

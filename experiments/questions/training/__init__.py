@@ -34,7 +34,7 @@ class TrainingOptions(options.NetworkOptions):
     layers: tuple[int, ...] = (1, 2)
     """How many of them above each other: one number or several."""
 
-    targets: tuple[Target, ...] = ("all", "last")
+    target: tuple[Target, ...] = ("all", "last")
     """Steps that enter the loss: networks are trained for each."""
 
     length: int = 10
@@ -61,7 +61,7 @@ class TrainingOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cell", "layers", "targets"):
+        for name in ("cell", "layers", "target"):
             options.one_or_more(name, getattr(self, name))
         for layers in self.layers:
             options.at_least("layers", layers, 1)
@@ -74,7 +74,7 @@ class TrainingOptions(options.NetworkOptions):
         """Every network, once."""
         kinds = itertools.product(
             self.seeds,
-            dict.fromkeys(self.targets),
+            dict.fromkeys(self.target),
             sorted(set(self.layers)),
             dict.fromkeys(self.cell),
         )
@@ -83,7 +83,7 @@ class TrainingOptions(options.NetworkOptions):
     @property
     def watched(self) -> int:
         """Moments at which the flow is measured, fewer for long sequences."""
-        panels = len(set(self.cell)) * len(set(self.targets)) * sum(set(self.layers))
+        panels = len(set(self.cell)) * len(set(self.target)) * sum(set(self.layers))
         return max(4, min(self.moments, MOST_CELLS // (panels * self.length)))
 
 

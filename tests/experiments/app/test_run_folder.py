@@ -65,7 +65,12 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
             {"name": EVIL, "value": 1e-60, "log": -1234.5, "missing": None},
             {"name": "b", "value": float("nan"), "log": float("-inf"), "missing": None},
         ],
-        (Column("name", "name"), Column("value", "v", ".2e"), Column("log", "w", log10=True)),
+        (
+            Column("name", "name"),
+            Column("value", "v", ".2e"),
+            Column("log", "w", log10=True),
+            Column("missing"),
+        ),
     )
     long = Table("long", "Many rows", [{"step": i, "x": i / 3} for i in range(7)])
     figures = (Figure("picture", "A picture", "caption", chart),) if chart else ()

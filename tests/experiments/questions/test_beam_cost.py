@@ -15,7 +15,7 @@ SMALL = {
     "beam_width": (1, 3),
     "vocabulary": (4, 9),
     "at_length": 4,
-    "at_width": 3,
+    "at_beam_width": 3,
     "hidden_size": 3,
     "repeats": 1,
 }
@@ -69,7 +69,9 @@ def test_each_point_is_measured_once_and_drawn_as_it_stands_in_the_table(monkeyp
     with Progress(disable=True) as progress:
         found = beam_cost.run(beam_cost.BeamCostOptions(**SMALL), progress)
         assert all(task.finished for task in progress.tasks)
-    assert len(set(measured)) == len(measured) == 2 * 3 + 1  # T for two M; K = 1 (3 is at_width)
+    assert (
+        len(set(measured)) == len(measured) == 2 * 3 + 1
+    )  # T for two M; K = 1 (3 is at_beam_width)
     rows = found.tables[0].rows
     assert [(row["length"], row["width"], row["vocabulary"]) for row in rows] == measured
     assert f"in all {len(rows)} searches" in found.claims[0].statement
