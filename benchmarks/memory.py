@@ -15,9 +15,6 @@ import ast
 import gc
 import inspect
 import math
-import statistics
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -32,7 +29,8 @@ from rich.progress import track
 import tinygrad182 as tg
 from benchmarks.options import Written
 from benchmarks.peers import threads
-from benchmarks.timing import interleave, ratio, report
+from benchmarks.timing import interleave, milliseconds, ratio, report
+from benchmarks.worker import in_a_process
 from tinygrad182 import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
@@ -112,7 +110,7 @@ STEPS: dict[str, tuple[Callable[..., Callable[[], None]], bool]] = {
 }
 
 
-def peak(kind: str, steps: int) -> tuple[int, float]:
+def peak_allocated(kind: str, steps: int) -> tuple[int, float]:
     """Bytes at the peak above what was there before, and seconds, of one step in this process."""
     make, remat = STEPS[kind]
     step = make(steps, remat)
@@ -128,20 +126,12 @@ def peak(kind: str, steps: int) -> tuple[int, float]:
     return top - before, seconds
 
 
-def peak_elsewhere(kind: str, steps: int) -> tuple[int, float]:
-    """:func:`peak` in a fresh process."""
-    code = f"from benchmarks.memory import peak; print(*peak({kind!r}, {steps}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    size, seconds = done.stdout.split()
-    return int(size), float(seconds)
-
-
 def slope(lengths: Sequence[int], sizes: Sequence[int]) -> float:
     """Exponent p of the power law size ∝ Tᵖ, by least squares on logarithms."""
     return float(np.polyfit(np.log(lengths), np.log(sizes), 1)[0])
 
 
-def memory(options: Options) -> list[dict[str, Any]]:
+def along_time(options: Options) -> list[dict[str, Any]]:
     """One row per kind and length; the slope is fitted over all lengths of the kind."""
     lengths = {
         kind: options.layer_lengths if make is layer_step else options.lengths
@@ -149,7 +139,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
     }
     runs = [(kind, steps) for kind, many in lengths.items() for steps in many]
     progress = track(runs, description="Measuring memory", transient=True)
-    found = {run: peak_elsewhere(*run) for run in progress}
+    found = {run: in_a_process("memory.peak_allocated", *run) for run in progress}
     return [
         {
             "step": kind,
@@ -220,7 +210,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
     return [
         {
             "step": name,
-            "ms": statistics.median(times[name]) * 1e3,
+            "ms": milliseconds(times[name]),
             "ratio": ratio(times, name, "no checks"),
         }
         for name in contestants
@@ -230,7 +220,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
 def main(options: Options) -> None:
     """Run both measurements."""
     with threads(1):
-        report("memory-along-time", memory(options), options.out)
+        report("memory-along-time", along_time(options), options.out)
         report("anomaly-detection-off", anomaly_off(options), options.out)
 
 

@@ -28,8 +28,8 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import BesideBefore, Timed
-from benchmarks.timing import Contestant, in_turns, ratio, report
+from benchmarks.options import BesideBefore, Timed, sizes
+from benchmarks.timing import Contestant, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
 Stages = tuple[Callable[[], Any], Callable[[Any], object]]
@@ -86,7 +86,7 @@ def loop_keeping_all(keep: Callable[[Any], Any], x: Any, y: Any, h: Any, weights
 
 def data(shape: str) -> tuple[Any, Any, Any, list[Any]]:
     """Input, target, initial state and weights, as arrays."""
-    steps, batch, inputs, hidden = map(int, shape.split(","))
+    steps, batch, inputs, hidden = sizes(shape)
     draw = np.random.default_rng(0)
 
     def normal(*size: int) -> Any:
@@ -228,7 +228,7 @@ class Measured:
         found: dict[str, Any] = {"contestant": name}
         for stage, taken in zip(("forward", "backward"), stages, strict=True):
             found[f"{stage}, µs/op"] = statistics.median(taken) / self.operations * 1e6
-        found["ms"] = statistics.median(totals[name]) * 1e3
+        found["ms"] = milliseconds(totals[name])
         for heading, peer in peers.items():
             there = peer in totals and peer != name
             found[heading] = ratio(totals, name, peer) if there else None
@@ -245,7 +245,7 @@ def loops(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
             for kept in (THEIRS if who == "torch" else OURS)
         }
         times = in_turns(contestants, options.repeats, options.clock)
-        found = Measured(times, int(shape.partition(",")[0]) * A_STEP)
+        found = Measured(times, sizes(shape)[0] * A_STEP)
         for name in contestants:
             who, _, kept = name.partition(", ")
             peers = {f"/torch, {each}": f"torch, {each}" for each in THEIRS}
@@ -284,7 +284,7 @@ def accounts(workers: dict[str, Worker], options: Options) -> list[dict[str, Any
     """What an operation of our loop costs beside time, one row per shape and checkout."""
     rows = []
     for shape in options.shapes:
-        operations = int(shape.partition(",")[0]) * A_STEP
+        operations = sizes(shape)[0] * A_STEP
         for who, worker in workers.items():
             if who != "torch":
                 found = worker.ask("call", function="operations.costs", given=[shape])

@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Sizes from a text.
+
+    >>> sizes("100,64,32,128")
+    (100, 64, 32, 128)
+    """
+    return tuple(map(int, text.split(",")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """Base of every benchmark's options; tyro makes the command line from the fields."""

@@ -28,7 +28,7 @@ from benchmarks import peers
 from benchmarks.layers import ALL, Form, data, ours, shape_of
 from benchmarks.options import TimedLayers
 from benchmarks.peers import CELLS, Cell, Run, Shape
-from benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
+from benchmarks.timing import TURN, Seconds, interleave, milliseconds, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
 """The shapes at which the products do not count."""
@@ -77,14 +77,14 @@ def timed(runs: dict[str, Run], options: Options) -> Times:
     """:func:`interleave` on the chosen device and clock."""
     if options.device != "cpu":
         return peers.timed_on_device(runs, options.repeats)
-    return interleave(runs, options.repeats, clock=CLOCKS[options.clock], at_least=TURN)
+    return interleave(runs, options.repeats, clock=options.clock, at_least=TURN)
 
 
 def row(cell: Cell, shape: Shape, times: Times) -> dict[str, Any]:
     """Milliseconds, ratios round by round, and whether the target is met."""
     found: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape)}
     for name in (*get_args(Form), "torch", "torch cells", "JAX", "products"):
-        found[name] = statistics.median(times[name]) * 1e3 if name in times else None
+        found[name] = milliseconds(times[name]) if name in times else None
     for name in ("torch", "JAX", "products", "LSTM"):
         found[f"/{name}"] = ratio(times, "recorded", name) if name in times else None
     loops = "NumPy" in times and "torch cells" in times

@@ -11,7 +11,6 @@ every state.
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import tyro
 import tinygrad182 as tg
 from benchmarks.options import Written
 from benchmarks.peers import threads
-from benchmarks.timing import interleave, ratio, report
+from benchmarks.timing import interleave, milliseconds, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
 LENGTHS = (100, 1_000, 10_000)
@@ -101,8 +100,8 @@ def against_torch(options: Options) -> list[dict[str, Any]]:
                 {
                     "T, B, I, H": str(shape),
                     "ours": name,
-                    "ms": statistics.median(times[name]) * 1e3,
-                    "torch ms": statistics.median(times[PEER]) * 1e3 if peer else None,
+                    "ms": milliseconds(times[name]),
+                    "torch ms": milliseconds(times[PEER]) if peer else None,
                     "ratio": ratio(times, name, PEER) if peer else None,
                 }
             )

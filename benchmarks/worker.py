@@ -72,6 +72,12 @@ class Worker:
         return json.loads(answer)
 
 
+def in_a_process(function: str, *given: Any) -> Any:
+    """Call a function of the benchmarks, such as ``"memory.peak_allocated"``, in a fresh process."""
+    with Worker(ROOT) as worker:
+        return worker.ask("call", function=function, given=given)
+
+
 class Measurements:
     """What a worker can be asked for."""
 
