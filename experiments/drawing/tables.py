@@ -26,13 +26,12 @@ class Column:
     Parameters
     ----------
     key : str
-        Name of the column in the CSV file and in ``results.json``.
+        Name of the column in the CSV file and in ``results.json``. With ``log10`` in it the values are
+        logarithms, and people are shown the numbers they are the logarithms of.
     heading : str
         Heading of the column for people. A column without one is for programs only.
     format : str
         Format of finite numbers, as for :func:`format`.
-    log10 : bool
-        Whether the values are logarithms; the numbers they are the logarithms of are shown.
     get : callable or None
         Returns the cell of an item. By default it is the attribute ``key`` or, of a mapping, the value.
     """
@@ -40,7 +39,6 @@ class Column:
     key: str
     heading: str = ""
     format: str = ""
-    log10: bool = False
     get: Callable[[Any], Any] | None = None
 
     def value(self, item: Any) -> Value:
@@ -63,8 +61,8 @@ class Column:
         '1.23'
         >>> Column("x", "x", ".2f").text({"x": float("-inf")})
         '-inf'
-        >>> Column("x", "x").text({"x": None})
-        '–'
+        >>> Column("x", "x").text({"x": None}), Column("x_log10", "x").text({"x_log10": -60.0})
+        ('–', '1.0e-60')
         """
         value = row.get(self.key)
         if value is None:
@@ -73,7 +71,7 @@ class Column:
             return "yes" if value else "no"
         if isinstance(value, str):
             return value
-        if self.log10:
+        if "log10" in self.key:
             return power_text(value)
         return format(value, self.format) if math.isfinite(value) else str(value)
 

@@ -267,7 +267,7 @@ AT = (1, 5, 20, 40, BACK)
 
 
 def _back(lag: int) -> Column:
-    return Column(f"log10_{lag}", f"{lag} back", log10=True, get=lambda e: e.by_lag[lag])
+    return Column(f"log10_{lag}", f"{lag} back", get=lambda e: e.by_lag[lag])
 
 
 def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:

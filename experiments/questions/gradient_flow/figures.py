@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
-from experiments.drawing.numbers import log10, worst
-from experiments.drawing.tables import Column, Figure, Row, Table, Value, power_text
+from experiments.drawing.numbers import Floats, log10, worst
+from experiments.drawing.tables import Column, Figure, Row, Table, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
 from experiments.regressors.looks import CURVE_COLOURS, curve_colour
@@ -25,33 +25,32 @@ if TYPE_CHECKING:
 GRADIENT = "‖∂L/∂{}‖"
 
 
+MEASURED, SLOPE, CLOSED = "measured", "slope of |λ|max", "closed form"
+
+
 def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
     """Return a row for each layer and time step, as the CSV file holds them."""
-    return [row for measurement in measurements for row in _steps_of(measurement)]
-
-
-def _steps_of(measurement: Measurement) -> Iterable[Row]:
-    network, flow = measurement.network, measurement.flow
-    length = len(flow.gradient)
-    for index in range(length):
-        lag = length - 1 - index
-        yield {
-            "nonlinearity": network.nonlinearity,
-            "spectral_radius": network.radius,
-            "target": network.target,
-            "moment": measurement.moment,
-            "layer": measurement.layer,
-            "state": flow.name,
+    return [
+        {
+            "nonlinearity": m.network.nonlinearity,
+            "spectral_radius": m.network.radius,
+            "target": m.network.target,
+            "moment": m.moment,
+            "layer": m.layer,
+            "state": m.flow.name,
             "step": index + 1,
-            "gradient_log10": float(flow.gradient[index]),
-            "eigenvalue_reference_log10": float(flow.gradient[-1] + lag * flow.predicted_slope),
-            "closed_form_log10": _at(flow.closed_form, index),
-            "closed_form_error": _at(flow.closed_form_error, index),
-            "state_norm": float(flow.state[index]),
+            "gradient_log10": float(m.flow.gradient[index]),
+            "eigenvalue_reference_log10": float(m.flow.reference[index]),
+            "closed_form_log10": _at(m.flow.closed_form, index),
+            "closed_form_error": _at(m.flow.closed_form_error, index),
+            "state_norm": float(m.flow.state[index]),
         }
+        for m in measurements
+        for index in range(len(m.flow.gradient))
+    ]
 
 
-def _at(values: np.ndarray | None, index: int) -> float | None:
+def _at(values: Floats | None, index: int) -> float | None:
     return None if values is None else float(values[index])
 
 
@@ -79,82 +78,52 @@ def gradient_chart(
 ) -> alt.TopLevelMixin:
     """Gradient norms per step; beside them the closed form and the eigenvalue's slope, where they apply."""
     rows: list[Row] = []
-    for measurement in measurements:
-        column, row = measurement.panel
-        dots = max(1, len(measurement.flow.gradient) // 15)  # no more than a line can carry
-        for step in _steps_of(measurement):
-            assert isinstance(step["step"], int)
-            rows.append(
-                {
-                    "column": column,
-                    "row": row,
-                    "nonlinearity": measurement.kind,
-                    "step": step["step"],
-                    "measured": charts.drawable(_number(step["gradient_log10"])),
-                    "reference": charts.drawable(_number(step["eigenvalue_reference_log10"]))
-                    if measurement.has_slope
-                    else None,
-                    "closed": charts.drawable(_number(step["closed_form_log10"]))
-                    if (step["step"] - 1) % dots == 0
-                    else None,
-                }
-            )
-    return _gradient_panels(measurements, rows, title, subtitle)
-
-
-def _number(value: Value) -> float | None:
-    return value if isinstance(value, float) else None
-
-
-def _gradient_panels(
-    measurements: Sequence[Measurement], rows: Sequence[Row], title: str, subtitle: str
-) -> alt.TopLevelMixin:
-    """Draw the curves above the slopes and the closed form above both."""
-    tooltip = [
-        alt.Tooltip("nonlinearity:N"),
-        alt.Tooltip("step:Q", title="time step t"),
-        alt.Tooltip("measured:Q", title="log10 of the gradient norm", format=".3f"),
-    ]
+    for m in measurements:
+        lines = [Line(MEASURED, m.flow.gradient, *m.panel)]
+        if m.has_slope:
+            lines.append(Line(SLOPE, m.flow.reference, *m.panel))
+        if m.flow.closed_form is not None:
+            apart = max(1, len(m.flow.gradient) // 15)  # no more than a line can carry
+            lines.append(Line(CLOSED, m.flow.closed_form, *m.panel, every=apart))
+        rows += [{**row, "nonlinearity": m.kind} for line in lines for row in line.rows("step")]
+    present = {row["what"] for row in rows}
+    dashes = {MEASURED: [1, 0]} | ({SLOPE: [3, 3]} if SLOPE in present else {})
+    encoding = {
+        "color": curve_colour(m.kind for m in measurements),
+        "strokeDash": alt.StrokeDash(
+            "what:N",
+            title=None,
+            scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
+        ),
+    }
+    circle = alt.Scale(domain=[CLOSED], range=["circle"])
+    marks = {
+        SLOPE: alt.Chart().mark_line(strokeWidth=1.4, clip=True, opacity=0.9).encode(**encoding),
+        MEASURED: alt.Chart().mark_line(strokeWidth=2.5).encode(**encoding),
+        CLOSED: alt.Chart()
+        .mark_point(size=42, filled=False, strokeWidth=1.4)
+        .encode(
+            shape=alt.Shape("what:N", title=None, scale=circle),
+            color=alt.value(charts.INK),
+        ),
+    }
     # The axis spans the measured values; slopes that lead far away from them are cut off.
-    domain = charts.spanned(row["measured"] for row in rows)
-    steps = charts.steps(len(measurements[0].flow.gradient))
-    base = alt.Chart().encode(x=steps, tooltip=tooltip, detail="nonlinearity:N")
-    colour = curve_colour(m.kind for m in measurements)
-    dashes = {"measured": [1, 0]}
-    if any(m.has_slope for m in measurements):
-        dashes["slope of |λ|max"] = [3, 3]
-    dash = alt.StrokeDash(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
-    )
-
-    def height(field: str) -> alt.Y:
-        return charts.decades(field, _axis(measurements, "gradient", GRADIENT), domain)
-
+    measured = (row["value"] for row in rows if row["what"] == MEASURED)
+    y = charts.powers(measured, _axis(measurements, "gradient", GRADIENT))
     layers = [
-        base.transform_calculate(what="'measured'")
-        .mark_line(strokeWidth=2.5)
-        .encode(y=height("measured"), strokeDash=dash, color=colour),
+        mark.transform_filter(alt.datum.what == what).encode(
+            x=charts.steps(len(measurements[0].flow.gradient)),
+            y=y,
+            detail="nonlinearity:N",
+            tooltip=[
+                alt.Tooltip("nonlinearity:N"),
+                alt.Tooltip("step:Q", title="time step t"),
+                alt.Tooltip("value:Q", title="log10 of the gradient norm", format=".3f"),
+            ],
+        )
+        for what, mark in marks.items()
+        if what in present
     ]
-    if len(dashes) > 1:
-        layers.insert(
-            0,
-            base.transform_calculate(what="'slope of |λ|max'")
-            .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
-            .encode(y=height("reference"), strokeDash=dash, color=colour),
-        )
-    if any(measurement.flow.closed_form is not None for measurement in measurements):
-        circle = alt.Scale(domain=["closed form"], range=["circle"])
-        layers.append(
-            base.transform_calculate(what="'closed form'")
-            .mark_point(size=42, filled=False, strokeWidth=1.4)
-            .encode(
-                y=height("closed"),
-                shape=alt.Shape("what:N", title=None, scale=circle),
-                color=alt.value(charts.INK),
-            )
-        )
     return charts.panels(layers, rows, title=title, subtitle=subtitle)
 
 
@@ -344,9 +313,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
 
     keys = (
         Column(
-            "nonlinearity",
-            "cell" if lstm else "nonlinearity",
-            get=lambda m: m.network.nonlinearity,
+            "nonlinearity", "cell" if lstm else "nonlinearity", get=lambda m: m.network.nonlinearity
         ),
         Column("target", "loss at", get=lambda m: m.network.target),
         Column("layer", where("layer", opts.layers > 1)),
@@ -386,20 +353,15 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
                 Column(
                     "gradient_last_log10",
                     "at step T" if lstm else "‖∂L/∂h_T‖",
-                    log10=True,
                     get=lambda m: m.flow.gradient[-1],
                 ),
                 Column(
                     "gradient_first_log10",
                     "at step 1" if lstm else "‖∂L/∂h_1‖",
-                    log10=True,
                     get=lambda m: m.flow.gradient[0],
                 ),
                 Column(
-                    "decades_per_step",
-                    "decades/step",
-                    "+.3f",
-                    get=lambda m: m.flow.measured_slope,
+                    "decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope
                 ),
                 Column(
                     "predicted_decades_per_step",

@@ -190,23 +190,10 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
             found,
             (
                 *SETTING,
+                Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", get=lambda e: arrived(e.true)),
+                Column("detached_first_log10", "without h", get=lambda e: arrived(e.detached)),
                 Column(
-                    "first_log10",
-                    "‖∂L/∂c_1‖/‖∂L/∂c_T‖",
-                    log10=True,
-                    get=lambda e: arrived(e.true),
-                ),
-                Column(
-                    "detached_first_log10",
-                    "without h",
-                    log10=True,
-                    get=lambda e: arrived(e.detached),
-                ),
-                Column(
-                    "growth_log10",
-                    "largest of any step",
-                    log10=True,
-                    get=lambda e: growth(e.true.gradient),
+                    "growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)
                 ),
                 Column(
                     "hidden_share", "via h, one step", "+.2f", get=lambda e: e.true.hidden_share

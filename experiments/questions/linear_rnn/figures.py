@@ -125,9 +125,9 @@ SUMMARY = (
     Column("weights", "W_h", get=lambda e: e.kind),
     Column("radius", "|λ|max", ".3g"),
     Column("seed", "seed"),
-    Column("peak_log10", "largest ‖∂L/∂h_t‖", log10=True, get=lambda e: e.by_lag.max()),
+    Column("peak_log10", "largest ‖∂L/∂h_t‖", get=lambda e: e.by_lag.max()),
     Column("peak_lag", "at lag", get=lambda e: e.by_lag.argmax()),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True, get=lambda e: e.by_lag[-1]),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", get=lambda e: e.by_lag[-1]),
     Column("slope", "decades/step", "+.5f", get=lambda e: e.flow.measured_slope),
     Column("predicted_slope", "log10 |λ|max", "+.5f", get=lambda e: e.flow.predicted_slope),
     Column(

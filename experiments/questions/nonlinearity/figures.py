@@ -114,10 +114,10 @@ KEYS = (
 
 SUMMARY = (
     *KEYS,
-    Column("largest_state_log10", "largest |h|", log10=True, get=lambda e: log10(e.largest.max())),
-    Column("saturation_log10", "saturation", log10=True, get=lambda e: typical(e.saturation)),
-    Column("weight_log10", "weight", log10=True, get=lambda e: typical(e.weight)),
-    Column("growth_log10", "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖", log10=True, get=lambda e: e.flow.growth),
+    Column("largest_state_log10", "largest |h|", get=lambda e: log10(e.largest.max())),
+    Column("saturation_log10", "saturation", get=lambda e: typical(e.saturation)),
+    Column("weight_log10", "weight", get=lambda e: typical(e.weight)),
+    Column("growth_log10", "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖", get=lambda e: e.flow.growth),
     Column("verdict", "the gradient"),
 )
 

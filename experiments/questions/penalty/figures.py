@@ -110,13 +110,8 @@ def tables(found: Sequence[Learned], learning_rate: float) -> tuple[Table, ...]:
         Column("weight", get=lambda e: e.way.weight),
         Column("learning_rate", "step size", "g", get=lambda e: learning_rate * e.way.larger),
         Column("loss", "loss", ".2g"),
-        Column(
-            "before_log10",
-            "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before",
-            log10=True,
-            get=lambda e: decades(e.before),
-        ),
-        Column("after_log10", "after", log10=True, get=lambda e: decades(e.after)),
+        Column("before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", get=lambda e: decades(e.before)),
+        Column("after_log10", "after", get=lambda e: decades(e.after)),
         Column("stopped", get=lambda e: e.training.stopped),
     )
     losses: list[Row] = [

@@ -213,10 +213,7 @@ def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
                 ),
                 Column("most", "most", ".3g", get=lambda e: e.alone.max()),
                 Column(
-                    "whole_median",
-                    "with W_h, median unit",
-                    ".3g",
-                    get=lambda e: np.median(e.whole),
+                    "whole_median", "with W_h, median unit", ".3g", get=lambda e: np.median(e.whole)
                 ),
                 Column("whole_most", "most", ".3g", get=lambda e: e.whole.max()),
             ),

@@ -117,22 +117,12 @@ def lines(
 NETWORKS = (
     Column("spectral_radius", "|λ|max", "g", get=lambda e: e.radius),
     Column("seed", "seed"),
-    Column(
-        "every_log10",
-        "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all",
-        log10=True,
-        get=lambda e: e.every[0] - e.every[-1],
-    ),
-    Column("last_log10", "last alone", log10=True, get=lambda e: e.last[0] - e.last[-1]),
-    Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", log10=True, get=lambda e: e.decay[-1, 0]),
-    Column("bound_log10", "at most", log10=True, get=lambda e: (len(e.last) - 1) * e.stretch),
-    Column(
-        "own_loss_smallest_log10",
-        "least ‖∂L_k/∂h_k‖",
-        log10=True,
-        get=lambda e: np.diag(e.matrix).min(),
-    ),
-    Column("own_loss_largest_log10", "largest", log10=True, get=lambda e: np.diag(e.matrix).max()),
+    Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", get=lambda e: e.every[0] - e.every[-1]),
+    Column("last_log10", "last alone", get=lambda e: e.last[0] - e.last[-1]),
+    Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", get=lambda e: e.decay[-1, 0]),
+    Column("bound_log10", "at most", get=lambda e: (len(e.last) - 1) * e.stretch),
+    Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", get=lambda e: np.diag(e.matrix).min()),
+    Column("own_loss_largest_log10", "largest", get=lambda e: np.diag(e.matrix).max()),
     Column("local_share", "local share", ".2f", get=lambda e: np.nanmean(e.local)),
     Column("losses_for_90_percent", "losses in ∂L/∂h_1", get=lambda e: e.reach),
 )

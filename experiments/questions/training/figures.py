@@ -179,15 +179,9 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
         Column(
             "reach_before_log10",
             "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before",
-            log10=True,
             get=lambda e: e.reach(0) if len(e.moments) else None,
         ),
-        Column(
-            "reach_after_log10",
-            "after",
-            log10=True,
-            get=lambda e: e.reach(-1) if len(e.moments) else None,
-        ),
+        Column("reach_after_log10", "after", get=lambda e: e.reach(-1) if len(e.moments) else None),
         Column("stopped", get=lambda e: e.training.stopped),
     )
     losses: list[Row] = [

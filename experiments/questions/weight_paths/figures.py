@@ -125,8 +125,8 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
             (
                 Column("nonlinearity", "nonlinearity"),
                 Column("seed", "seed"),
-                Column("norm_first_log10", "‖G_2‖", log10=True, get=lambda e: log10(e.norm[1])),
-                Column("norm_last_log10", "‖G_T‖", log10=True, get=lambda e: log10(e.norm[-1])),
+                Column("norm_first_log10", "‖G_2‖", get=lambda e: log10(e.norm[1])),
+                Column("norm_last_log10", "‖G_T‖", get=lambda e: log10(e.norm[-1])),
                 Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
                 Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
                 Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),

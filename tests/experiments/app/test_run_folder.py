@@ -62,13 +62,13 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
         "numbers",
         "Numbers",
         [
-            {"name": EVIL, "value": 1e-60, "log": -1234.5, "missing": None},
-            {"name": "b", "value": float("nan"), "log": float("-inf"), "missing": None},
+            {"name": EVIL, "value": 1e-60, "log10": -1234.5, "missing": None},
+            {"name": "b", "value": float("nan"), "log10": float("-inf"), "missing": None},
         ],
         (
             Column("name", "name"),
             Column("value", "v", ".2e"),
-            Column("log", "w", log10=True),
+            Column("log10", "w"),
             Column("missing"),
         ),
     )
@@ -126,11 +126,11 @@ def test_results_record_the_run(published):
     assert record["tables"]["numbers"][0] == {
         "name": EVIL,
         "value": 1e-60,
-        "log": -1234.5,
+        "log10": -1234.5,
         "missing": None,
     }
     assert record["tables"]["numbers"][1]["value"] == "nan"
-    assert record["tables"]["numbers"][1]["log"] == "-inf"
+    assert record["tables"]["numbers"][1]["log10"] == "-inf"
     assert record["claims"][0]["measured"] == "inf"
     assert record["claims"][0]["holds"] is False
     assert "long" not in record["tables"]
@@ -143,7 +143,7 @@ def test_csv_holds_every_row_at_full_precision(published):
     assert [float(row["x"]) for row in rows] == [i / 3 for i in range(7)]
     with (published / "numbers.csv").open(newline="") as file:
         second = list(csv.DictReader(file))[1]
-    assert second == {"name": "b", "value": "nan", "log": "-inf", "missing": ""}
+    assert second == {"name": "b", "value": "nan", "log10": "-inf", "missing": ""}
 
 
 class Page(HTMLParser):

@@ -200,7 +200,7 @@ def test_slopes_are_drawn_where_they_apply():
     both = [measured(line(-9, 0)), measured(line(-9, 0), target="all")]
     chart = figures.gradient_chart(both, "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 2
-    drawn = {row["row"] for row in chart["data"]["values"] if row["reference"] is not None}
+    drawn = {row["row"] for row in chart["data"]["values"] if row["what"] == figures.SLOPE}
     assert drawn == {"loss at the last step"}
 
 
