@@ -10,7 +10,7 @@ import altair as alt
 from experiments.drawing import charts
 from experiments.drawing.charts import PALETTE
 from experiments.drawing.curves import Line, Look, curves
-from experiments.drawing.tables import Column, Figure, Row, Table, rows_of
+from experiments.drawing.tables import Column, Figure, Row, Table, along, rows_of
 from experiments.questions.cell_path.measure import PARTS, Paths
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.measurement import MOMENT_TEXT
@@ -159,24 +159,24 @@ def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]
 
 def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
     """Each network in numbers, and each step for programs."""
-    steps: list[Row] = [
-        {
+    steps: list[Row] = []
+    for paths in found:
+        keys: Row = {
             "forget_bias": paths.forget_bias,
             "moment": paths.moment,
             "target": paths.target,
             "seed": paths.seed,
-            "step": t + 1,
-            "gradient_log10": float(paths.gradient[t]),
-            "forget_mean": float(paths.forget[t]),
-            **{f"share {name}": float(share[t]) for name, share in paths.shares.items()},
-            **{f"hops_{j}_log10": float(hops[t]) for j, hops in enumerate(paths.hops[:-1])},
-            "more_hops_log10": float(paths.hops[-1, t]),
-            **{f"hops_{j}_share": float(part[t]) for j, part in enumerate(paths.hop_shares[:-1])},
-            "more_hops_share": float(paths.hop_shares[-1, t]),
         }
-        for paths in found
-        for t in range(len(paths.gradient))
-    ]
+        values = {
+            "gradient_log10": paths.gradient,
+            "forget_mean": paths.forget,
+            **{f"share {name}": share for name, share in paths.shares.items()},
+            **{f"hops_{j}_log10": hops for j, hops in enumerate(paths.hops[:-1])},
+            "more_hops_log10": paths.hops[-1],
+            **{f"hops_{j}_share": part for j, part in enumerate(paths.hop_shares[:-1])},
+            "more_hops_share": paths.hop_shares[-1],
+        }
+        steps += along(keys, "step", values)
     columns = (
         Column("forget_bias", "forget bias", "g"),
         Column("moment", "training"),

@@ -11,7 +11,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.char_lm.continuations import Continuation, Sample
 from experiments.questions.char_lm.measure import History, Learner
 from experiments.questions.char_lm.text import shown
@@ -221,10 +221,7 @@ def tables(
         Table(
             "losses",
             "Each training step",
-            [
-                {"training_step": step, "loss": loss}
-                for step, loss in enumerate(history.losses, start=1)
-            ],
+            along({}, "training_step", {"loss": history.losses}),
         ),
         Table(
             "held_out",

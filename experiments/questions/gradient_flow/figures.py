@@ -12,7 +12,7 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats, log10, worst
-from experiments.drawing.tables import Column, Figure, Row, Table, power_text
+from experiments.drawing.tables import Column, Figure, Row, Table, along, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
 from experiments.regressors.looks import CURVE_COLOURS, curve_colour
@@ -163,19 +163,14 @@ def moments_chart(
     )
 
 
-def loss_rows(studies: Sequence[Study]) -> list[Row]:
-    """Return a row for each training step of each network."""
-    return [
-        {
-            "nonlinearity": study.network.nonlinearity,
-            "spectral_radius": study.network.radius,
-            "target": study.network.target,
-            "training_step": step,
-            "loss": loss,
-        }
-        for study in studies
-        for step, loss in enumerate(study.training.losses, start=1)
-    ]
+def loss_rows(study: Study) -> list[Row]:
+    """Return a row for each training step of a network."""
+    keys: Row = {
+        "nonlinearity": study.network.nonlinearity,
+        "spectral_radius": study.network.radius,
+        "target": study.network.target,
+    }
+    return along(keys, "training_step", {"loss": study.training.losses})
 
 
 def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
@@ -319,6 +314,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
         Column("layer", where("layer", opts.layers > 1)),
         Column("state", where("state", lstm), get=lambda m: m.flow.name),
     )
+    losses = [row for study in studies for row in loss_rows(study)]
     groups: dict[tuple[object, ...], list[Measurement]] = {}
     for m in measurements:
         groups.setdefault(tuple(key.value(m) for key in keys), []).append(m)
@@ -383,5 +379,5 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),
-        *([Table("loss", "Each training step", loss_rows(studies))] * bool(opts.steps)),
+        *([Table("loss", "Each training step", losses)] * bool(opts.steps)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import altair as alt
@@ -11,7 +11,7 @@ import altair as alt
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import worst
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.linear_rnn.measure import (
     BREAKING,
     KIND_TEXT,
@@ -157,42 +157,35 @@ def tables(found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]) -> tuple
             "alone (Gaussian W_h); inf where they promise nothing over so few lags.",
             printed=True,
         ),
-        Table("lags", "Each network at each lag", list(_lag_rows(every))),
-        Table("exponents", "Each network's finite-time exponents", list(_exponent_rows(every))),
+        Table(
+            "lags", "Each network at each lag", [row for each in every for row in _lag_rows(each)]
+        ),
+        Table(
+            "exponents",
+            "Each network's finite-time exponents",
+            [row for each in every for row in _exponent_rows(each)],
+        ),
     )
 
 
-def _lag_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
-    for each in every:
-        assert each.flow.closed_form is not None
-        closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
-        columns = zip(each.by_lag, closed, each.powers, eigenvalue_line(each), strict=True)
-        for lag, (measured, exact, power, line) in enumerate(columns):
-            yield {
-                "weights": each.kind,
-                "radius": each.radius,
-                "seed": each.seed,
-                "lag": lag,
-                "gradient_log10": float(measured),
-                "closed_form_log10": float(exact),
-                "singular_value_log10": float(power),
-                "eigenvalue_log10": float(line),
-            }
+def _lag_rows(each: LinearFlow) -> list[Row]:
+    assert each.flow.closed_form is not None
+    columns = {
+        "gradient_log10": each.by_lag,
+        "closed_form_log10": each.flow.closed_form[::-1] - each.flow.gradient[-1],
+        "singular_value_log10": each.powers,
+        "eigenvalue_log10": eigenvalue_line(each),
+    }
+    return along(_keys(each), "lag", columns, first=0)
 
 
-def _exponent_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
-    for each in every:
-        for i, (exponent, magnitude) in enumerate(
-            zip(each.exponents[-1], each.magnitudes, strict=True)
-        ):
-            yield {
-                "weights": each.kind,
-                "radius": each.radius,
-                "seed": each.seed,
-                "direction": i + 1,
-                "exponent_log10": float(exponent),
-                "eigenvalue_log10": float(magnitude),
-            }
+def _exponent_rows(each: LinearFlow) -> list[Row]:
+    columns = {"exponent_log10": each.exponents[-1], "eigenvalue_log10": each.magnitudes}
+    return along(_keys(each), "direction", columns)
+
+
+def _keys(each: LinearFlow) -> Row:
+    return {"weights": each.kind, "radius": each.radius, "seed": each.seed}
 
 
 def figures(

@@ -11,7 +11,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats, log10
 from experiments.drawing.sweep import sweep_chart
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.lstm.measure import Seen, pick, scales_of
 from experiments.regressors.networks import CELL_TEXT
 from experiments.regressors.states import StateCurve
@@ -159,18 +159,16 @@ def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
                     "largest_state": float(state.largest.max()),
                 }
             )
-            steps += [
-                {**what, "step": t + 1, "gradient_log10": float(g), "largest": float(v)}
-                for t, (g, v) in enumerate(zip(state.flow.gradient, state.largest, strict=True))
-            ]
-    columns = [Column("kind", "weights multiplied by")]
-    columns += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
+            columns = {"gradient_log10": state.flow.gradient, "largest": state.largest}
+            steps += along(what, "step", columns)
+    kinds = [Column("kind", "weights multiplied by")]
+    kinds += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
     return (
         Table(
             "slopes",
             "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
             by_kind,
-            tuple(columns),
+            tuple(kinds),
             "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
             printed=True,
         ),

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, curves
 from experiments.drawing.numbers import Floats, log10
-from experiments.drawing.tables import Column, Figure, Row, Table, Value, rows_of
+from experiments.drawing.tables import Column, Figure, Row, Table, Value, along, rows_of
 from experiments.questions.nonlinearity import words
 from experiments.questions.nonlinearity.measure import Seen, typical
 from experiments.regressors.flow import FACTOR
@@ -122,19 +122,15 @@ SUMMARY = (
 )
 
 
-def _step_rows(seen: Iterable[Seen]) -> Iterable[Row]:
-    for each in seen:
-        (keys,) = rows_of([each], KEYS)
-        columns = zip(each.flow.gradient, each.largest, each.saturation, each.weight, strict=True)
-        for step, (gradient, largest, saturation, weight) in enumerate(columns, start=1):
-            yield {
-                **keys,
-                "step": step,
-                "gradient_log10": float(gradient),
-                "largest_state": float(largest),
-                "saturation": float(saturation),
-                "weight": float(weight),
-            }
+def _step_rows(each: Seen) -> list[Row]:
+    (keys,) = rows_of([each], KEYS)
+    columns = {
+        "gradient_log10": each.flow.gradient,
+        "largest_state": each.largest,
+        "saturation": each.saturation,
+        "weight": each.weight,
+    }
+    return along(keys, "step", columns)
 
 
 def tables(
@@ -151,7 +147,11 @@ def tables(
             f"gradient vanishes or explodes if it changes by more than a factor {FACTOR}.",
             printed=True,
         ),
-        Table("steps", "Each network at each time step", list(_step_rows(found))),
+        Table(
+            "steps",
+            "Each network at each time step",
+            [row for each in found for row in _step_rows(each)],
+        ),
         Table("input_size", "The sweep over input sizes", rows_of(sweep, SUMMARY)),
         Table("draws", "Many networks at one radius", rows_of(draws, SUMMARY)),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.penalty.measure import Learned, Way, decades
 
 BEFORE, AFTER = "before training", "after training"
@@ -114,22 +114,12 @@ def tables(found: Sequence[Learned], learning_rate: float) -> tuple[Table, ...]:
         Column("after_log10", "after", get=lambda e: decades(e.after)),
         Column("stopped", get=lambda e: e.training.stopped),
     )
-    losses: list[Row] = [
-        {"way": learned.way.name, "seed": learned.seed, "training_step": step, "loss": loss}
-        for learned in found
-        for step, loss in enumerate(learned.training.losses, start=1)
-    ]
-    flow: list[Row] = [
-        {
-            "way": learned.way.name,
-            "seed": learned.seed,
-            "step": t + 1,
-            "before_log10": float(learned.before[t]),
-            "after_log10": float(learned.after[t]),
-        }
-        for learned in found
-        for t in range(len(learned.before))
-    ]
+    losses: list[Row] = []
+    flow: list[Row] = []
+    for learned in found:
+        keys: Row = {"way": learned.way.name, "seed": learned.seed}
+        losses += along(keys, "training_step", {"loss": learned.training.losses})
+        flow += along(keys, "step", {"before_log10": learned.before, "after_log10": learned.after})
     return (
         Table(
             "networks",

@@ -12,7 +12,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10, norms
 from experiments.drawing.sweep import sweep_chart
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.skip.measure import Branches, Depth, Kind, Products, growths
 
 KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")
@@ -231,28 +231,31 @@ def tables(
             "matrix", "through a product", "+.2f", get=lambda kind: typical(found, kind, "matrix")
         ),
     )
-    layers: list[Row] = [
-        {
-            "kind": d.kind,
-            "scale": d.scale,
-            "seed": d.seed,
-            "layer_or_step": index + 1,
-            "gradient_log10": float(d.gradient[index]),
-            **{f"share_{name}": float(share[index]) for name, share in d.shares.items()},
-        }
+    layers = [
+        row
         for d in found
-        for index in range(len(d.gradient))
+        for row in along(
+            {"kind": d.kind, "scale": d.scale, "seed": d.seed},
+            "layer_or_step",
+            {
+                "gradient_log10": d.gradient,
+                **{f"share_{name}": share for name, share in d.shares.items()},
+            },
+        )
     ]
     last = len(branches.measured) - 1
     classes: list[Row] = [
-        {
-            "branches": j,
-            "paths": math.comb(last, j),
-            "measured_log10": float(measured),
-            "by_hand_log10": float(by_hand),
-        }
-        for j, (measured, by_hand) in enumerate(
-            zip(log10(norms(branches.measured)), log10(norms(branches.by_hand)), strict=True)
+        {**row, "paths": math.comb(last, j)}
+        for j, row in enumerate(
+            along(
+                {},
+                "branches",
+                {
+                    "measured_log10": log10(norms(branches.measured)),
+                    "by_hand_log10": log10(norms(branches.by_hand)),
+                },
+                first=0,
+            )
         )
     ]
     shares: list[Row] = [

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
-from experiments.drawing.tables import Column, Figure, Table
+from experiments.drawing.tables import Column, Figure, Table, along
 from experiments.questions.target.measure import Targets
 from experiments.questions.target.triangle import triangle
 
@@ -144,19 +144,20 @@ def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
             "steps",
             "Each network at each time step",
             [
-                {
-                    "spectral_radius": each.radius,
-                    "seed": each.seed,
-                    "step": step + 1,
-                    "last_log10": float(each.last[step]),
-                    "every_log10": float(each.every[step]),
-                    "own_loss_log10": float(each.matrix[step, step]),
-                    "local_share": float(each.local[step]),
-                    "through_time_share": float(each.through[step]),
-                    "share_in_first_state": float(each.by_loss[step]),
-                }
+                row
                 for each in found
-                for step in range(len(each.last))
+                for row in along(
+                    {"spectral_radius": each.radius, "seed": each.seed},
+                    "step",
+                    {
+                        "last_log10": each.last,
+                        "every_log10": each.every,
+                        "own_loss_log10": np.diag(each.matrix),
+                        "local_share": each.local,
+                        "through_time_share": each.through,
+                        "share_in_first_state": each.by_loss,
+                    },
+                )
             ],
         ),
         Table(

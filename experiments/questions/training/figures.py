@@ -10,7 +10,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats, log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.drawing.words import counted
 from experiments.questions.training.measure import Learned, inputs_used, least_loss
 from experiments.regressors.data import batch_of
@@ -184,32 +184,16 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
         Column("reach_after_log10", "after", get=lambda e: e.reach(-1) if len(e.moments) else None),
         Column("stopped", get=lambda e: e.training.stopped),
     )
-    losses: list[Row] = [
-        {
-            "network": learned.task.name,
-            "target": learned.task.target,
-            "seed": learned.task.seed,
-            "training_step": step,
-            "loss": loss,
-        }
-        for learned in found
-        for step, loss in enumerate(learned.training.losses, start=1)
-    ]
-    flow: list[Row] = [
-        {
-            "network": learned.task.name,
-            "target": learned.task.target,
-            "seed": learned.task.seed,
-            "layer": layer + 1,
-            "training_step": int(moment),
-            "step": t + 1,
-            "gradient_log10": float(learned.gradient[m, layer, t]),
-        }
-        for learned in found
-        for m, moment in enumerate(learned.moments)
-        for layer in range(learned.task.layers)
-        for t in range(length)
-    ]
+    losses: list[Row] = []
+    flow: list[Row] = []
+    for learned in found:
+        task = learned.task
+        keys: Row = {"network": task.name, "target": task.target, "seed": task.seed}
+        losses += along(keys, "training_step", {"loss": learned.training.losses})
+        for m, moment in enumerate(learned.moments.tolist()):
+            for layer in range(task.layers):
+                there: Row = {**keys, "layer": layer + 1, "training_step": moment}
+                flow += along(there, "step", {"gradient_log10": learned.gradient[m, layer]})
     return (
         Table(
             "networks",

@@ -10,7 +10,7 @@ import altair as alt
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, curves
 from experiments.drawing.numbers import log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.weight_paths.measure import Contributions, running_sum
 from experiments.questions.weight_paths.scalar import ScalarCase, scalar_chart, scalar_rows
 from experiments.regressors.flow import TARGET_TEXT
@@ -141,25 +141,17 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
             "contributions",
             "Each network at each time step",
             [
-                {
-                    "nonlinearity": each.nonlinearity,
-                    "seed": each.seed,
-                    "step": step,
-                    "norm_log10": float(size),
-                    "share": float(share),
-                    "share_from_here_on": float(summed),
-                    "copy_error": float(error),
-                }
+                row
                 for each in found
-                for step, (size, share, summed, error) in enumerate(
-                    zip(
-                        log10(each.norm),
-                        each.share,
-                        running_sum(each),
-                        each.copy_error,
-                        strict=True,
-                    ),
-                    start=1,
+                for row in along(
+                    {"nonlinearity": each.nonlinearity, "seed": each.seed},
+                    "step",
+                    {
+                        "norm_log10": log10(each.norm),
+                        "share": each.share,
+                        "share_from_here_on": running_sum(each),
+                        "copy_error": each.copy_error,
+                    },
                 )
             ],
         ),
