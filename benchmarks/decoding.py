@@ -214,7 +214,7 @@ def torch_parts(weights: Weights) -> tuple[Any, Any, Any]:
 def searches(
     model: CharLM, start: list[int], width: int, length: int
 ) -> dict[str, Callable[[], Any]]:
-    """What is timed at one shape and batch, by name; peers where they are installed."""
+    """Searches to time at one shape and batch, by name; peers where they are installed."""
     weights = {name: np.array(value) for name, value in model.state_dict().items()}
     found: dict[str, Callable[[], Any]] = {
         OURS: ours(model.frozen_step(), start, width, length),
@@ -317,7 +317,7 @@ def untraced() -> Any:
 
 
 AS_WRITTEN = (best_candidates, beam.BeamSearch._account, beam.BeamSearch.run)
-"""What is taken out in turn: the candidate that is pruned, its bound, the lattice's branch."""
+"""Parts that are taken out in turn: the candidate that is pruned, its bound, the lattice's branch."""
 
 
 def put(parts: tuple[Any, Any, Any]) -> None:

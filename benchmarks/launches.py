@@ -1,4 +1,4 @@
-"""What a step of training makes a CUDA device do: kernels launched, and how often the host waits.
+"""Kernels that a training step launches on a CUDA device, and how often the host waits.
 
 ``PYTHONPATH=FOLDER python -m benchmarks.launches [--before FOLDER] [--out DIR]``
 

@@ -1,4 +1,4 @@
-"""What backpropagation through time costs in memory, and what anomaly detection costs switched off.
+"""Memory of backpropagation through time, and the cost of anomaly detection while it is off.
 
 ``python -m benchmarks.memory [--out DIR]``
 
@@ -75,7 +75,7 @@ def training_step(steps: int, remat: bool, batch: int = BATCH) -> Callable[[], N
 
 
 def layer_step(steps: int, remat: bool) -> Callable[[], None]:
-    """The same of an LSTM layer that foretells its next input; the input is made beforehand."""
+    """Like ``training_step``, for an LSTM layer that predicts its next input."""
     lstm = tg.nn.LSTM(INPUTS, HIDDEN, rng=0)
     head = tg.nn.Linear(HIDDEN, INPUTS, rng=1)
     draw = np.random.default_rng(0)

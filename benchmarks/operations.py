@@ -1,8 +1,8 @@
-"""What an operation costs that a person records without any layer, beside PyTorch eager: one thread.
+"""The cost of an operation recorded without any layer, beside PyTorch eager: one thread.
 
 ``python -m benchmarks.operations [--before FOLDER] [--out DIR]``
 
-There are three tables. The first is of a loop of one's own, ``tanh(x_t @ W + h @ V + b)`` with a loss at
+There are three tables. The first is of a hand-written loop, ``tanh(x_t @ W + h @ V + b)`` with a loss at
 every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of all nodes
 (``trace``), of the marked states (``gradient_flow``) or of the leaves (``backward``); PyTorch's
 ``retain_grad`` is called on every result, on every state or on nothing. The second is of a chain of
@@ -43,7 +43,7 @@ A_STEP = 10
 
 OURS = ("trace", "gradient_flow", "backward")
 THEIRS = ("every result", "every state", "leaves")
-"""What keeps its gradient in PyTorch."""
+"""The tensors that keep their gradient in PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Options(BesideBefore, Timed):
 
 
 def loop(keep: Callable[[Any, int], object], x: Any, y: Any, h: Any, weights: list[Any]) -> Any:
-    """A tanh RNN as a person writes it, for Tensors of either library."""
+    """A tanh RNN written by hand, for Tensors of either library."""
     W, V, b, U = weights
     loss = 0.0
     for t in range(len(x)):
@@ -216,7 +216,7 @@ def _calls(run: Callable[[], object]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the contestants took in each round: the two stages, and both together."""
+    """Seconds of the contestants in each round: the two stages, and both together."""
 
     stages: dict[str, list[list[float]]]
     operations: int
@@ -281,7 +281,7 @@ def chains(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]
 
 
 def accounts(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
-    """What an operation of our loop costs beside time, one row per shape and checkout."""
+    """Calls, objects and memory of an operation of our loop, one row per shape and checkout."""
     rows = []
     for shape in options.shapes:
         operations = sizes(shape)[0] * A_STEP

@@ -7,7 +7,7 @@ gradients and every ∂L/∂h_t and ∂L/∂c_t (``gradient_flow(..., backward=T
 ``backward``, the recorded pass on NumPy's form of the loops, and ``backward`` step by step
 (``fused=False``). PyTorch: its layer and JAX: a compiled scan, which keep no state's gradient; and a loop
 over PyTorch's cell with ``retain_grad``. The products: the same matrix products by BLAS, into memory that
-is there. ``Peephole`` is a cell of one's own, for which PyTorch has no layer.
+is there. ``Peephole`` is a hand-written cell, for which PyTorch has no layer.
 
 A layer may take as long as the faster of PyTorch's layer and JAX's scan, or 1.15 of the products where
 that is more; at the smallest and the largest shape as long as the faster peer.

@@ -1,4 +1,4 @@
-"""What ``tg.inspect.watch`` costs: training steps with a watch at every N-th over those without.
+"""The cost of ``tg.inspect.watch``: training steps with a watch at every N-th over those without.
 
 ``python -m benchmarks.watch [--out DIR]``
 

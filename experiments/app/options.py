@@ -42,7 +42,7 @@ class Options:
 
     @property
     def left(self) -> str:
-        """What a run that was interrupted has left, in a sentence."""
+        """A sentence that says what an interrupted run has left."""
         return "Nothing was written."
 
 

@@ -1,4 +1,4 @@
-"""What a question shows: tables of rows, and figures."""
+"""Tables, their columns and rows, and figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the catalogue is listed without a plotting library
     import altair as alt
 
 Value: TypeAlias = str | int | float | bool | None
-"""What a table's cell may hold. None is 'not measured'."""
+"""Content of a table's cell. None means 'not measured'."""
 
 Row: TypeAlias = Mapping[str, Value]
 
@@ -184,6 +184,6 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """What Vega-Lite draws: made once for all files, and checked as a whole against the schema."""
+        """The chart as Vega-Lite reads it, made once for all files and checked against the schema."""
         found: dict[str, Any] = self.chart.to_dict()
         return found

@@ -19,9 +19,9 @@ from experiments.app.options import Options
 from experiments.app.result import Claim, Result
 from experiments.questions.beam_cost import figures, words
 from experiments.questions.beam_cost.measure import (
+    Costs,
     Decoder,
-    Found,
-    compare_with_algorithm_1,
+    compare_with_two_stages,
     slopes,
     time_both,
 )
@@ -89,11 +89,11 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
         costs[vocabulary, length, width] = time_both(
             decoder, length, width, opts.repeats, lambda: progress.advance(task)
         )
-    found = Found(
+    found = Costs(
         {M: [costs[place] for place in line] for M, line in by_length.items()},
         [costs[place] for place in by_width],
         [costs[place] for place in by_vocabulary],
-        compare_with_algorithm_1(opts, sizes[0], widths),
+        compare_with_two_stages(opts, sizes[0], widths),
     )
     return Result(
         options=opts,
@@ -105,7 +105,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     )
 
 
-def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
+def claims(opts: BeamCostOptions, found: Costs) -> tuple[Claim, ...]:
     """Same output, linear against quadratic, and where the square is hidden."""
     few = next(iter(found.by_length.values()))
     why = "T·K steps, and K at most of them fewer where the beam is not full yet."
@@ -118,9 +118,9 @@ def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
             why="The same sums in float64, of products over batches of other sizes.",
         ),
         Claim(
-            "Algorithm 1's top k of each hypothesis, then the best k of k², keeps the beams that the best "
-            "k of all K·M keep (largest difference, over the widths)",
-            found.algorithm_1,
+            "Taking the top k of each hypothesis first, and then the best k of these k², keeps the "
+            "beams that the best k of all K·M keep (largest difference, over the widths)",
+            found.two_stages,
             SAME,
             why="A candidate that is not among the k best of its own hypothesis has k better ones.",
         ),

@@ -45,7 +45,7 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
 def chart(
     lattice: tg.decode.Lattice, optimum: tg.decode.Hypothesis, title: str
 ) -> alt.TopLevelMixin:
-    """A lattice as the course draws its tree."""
+    """A lattice drawn as a tree."""
     return lattice.chart(words=WORDS, optimum=optimum.tokens, most=8, title=title)
 
 

@@ -39,7 +39,7 @@ class CellPathOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     hops: int = 3
-    """Hidden hops J that are told apart; what made more is summed up."""
+    """Hidden hops J that are shown one by one; paths with more are summed up."""
 
     target: Target = "last"
     """Steps that enter the loss in training, and in the split by hops."""

@@ -1,6 +1,6 @@
 """char-lm: a language model of characters learns a text, and searches tell what it would say.
 
-An LSTM learns the Python language reference, or a person's own text, a character at a time. What it
+An LSTM learns the Python language reference, or your own text, a character at a time. What it
 learned is then read off by greedy decoding, beam searches with their certificates, an exact search and
 samples. An RNN and a GRU learn the same text, and the three show which characters their predictions
 depend on.
@@ -139,7 +139,7 @@ class CharLMOptions(options.Options):
 
     @property
     def left(self) -> str:
-        """What a run that was interrupted has left, in a sentence."""
+        """A sentence that says what an interrupted run has left."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return super().left
         return f"No report was written; --resume {printable(self.checkpoint)} goes on with the training."
@@ -206,7 +206,7 @@ def claims(
     shares: Sequence[Row],
     opts: CharLMOptions,
 ) -> tuple[Claim, ...]:
-    """What it learned, and that searches mean what they say."""
+    """Claims on what the model learned, and on the searches' bounds."""
     best: dict[str, float] = {}
     for each in found:
         best[each.prompt] = max(each.log_probability, best.get(each.prompt, -np.inf))
@@ -256,7 +256,7 @@ def claims(
 
 
 def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
-    """What gates are for; nothing is claimed where there is no RNN beside them."""
+    """Claims on gates; there are none without an RNN beside them."""
     back = {each.cell: float(each.by_lag[BACK]) for each in looked}
     if "rnn" not in back:
         return ()

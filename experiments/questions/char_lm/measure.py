@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments.app.errors import DataError, OptionError
-from experiments.drawing.numbers import Floats, in_decades
+from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Row
 from experiments.drawing.words import printable
 from experiments.questions.char_lm.checkpoints import check
@@ -40,7 +40,7 @@ WATCHED = 16
 
 @dataclass
 class History:
-    """What was measured up to now; JSON can hold all of it, so a checkpoint does.
+    """All measurements up to now. JSON can hold them, so a checkpoint does.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class Learner:
             loss = tg.nn.cross_entropy(logits[first:], piece[1 + first :])
             states = tg.inspect.gradient_flow(loss)[f"{self.model.cell}.l0"]
             names = self.model.recurrent.state
-            found.append([in_decades(states[name].log_grad_norm) for name in names])
+            found.append([states[name].log10_grad_norm for name in names])
         return np.array(found)
 
     # --- checkpoints ----------------------------------------------------------------------------
@@ -351,7 +351,7 @@ COMPARED = ("rnn", "gru")
 def decoded(
     model: CharLM, source: Corpus, opts: CharLMOptions, progress: Progress
 ) -> list[Continuation]:
-    """What every method makes of every prompt."""
+    """Continuations of every prompt by every method."""
     found = []
     for prompt in progress.track(opts.prompt, description="decoding"):
         found += continuations(

@@ -79,7 +79,7 @@ def text_chart(
 
 
 def _signals(found: Sequence[Saliency]) -> list[alt.Parameter]:
-    """What is pointed at and what was clicked; the character k that follows from them; largest norms."""
+    """Character pointed at and character clicked; the character k that follows from them; largest norms."""
     at = telling(next(each for each in found if each.cell == "lstm"))
     point: dict[str, Any] = {"fields": ["t"], "empty": False, "toggle": False}
     tops = {each.name: _drawable(each.log10.max(axis=1)) for each in found}

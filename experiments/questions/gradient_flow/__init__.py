@@ -159,7 +159,7 @@ def run(opts: GradientFlowOptions, progress: Progress) -> Result:
 
 
 def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
-    """What the linear networks must fulfil; the thresholds follow from rounding."""
+    """Claims on the linear networks. The thresholds follow from rounding."""
     linear = [m for m in measurements if m.network.nonlinearity == "identity"]
     errors = [e for m in linear if (e := worst(m.flow.closed_form_error)) is not None]
     found = []

@@ -269,7 +269,7 @@ def slope(measurements: Sequence[Measurement]) -> bool:
 
 
 def marks(measurements: Sequence[Measurement]) -> str:
-    """What is drawn beside the curves, in sentences."""
+    """Sentences on the lines and dots beside the curves."""
     said = ""
     if slope(measurements):
         said += (

@@ -56,7 +56,7 @@ class HDetachOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     scale: tuple[float, ...] = (1.0, 4.0)
-    """What W_h and W_x are multiplied by. Initial values are uniform in ±1/√H."""
+    """Factors on W_h and W_x. Initial values are uniform in ±1/√H."""
 
     block: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Probabilities p with which h is blocked at a step, beside 0 and 1, which are always measured."""
@@ -107,7 +107,7 @@ def run(opts: HDetachOptions, progress: Progress) -> Result:
 
 
 def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
-    """What is won and what is lost, then identities of blocking."""
+    """Claims on the gain and the loss, then identities of blocking."""
     closed, small = min(opts.forget_bias), min(opts.scale)
     opened, large = max(opts.forget_bias), max(opts.scale)
     wild = [n for n in found if (n.forget_bias, n.scale) == (opened, large)]

@@ -11,7 +11,7 @@ import tinygrad182 as tg
 from models import RecurrentRegressor
 
 Kept = float | tg.Tensor
-"""What a gradient through a hidden state is multiplied by: one number, or one for each sequence."""
+"""Factor on the gradient through a hidden state: one number, or one for each sequence."""
 
 
 def passing(h: tg.Tensor, kept: Kept) -> tg.Tensor:

@@ -70,7 +70,7 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
 
 
 def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
-    """What reaches the first cell state by the number of hops, and what blocking leaves of it."""
+    """Gradient at the first cell state by the number of hops, at each probability of blocking."""
     lines: list[Line] = []
     most = len(shown[0].hops) // 2
     for network in shown:

@@ -1,4 +1,4 @@
-"""What blocking the gradient through h leaves of an LSTM's gradients, beside their split by hops."""
+"""An LSTM's gradients when those through h are blocked, beside their split by hops."""
 
 from __future__ import annotations
 

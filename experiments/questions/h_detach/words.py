@@ -1,4 +1,4 @@
-"""What blocking the gradient through h loses and wins, in sentences."""
+"""Sentences on blocking the gradient through h."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def headline(found: Sequence[Network]) -> str:
-    """What is won and lost, with the reason."""
+    """The gain and the loss, with the reason."""
     wild = max(found, key=lambda network: growth(network.true.gradient))
     poor = min(found, key=lambda network: network.kept)
     grown = growth(wild.true.gradient)

@@ -25,7 +25,7 @@ from experiments.regressors.networks import Cell
 from experiments.regressors.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-"""What weights are multiplied by to find where the picture breaks."""
+"""Factors on the weights, to find where the picture breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class LSTMOptions(UntrainedOptions):
     """Added to the biases of the LSTM's forget gates: one or several."""
 
     scale: tuple[float, ...] = (1.0, 4.0, 8.0)
-    """What W_h and W_x are multiplied by in the curves. Initial values are uniform in ±1/√H."""
+    """Factors on W_h and W_x in the curves. Initial values are uniform in ±1/√H."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ def run(opts: LSTMOptions, progress: Progress) -> Result:
 
 
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
-    """What holds by definition, and what is claimed of the initial values named."""
+    """Bounds that hold by definition, and claims on the named initial values."""
     memory = [s.states["c"].largest for s in found if s.cell == "lstm"]
     bound = max(
         (s.states["h"].largest / np.tanh(s.states["c"].largest)).max()

@@ -41,10 +41,10 @@ class PenaltyOptions(options.NetworkOptions):
     """Options of penalty."""
 
     weight: float = 0.1
-    """What the penalty is multiplied by before it is added to the loss."""
+    """Weight of the penalty in the loss."""
 
     larger: tuple[float, ...] = (3.0, 10.0, 30.0)
-    """What the step size is multiplied by in further networks without the penalty."""
+    """Factors on the step size in further networks without the penalty."""
 
     length: int = 50
     """Time steps T."""
@@ -65,7 +65,7 @@ class PenaltyOptions(options.NetworkOptions):
     """Step size."""
 
     optimizer: Optimizer = "sgd"
-    """What takes the steps: SGD with momentum 0.9, or Adam, which divides by the size of a gradient and
+    """The optimizer: SGD with momentum 0.9, or Adam, which divides by the size of a gradient and
     learns without the penalty for some seeds, so that not all claims hold."""
 
     repeats: int = 3
@@ -122,7 +122,7 @@ def run(opts: PenaltyOptions, progress: Progress) -> Result:
 
 
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
-    """What vanishes, who learns, and what becomes of the gradient."""
+    """Claims on vanishing, on learning, and on the gradient after training."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
     convention = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
     return (

@@ -79,7 +79,7 @@ def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
 
 
 def use_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
-    """What single uses contribute and what they add up to, a panel for some λ."""
+    """Contributions of single uses and their sum, a panel for some λ."""
     plain = [unit for unit in units if unit.form is FORMS[0]]
     shown = [plain[i] for i in sorted({0, len(plain) // 2, len(plain) - 1})]
     lines = [

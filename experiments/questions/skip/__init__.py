@@ -32,7 +32,7 @@ from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 from experiments.regressors.networks import Nonlinearity
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""What weights are multiplied by to find where skips no longer keep the gradient in range."""
+"""Factors on the weights, to find where skips no longer keep the gradient in range."""
 
 MOST_BLOCKS = 12
 """2^12 paths can be followed one by one in seconds."""
@@ -65,7 +65,7 @@ class SkipOptions(options.NetworkOptions):
     """Added to the biases of the LSTM's forget gates."""
 
     scale: tuple[float, ...] = (1.0, 8.0)
-    """What the weights are multiplied by in the curves. Initial values are uniform in ±1/√width."""
+    """Factors on the weights in the curves. Initial values are uniform in ±1/√H."""
 
     blocks: int = 6
     """Blocks of the small network whose 2^blocks paths are followed one by one."""

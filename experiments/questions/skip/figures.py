@@ -214,7 +214,7 @@ def figures(
 def tables(
     found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Products]
 ) -> tuple[Table, ...]:
-    """What skips change for people; each layer, class and share for programs."""
+    """A summary for people; each layer, class and share for programs."""
 
     def growth(scale: float) -> Column:
         def span(kind: Kind) -> str:

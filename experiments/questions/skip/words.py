@@ -37,7 +37,7 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
 def sentences(
     opts: SkipOptions, found: Sequence[Depth], products: Mapping[Kind, Products]
 ) -> tuple[str, ...]:
-    """What both have in common, what not, and where it breaks."""
+    """Sentences on what both have in common, how they differ, and where it breaks."""
     said = [
         by_products("ResNet", products["ResNet"], "branches", "h_1", opts.seed),
         by_products("LSTM", products["LSTM"], "hidden states", "c_1", opts.seed),
@@ -66,7 +66,7 @@ def by_products(kind: Kind, split: Products, way: str, state: str, seed: int) ->
     )
     if split.rest is not None:
         said += (
-            f". Only classes up to {last} are told apart: together they have "
+            f". Only classes up to {last} are counted one by one: together they have "
             f"{percent(float(split.shares.sum()))}, those over {last} the other {percent(split.rest)}"
         )
     if split.sizes > CANCELLING:

@@ -14,7 +14,7 @@ from tests.experiments.app.test_run_folder import a_chart, a_run
 ASKED = [name for name in CATALOGUE if load(name).letter]
 
 
-def test_every_question_of_the_course_has_an_experiment():
+def test_every_letter_has_an_experiment():
     letters = [load(name).letter for name in ASKED]
     assert letters == [
         "Q1-intro",
