@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.options import Options
@@ -60,13 +59,8 @@ class BeamCostOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("length", "beam_width", "vocabulary"):
-            values = getattr(self, name)
-            options.one_or_more(name.replace("_", "-"), values)
-            for value in values:
-                options.at_least(name.replace("_", "-"), value, 1)
-        for name in ("at_length", "at_beam_width", "hidden_size", "repeats"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
+        self.at_least(1, "length", "beam_width", "vocabulary")
+        self.at_least(1, "at_length", "at_beam_width", "hidden_size", "repeats")
         if len(set(self.length)) < 2:
             raise OptionError("--length needs two different lengths: a slope is measured over them")
 

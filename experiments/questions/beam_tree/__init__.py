@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
@@ -41,9 +40,7 @@ class BeamTreeOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("beam-width", self.beam_width)
-        for width in self.beam_width:
-            options.at_least("beam-width", width, 1)
+        self.at_least(1, "beam_width")
 
 
 def run(opts: BeamTreeOptions, progress: Progress) -> Result:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.options import Options
 from experiments.app.result import Attachment, Claim, Result
 from experiments.drawing.tables import Row
 from experiments.drawing.words import printable
@@ -65,7 +66,7 @@ ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharLMOptions(options.Options):
+class CharLMOptions(Options):
     """Options of char-lm."""
 
     data: Path | None = None
@@ -124,18 +125,13 @@ class CharLMOptions(options.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden_size", "embedding", "layers", "batch", "steps", "characters"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
-        for name in ("window", "moments"):
-            options.at_least(name, getattr(self, name), 2)
-        options.at_least("expansions", self.expansions, 0)
-        options.positive("learning-rate", self.learning_rate)
-        options.positive("temperature", *self.temperature)
-        options.one_or_more("beam-width", self.beam_width)
-        for width in self.beam_width:
-            options.at_least("beam-width", width, 1)
-        for prompt in self.prompt:
-            options.one_or_more("prompt", prompt)
+        self.at_least(1, "hidden_size", "embedding", "layers", "batch", "steps", "characters")
+        self.at_least(2, "window", "moments")
+        self.at_least(0, "expansions")
+        self.positive("learning_rate", "temperature")
+        self.at_least(1, "beam_width")
+        if "" in self.prompt:
+            raise OptionError("--prompt needs at least one character")
 
     @property
     def left(self) -> str:

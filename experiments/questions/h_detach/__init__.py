@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
@@ -66,10 +65,10 @@ class HDetachOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_most("length", self.length, LONGEST)
-        options.finite("forget-bias", *self.forget_bias)
-        options.positive("scale", *self.scale)
-        options.at_least("draws", self.draws, 1)
+        self.at_most(LONGEST, "length")
+        self.finite("forget_bias")
+        self.positive("scale")
+        self.at_least(1, "draws")
         for value in self.block:
             if not 0 <= value <= 1:
                 raise OptionError(f"--block must be a probability from 0 to 1, not {value}")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.words import counted
@@ -53,8 +52,8 @@ class LSTMOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.finite("forget-bias", *self.forget_bias)
-        options.positive("scale", *self.scale)
+        self.finite("forget_bias")
+        self.positive("scale")
 
 
 def run(opts: LSTMOptions, progress: Progress) -> Result:

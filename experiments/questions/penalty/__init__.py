@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.questions.penalty import figures, words
 from experiments.questions.penalty.measure import (
@@ -37,7 +37,7 @@ from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 
 
 @dataclass(frozen=True, kw_only=True)
-class PenaltyOptions(options.NetworkOptions):
+class PenaltyOptions(NetworkOptions):
     """Options of penalty."""
 
     weight: float = 0.1
@@ -73,14 +73,9 @@ class PenaltyOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("length", self.length, 2)
-        options.at_least("hidden-size", self.hidden_size, 1)
-        options.at_least("steps", self.steps, 1)
-        options.positive("weight", self.weight)
-        options.positive("larger", *self.larger)
-        options.positive("spectral-radius", self.spectral_radius)
-        options.positive("noise", self.noise)
-        options.positive("learning-rate", self.learning_rate)
+        self.at_least(2, "length")
+        self.at_least(1, "hidden_size", "steps")
+        self.positive("weight", "larger", "spectral_radius", "noise", "learning_rate")
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
-from experiments.app.errors import OptionError
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
 from experiments.drawing.words import counted
@@ -42,7 +41,7 @@ MOST_PRODUCTS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipOptions(options.NetworkOptions):
+class SkipOptions(NetworkOptions):
     """Options of skip."""
 
     length: int = 30
@@ -72,13 +71,11 @@ class SkipOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("length", self.length, 3)
-        options.at_least("hidden-size", self.hidden_size, 1)
-        options.at_least("blocks", self.blocks, 1)
-        options.positive("scale", *self.scale)
-        options.finite("forget-bias", self.forget_bias)
-        if self.blocks > MOST_BLOCKS:
-            raise OptionError(f"--blocks must be {MOST_BLOCKS} or less, not {self.blocks}")
+        self.at_least(3, "length")
+        self.at_least(1, "hidden_size", "blocks")
+        self.at_most(MOST_BLOCKS, "blocks")
+        self.positive("scale")
+        self.finite("forget_bias")
 
     @property
     def size(self) -> str:

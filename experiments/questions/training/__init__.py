@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.questions.training import figures, words
 from experiments.questions.training.measure import Learned, Task, learn, least_loss
@@ -25,7 +25,7 @@ MOST_CELLS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(options.NetworkOptions):
+class TrainingOptions(NetworkOptions):
     """Options of training."""
 
     cell: tuple[Cell, ...] = ("rnn", "lstm")
@@ -61,14 +61,10 @@ class TrainingOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cell", "layers", "target"):
-            options.one_or_more(name, getattr(self, name))
-        for layers in self.layers:
-            options.at_least("layers", layers, 1)
-        options.at_least("length", self.length, 2)
-        for name in ("hidden_size", "steps", "moments"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
-        options.positive("learning-rate", self.learning_rate)
+        self.one_or_more("cell", "target")
+        self.at_least(1, "layers", "hidden_size", "steps", "moments")
+        self.at_least(2, "length")
+        self.positive("learning_rate")
 
     def tasks(self) -> list[Task]:
         """Every network, once."""

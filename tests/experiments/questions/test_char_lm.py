@@ -522,7 +522,7 @@ def test_what_cannot_be_is_said_before_training(
         ({"beam_width": (0,)}, "--beam-width must be 1 or more"),
         ({"temperature": (0.0,)}, "--temperature must be a finite number above 0"),
         ({"expansions": -1}, "--expansions must be 0 or more"),
-        ({"prompt": ("a", "")}, "--prompt needs at least one value"),
+        ({"prompt": ("a", "")}, "--prompt needs at least one character"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, words):
