@@ -10,15 +10,14 @@ from typing import Any
 import altair as alt
 
 from experiments.drawing.tables import Row, Value
+from tinygrad182 import _charts
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-INK, GREY = "#1a1a1a", "#7a7f87"
+# The colours and the font are those of the framework's own pictures.
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = _charts.PALETTE
+GREY, FONT, INK = _charts.GREY, _charts.FONT, "#1a1a1a"
 
-PALETTE = (VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours for what has no colour of its own."""
-
-FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+PALETTE = (ORANGE, BLUE, GREEN, PINK, AMBER, SKY)
+"""Colours for curves that have none of their own."""
 
 GRID_WIDTH = 840
 """Pixels that the panels of a row share."""

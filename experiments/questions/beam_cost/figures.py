@@ -11,7 +11,7 @@ from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.questions.beam_cost.measure import Cost
 
 STORED, AGAIN = "state stored", "run again from the start"
-COLOURS = {STORED: charts.BLUE, AGAIN: charts.VERMILLION}
+COLOURS = {STORED: charts.BLUE, AGAIN: charts.ORANGE}
 SHAPES = {STORED: "circle", AGAIN: "square"}
 
 

@@ -19,7 +19,7 @@ ALONE = "cell path alone (0 hops)"
 
 SHARE_LOOKS = {
     PARTS["direct"]: Look(charts.BLUE),
-    PARTS["via h"]: Look(charts.VERMILLION),
+    PARTS["via h"]: Look(charts.ORANGE),
     PARTS["local"]: Look(charts.GREEN, (5, 3)),
 }
 
@@ -78,9 +78,9 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
     """Norms by the number of hidden states on the way, with the product of the gates."""
     last = len(found[0].hops) - 2
     names = [ALONE, *(f"{j} hop{'s' * (j > 1)}" for j in range(1, last + 1)), f"over {last} hops"]
-    colours = (charts.BLUE, charts.GREEN, "#E69F00", "#CC79A7", "#56B4E9", charts.GREY)
+    colours = (charts.BLUE, charts.GREEN, charts.AMBER, charts.PINK, charts.SKY, charts.GREY)
     looks = {
-        name: Look(charts.VERMILLION if j == last + 1 else colours[j % len(colours)])
+        name: Look(charts.ORANGE if j == last + 1 else colours[j % len(colours)])
         for j, name in enumerate(names)
     }
     looks["whole gradient"] = Look(charts.INK, (2, 2), 2.0)

@@ -18,7 +18,7 @@ from experiments.questions.char_lm.text import shown
 from tinygrad182 import _charts
 
 LOOKS = {
-    "RNN": Look(charts.VERMILLION, (2, 3)),
+    "RNN": Look(charts.ORANGE, (2, 3)),
     "LSTM": Look(charts.BLUE),
     "GRU": Look(charts.GREEN, (7, 3)),
 }
@@ -125,7 +125,7 @@ def _text_layers() -> list[alt.Chart]:
         cells.transform_filter("isNumber(datum.share)").mark_rect().encode(color=_colour()),
         cells.transform_filter("isString(datum.share)").mark_rect(color=ODD),
         cells.transform_filter("datum.t == k").mark_rect(
-            filled=False, stroke=charts.VERMILLION, strokeWidth=2.5
+            filled=False, stroke=charts.ORANGE, strokeWidth=2.5
         ),
         cells.mark_text(
             color=alt.ExprRef(ink), baseline="middle", font="monospace", fontSize=15

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.questions.linear_rnn import LinearRnnOptions
 
 LOOKS = {
-    "bound: largest singular value of W_h^k": Look("#E69F00", width=5.0),
+    "bound: largest singular value of W_h^k": Look(charts.AMBER, width=5.0),
     "measured gradient": Look(charts.BLUE, width=2.5),
     "|λ|max^k": Look(charts.INK, (5, 4), 1.4),
 }
@@ -73,7 +73,7 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
             value = charts.drawable(float(each.exponents[k - 1, i]))
             rows.append({**panel, "line": None, "point": value, "span": f"after {k} steps"})
     names = [f"after {k} steps" for k in spans]
-    looks = [("#E69F00", "triangle-up"), (charts.VERMILLION, "square"), (charts.BLUE, "circle")]
+    looks = [(charts.AMBER, "triangle-up"), (charts.ORANGE, "square"), (charts.BLUE, "circle")]
     looks = looks[-len(names) :]
     colours = alt.Scale(domain=names, range=[colour for colour, _ in looks])
     shapes = alt.Scale(domain=names, range=[shape for _, shape in looks])

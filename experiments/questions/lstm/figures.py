@@ -17,7 +17,7 @@ from experiments.regressors.networks import CELL_TEXT
 from experiments.regressors.states import StateCurve
 
 LOOKS = {
-    "RNN, h": Look(charts.VERMILLION),
+    "RNN, h": Look(charts.ORANGE),
     "LSTM, c": Look(charts.GREEN, width=5.0),
     "LSTM, h": Look(charts.BLUE, width=1.6),
 }

@@ -32,7 +32,7 @@ def way_looks(ways: Sequence[Way]) -> dict[str, Look]:
     """The colour of the penalty, of the same without it, and of each larger step."""
     larger = [way for way in dict.fromkeys(ways) if way.larger != 1]
     looks = {Way(1.0).name: Look(charts.BLUE, (1, 0), 3.0)}
-    looks |= {Way().name: Look(charts.VERMILLION, (1, 0), 2.2)}
+    looks |= {Way().name: Look(charts.ORANGE, (1, 0), 2.2)}
     looks |= {
         way.name: Look(LARGER[i % len(LARGER)], (6, 3) if i % 2 else (3, 2), 1.8)
         for i, way in enumerate(larger)

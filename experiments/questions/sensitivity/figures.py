@@ -26,7 +26,7 @@ FORM_LOOKS = {
     form.name: Look(colour, dash)
     for form, colour, dash in zip(
         FORMS,
-        (charts.VERMILLION, charts.BLUE, charts.GREEN),
+        (charts.ORANGE, charts.BLUE, charts.GREEN),
         ((1, 0), (7, 3), (3, 2)),
         strict=True,
     )
@@ -35,7 +35,7 @@ FORM_LOOKS = {
 USE, SUM, BACK = "use of λ at step t", "uses from step t on, summed", "gradient ∂h_T/∂h_t"
 
 USE_LOOKS = {
-    SUM: Look(charts.VERMILLION, (1, 0), 3.0),
+    SUM: Look(charts.ORANGE, (1, 0), 3.0),
     USE: Look(charts.BLUE, (7, 3)),
     BACK: Look(charts.GREY, (2, 2)),
 }

@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")
 
 LOOKS = {
     "ResNet": Look(charts.BLUE),
-    "plain network": Look(charts.VERMILLION),
+    "plain network": Look(charts.ORANGE),
     "LSTM": Look(charts.GREEN, (7, 3)),
 }
 
@@ -31,7 +31,7 @@ WAYS = {
 
 WAY_LOOKS = {
     WAYS["free"]: Look(charts.BLUE),
-    WAYS["matrix"]: Look(charts.VERMILLION),
+    WAYS["matrix"]: Look(charts.ORANGE),
     WAYS["local"]: Look(charts.GREEN, (5, 3)),
 }
 

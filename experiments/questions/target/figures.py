@@ -15,12 +15,12 @@ from experiments.questions.target.triangle import triangle
 
 TOTALS = {
     "loss at every step": Look(charts.BLUE, width=3.0),
-    "loss at the last step alone": Look(charts.VERMILLION),
+    "loss at the last step alone": Look(charts.ORANGE),
     "each step's own loss alone, ‖∂L_t/∂h_t‖": Look(charts.GREY, (4, 3), 1.8),
 }
 SHARES = {
     "through later steps": Look(charts.BLUE),
-    "local: from the loss at step t": Look("#E69F00"),
+    "local: from the loss at step t": Look(charts.AMBER),
 }
 SUMS = {"losses 1 … k": Look(charts.BLUE)}
 

@@ -21,7 +21,7 @@ CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
 LABEL = "label"
 
 LOSS_LOOKS = {
-    "RNN": Look(charts.VERMILLION, (1, 0), 1.8),
+    "RNN": Look(charts.ORANGE, (1, 0), 1.8),
     "LSTM": Look(charts.BLUE, (1, 0), 1.8),
     CONSTANT: Look(charts.GREY, (2, 2), 1.6),
     FORGETFUL: Look(charts.INK, (7, 3), 1.6),
@@ -32,7 +32,7 @@ SHOWN_SEQUENCES = 3
 
 def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
     """Colour by cell, dash by layers."""
-    colours = {"rnn": charts.VERMILLION, "lstm": charts.BLUE}
+    colours = {"rnn": charts.ORANGE, "lstm": charts.BLUE}
     dashes = ((1, 0), (6, 3), (2, 2))
     layers = sorted({learned.task.layers for learned in found})
     return {

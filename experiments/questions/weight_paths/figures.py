@@ -14,7 +14,7 @@ from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.weight_paths.measure import Contributions, running_sum
 from experiments.questions.weight_paths.scalar import ScalarCase, scalar_chart, scalar_rows
 from experiments.regressors.flow import TARGET_TEXT
-from experiments.regressors.looks import NONLINEARITY_LOOKS, nonlinearity_colour
+from experiments.regressors.looks import NONLINEARITY_LOOKS, curve_colour
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
             x=charts.steps(len(found[0].norm)),
             y=charts.decades("value", "size of the contribution ‖G_t‖", domain),
             y2="floor:Q",
-            color=nonlinearity_colour(each.nonlinearity for each in found).legend(None),
+            color=curve_colour(row["nonlinearity"] for row in rows).legend(None),
             tooltip=[
                 alt.Tooltip("step:Q", title="step t"),
                 alt.Tooltip("value:Q", title="log10 ‖G_t‖", format=".3f"),
