@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.layers import ALL, Form, shape_of
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import Cell, Shape
 from benchmarks.timing import Seconds, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TimedLayers):
+class Options(LayerOptions):
     """Measure the recurrent layers of this checkout beside those of another one."""
 
     folder: Annotated[Path, tyro.conf.Positional]

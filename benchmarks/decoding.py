@@ -25,7 +25,7 @@ import tyro
 
 import tinygrad182 as tg
 from benchmarks.memory import slope
-from benchmarks.options import Timed
+from benchmarks.options import TimingOptions
 from benchmarks.peers import threads
 from benchmarks.timing import interleave, milliseconds, ratio, report
 from models.char_lm import CharLM
@@ -43,7 +43,7 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Timed):
+class Options(TimingOptions):
     """Measure the speed of beam search beside ``generate`` and a loop over PyTorch's cells."""
 
     repeats: int = 40

@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks.options import BesideBefore
+from benchmarks.options import ComparisonOptions
 from benchmarks.timing import report
 from benchmarks.worker import ROOT, Worker
 
@@ -36,7 +36,7 @@ def row(name: str, folder: Path, cell: str, dtype: str) -> dict[str, Any]:
     return found
 
 
-def main(options: BesideBefore) -> None:
+def main(options: ComparisonOptions) -> None:
     """Run the measurements."""
     folders = {"before": options.before, "now": ROOT}
     rows = [
@@ -50,4 +50,4 @@ def main(options: BesideBefore) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BesideBefore, prog="python -m benchmarks.first_use", description=__doc__))
+    main(tyro.cli(ComparisonOptions, prog="python -m benchmarks.first_use", description=__doc__))

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from benchmarks.first_use import CELLS
-from benchmarks.options import BesideBefore
+from benchmarks.options import ComparisonOptions
 from benchmarks.timing import report
 from benchmarks.worker import ROOT, Worker
 from tinygrad182.cuda import import_cupy
@@ -39,7 +39,7 @@ def row(name: str, worker: Worker, cell: str, form: str) -> dict[str, Any]:
     }
 
 
-def main(options: BesideBefore) -> None:
+def main(options: ComparisonOptions) -> None:
     """Run the measurements."""
     if not getattr(import_cupy(), "__fake__", False):
         sys.exit(
@@ -54,4 +54,4 @@ def main(options: BesideBefore) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BesideBefore, prog="python -m benchmarks.launches", description=__doc__))
+    main(tyro.cli(ComparisonOptions, prog="python -m benchmarks.launches", description=__doc__))

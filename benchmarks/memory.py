@@ -27,7 +27,7 @@ import tyro
 from rich.progress import track
 
 import tinygrad182 as tg
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import threads
 from benchmarks.timing import interleave, milliseconds, ratio, report
 from benchmarks.worker import in_a_process
@@ -38,7 +38,7 @@ LAYER_BATCH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Written):
+class Options(OutputOptions):
     """Measure the memory of recomputation, and what anomaly detection costs while it is off."""
 
     lengths: tuple[int, ...] = (1_000, 2_000, 5_000, 10_000)

@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import BesideBefore, Timed, sizes
+from benchmarks.options import ComparisonOptions, TimingOptions, sizes
 from benchmarks.timing import Contestant, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
@@ -47,7 +47,7 @@ THEIRS = ("every result", "every state", "leaves")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BesideBefore, Timed):
+class Options(ComparisonOptions, TimingOptions):
     """Measure what recorded operations cost, beside PyTorch and another checkout."""
 
     clock: Literal["wall", "cpu"] = "cpu"

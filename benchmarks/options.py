@@ -17,7 +17,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class OutputOptions:
     """Base of every benchmark's options; tyro makes the command line from the fields."""
 
     out: Path | None = None
@@ -25,7 +25,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BesideBefore(Written):
+class ComparisonOptions(OutputOptions):
     """Options of a benchmark that may measure another checkout, such as the last release, too."""
 
     before: Path | None = None
@@ -33,7 +33,7 @@ class BesideBefore(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed(Written):
+class TimingOptions(OutputOptions):
     """Options of a benchmark that takes times in rounds."""
 
     clock: Literal["wall", "cpu"] = "wall"
@@ -44,7 +44,7 @@ class Timed(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimedLayers(Timed):
+class LayerOptions(TimingOptions):
     """Options of a benchmark of whole layers."""
 
     threads: int = 1

@@ -26,7 +26,7 @@ import tyro
 import tinygrad182 as tg
 from benchmarks import peers
 from benchmarks.layers import ALL, Form, data, ours, shape_of
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import CELLS, Cell, Run, Shape
 from benchmarks.timing import TURN, Seconds, interleave, milliseconds, ratio, report
 
@@ -40,7 +40,7 @@ Times = dict[str, Seconds]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TimedLayers):
+class Options(LayerOptions):
     """Measure whole recurrent layers beside PyTorch, JAX and the matrix products alone."""
 
     device: str = "cpu"

@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks import peers
 from benchmarks.layers import SHAPES, data, ours
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import Cell, Shape
 from benchmarks.timing import report
 from benchmarks.worker import in_a_process
@@ -57,10 +57,10 @@ def of_layers() -> list[dict[str, Any]]:
     ]
 
 
-def main(options: Written) -> None:
+def main(options: OutputOptions) -> None:
     """Run the measurements."""
     report("resident-memory", of_layers(), options.out)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Written, prog="python -m benchmarks.resident", description=__doc__))
+    main(tyro.cli(OutputOptions, prog="python -m benchmarks.resident", description=__doc__))

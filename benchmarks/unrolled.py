@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import threads
 from benchmarks.timing import interleave, milliseconds, ratio, report
 
@@ -31,7 +31,7 @@ PEER = "torch retain_grad"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Written):
+class Options(OutputOptions):
     """Measure an unrolled RNN with every gradient kept, beside PyTorch."""
 
     device: str = "cpu"

@@ -16,12 +16,12 @@ import tyro
 import tinygrad182 as tg
 from benchmarks import peers
 from benchmarks.layers import SHAPES, Form, data, layer, run
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import Cell, Shape
 from benchmarks.timing import TURN, interleave, milliseconds, ratio, report
 
 
-def regimes(options: TimedLayers) -> list[dict[str, Any]]:
+def regimes(options: LayerOptions) -> list[dict[str, Any]]:
     """One row per cell, shape and form of the loops."""
     cells: tuple[Cell, ...] = ("LSTM", "GRU", "RNN")
     forms: tuple[Form, ...] = ("plain", "NumPy")
@@ -33,7 +33,7 @@ def regimes(options: TimedLayers) -> list[dict[str, Any]]:
     ]
 
 
-def _row(cell: Cell, shape: Shape, form: Form, options: TimedLayers) -> dict[str, Any]:
+def _row(cell: Cell, shape: Shape, form: Form, options: LayerOptions) -> dict[str, Any]:
     x, g = data(shape, last=True)
     modules = {name: _in_regime(cell, shape, name) for name in ("healthy", "vanishing")}
     runs = {name: run(module, x, g, form) for name, module in modules.items()}
@@ -62,7 +62,7 @@ def _first(module: Any, x: Any, g: Any) -> float:
     return float(states.h.log_grad_norm[0]) / np.log(10)
 
 
-def main(options: TimedLayers) -> None:
+def main(options: LayerOptions) -> None:
     """Run the measurements."""
     with peers.threads(options.threads):
         report(
@@ -71,4 +71,4 @@ def main(options: TimedLayers) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TimedLayers, prog="python -m benchmarks.vanishing", description=__doc__))
+    main(tyro.cli(LayerOptions, prog="python -m benchmarks.vanishing", description=__doc__))

@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import Timed, sizes
+from benchmarks.options import TimingOptions, sizes
 from benchmarks.timing import interleave, milliseconds, ratio, report
 from models import RecurrentRegressor
 
@@ -28,7 +28,7 @@ INPUTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Timed):
+class Options(TimingOptions):
     """Measure what a watch adds to training."""
 
     shapes: tuple[str, ...] = ("100,16,64", "200,32,128")
