@@ -30,8 +30,8 @@ from experiments.questions.char_lm.continuations import (
     sample,
 )
 from experiments.questions.char_lm.figures import loss_rows
+from experiments.questions.char_lm.learner import History
 from experiments.questions.char_lm.measure import (
-    History,
     by_cell,
     compared,
     decoded,

@@ -13,7 +13,7 @@ from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.char_lm.continuations import Continuation, Sample
-from experiments.questions.char_lm.measure import History, Learner
+from experiments.questions.char_lm.learner import History, Learner
 from experiments.questions.char_lm.text import shown
 
 TRAINING, HELD_OUT = "each training window", "held-out text"

@@ -8,7 +8,7 @@ import numpy as np
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, in_decades, to_numpy
-from experiments.questions.char_lm.measure import sequences
+from experiments.questions.char_lm.learner import sequences
 from experiments.questions.char_lm.text import Corpus, beginnings
 from models import CharLM
 

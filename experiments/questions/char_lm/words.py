@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from experiments.drawing.tables import power_text
 from experiments.questions.char_lm.continuations import ITSELF, Continuation, Sample, sample
-from experiments.questions.char_lm.measure import History
+from experiments.questions.char_lm.learner import History
 from experiments.questions.char_lm.saliency import BACK, Saliency
 from experiments.questions.char_lm.text import Corpus, shown
 

@@ -22,7 +22,7 @@ from experiments.questions.char_lm.continuations import (
     log_probabilities,
     long_samples,
 )
-from experiments.questions.char_lm.measure import History, Learner, model_of, sequences
+from experiments.questions.char_lm.learner import History, Learner, model_of, sequences
 from experiments.questions.char_lm.ngrams import ngram_losses
 from experiments.questions.char_lm.text import LEAST, Corpus
 from models import CharLM
