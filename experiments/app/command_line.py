@@ -124,7 +124,7 @@ class AllOptions(Options):
     """Options of a run of several experiments; each keeps its own defaults otherwise."""
 
     questions: tuple[str, ...] = ()
-    """Names of experiments, as python -m experiments lists them. By default all that have a letter."""
+    """Names of experiments. By default all but gradient-flow, h-detach, sensitivity and char-lm."""
 
     length: int | None = None
     """Time steps T of every question that takes one length. By default each keeps its own."""
@@ -196,7 +196,8 @@ def print_runs(runs: Sequence[Run], folder: Path, console: Console) -> None:
         if len(runs) == 1:
             print_result(run.result, console)
         else:
-            console.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
+            name = f"{run.letter} {run.name}".strip()
+            console.print(f"\n[bold]{name}:[/] {escape(run.result.headline)}")
             print_claims(run.result, console)
     place = escape(printable(folder / "report.html"))
     console.print(f"\n[bold]Report:[/] {place}", soft_wrap=True)

@@ -30,6 +30,8 @@ def test_every_letter_has_an_experiment():
         "S4",
     ]
     assert all(load(name).predict for name in ASKED)
+    others = CATALOGUE.keys() - set(ASKED)
+    assert others == {"gradient-flow", "h-detach", "sensitivity", "char-lm"}  # as all --help says
 
 
 @pytest.fixture(scope="module")

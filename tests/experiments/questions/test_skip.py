@@ -147,7 +147,9 @@ def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
     )
     cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
     said = skip.words.by_products("LSTM", cut, "hidden states", "c_1", 0)
-    assert "up to 2 are counted one by one: together they have 50%, those over 2 the other 50%" in said
+    assert (
+        "up to 2 are counted one by one: together they have 50%, those over 2 the other 50%" in said
+    )
     assert "the sum of their sizes is 26, not 1" in said
 
 
