@@ -143,7 +143,7 @@ def test_a_card_finds_what_the_cpu_finds(name: str, text: Path) -> None:
 def test_a_run_on_a_card_writes_its_folder_and_goes_on(text: Path, tmp_path: Path) -> None:
     """The model of a card is trained on there, and loaded by one on the CPU."""
     options = ["--device", CARD, "--data", str(text)]
-    for name in ("hidden_size", "embedding", "batch", "window", "length", "expansions"):
+    for name in ("hidden_size", "embedding", "batch", "window", "characters", "expansions"):
         options += [f"--{name.replace('_', '-')}", str(SMALL["char-lm"][name])]
     options += ["--beam-width", "2", "--temperature", "0.5", "--moments", "2"]
     first, on = tmp_path / "first", tmp_path / "on"
