@@ -75,7 +75,7 @@ def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Clai
                         f"K = 2 stores after step {length}: "
                         + ", ".join(f"“{words}” ({value})" for words, value in expected)
                         + " (largest difference; infinite if the words differ)",
-                        difference(each.kept(length), expected),
+                        difference(each.stored(length), expected),
                         ROUNDING,
                         why=why,
                     )

@@ -55,7 +55,7 @@ def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Tabl
         {"width": each.width, "step": length, "rank": rank, "prefix": words, "log_probability": v}
         for each in found
         for length in range(1, LENGTH + 1)
-        for rank, (words, v) in enumerate(each.kept(length), 1)
+        for rank, (words, v) in enumerate(each.stored(length), 1)
     ]
     number = Column("log_probability", "log-probability", ".2f")
     return (

@@ -25,9 +25,9 @@ def headline(found: Sequence[Search]) -> str:
 def sentence(each: Search) -> str:
     """Say what one width stores, and where it drops the optimum."""
     steps = [
-        f"after step {length} {', '.join(f'“{words}” {value:.2f}' for words, value in kept)}"
+        f"after step {length} {', '.join(f'“{words}” {value:.2f}' for words, value in stored)}"
         for length in range(1, LENGTH + 1)
-        for kept in [each.kept(length)]
+        for stored in [each.stored(length)]
     ]
     optimum = in_words(each.optimum.tokens)
     fate = (

@@ -130,7 +130,7 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
         Claim(
             f"Lost: with forget bias {closed:g} and weights × {small:g}, most of what comes back to step 1 "
             "(‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
-            max(10.0**network.kept for network in lossy),
+            max(10.0**network.left for network in lossy),
             HALF,
             why="One half: less is left than is lost.",
         ),
