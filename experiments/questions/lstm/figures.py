@@ -128,17 +128,14 @@ def slope_chart(found: Sequence[Seen], seeds: str) -> alt.TopLevelMixin:
 
 def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
     """Slopes by kind and scale for people; each network and each step for programs."""
-    slopes: dict[str, dict[float, list[float]]] = {}
-    for seen in found:
-        by_scale = slopes.setdefault(seen.kind, {})
-        by_scale.setdefault(seen.scale, []).append(seen.states["h"].slope)
-    by_kind: list[Row] = [
-        {
-            "kind": kind,
-            **{f"× {k:g}": f"{min(v):+.2f} … {max(v):+.2f}" for k, v in by_scale.items()},
-        }
-        for kind, by_scale in slopes.items()
-    ]
+
+    def at_scale(scale: float) -> Column:
+        def span(kind: str) -> str:
+            slopes = [e.states["h"].slope for e in found if (e.kind, e.scale) == (kind, scale)]
+            return f"{min(slopes):+.2f} … {max(slopes):+.2f}"
+
+        return Column(f"× {scale:g}", f"{scale:g}", get=span)
+
     networks: list[Row] = []
     steps: list[Row] = []
     for seen in found:
@@ -161,14 +158,15 @@ def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
             )
             columns = {"gradient_log10": state.flow.gradient, "largest": state.largest}
             steps += along(what, "step", columns)
-    kinds = [Column("kind", "weights multiplied by")]
-    kinds += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
     return (
         Table(
             "slopes",
             "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
-            by_kind,
-            tuple(kinds),
+            list(dict.fromkeys(seen.kind for seen in found)),
+            (
+                Column("kind", "weights multiplied by", get=str),
+                *map(at_scale, scales_of(found)),
+            ),
             "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
             printed=True,
         ),
