@@ -17,9 +17,9 @@ import numpy as np
 
 from .. import backend
 from .._numbers import check_whole
-from ..backend import Array
 from ..errors import ArgumentError
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from .lattice import Lattice, LatticeStep
 from .result import Hypothesis, Scoring, SearchResult
 from .selection import best_candidates

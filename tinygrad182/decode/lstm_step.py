@@ -8,11 +8,11 @@ import numpy as np
 
 from .. import backend
 from .._tensor import Tensor
-from ..backend import Array
 from ..creation import tensor, zeros_like
 from ..errors import ArgumentError
 from ..functions import concat, reshape, swapaxes
 from ..modes import no_grad
+from ..namespaces import Array
 from ..nn.embedding import Embedding
 from ..nn.linear import Linear
 from ..nn.lstm import LSTM

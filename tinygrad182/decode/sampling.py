@@ -14,9 +14,9 @@ import numpy as np
 
 from .. import backend
 from .._numbers import check_whole, real_number
-from ..backend import Array
 from ..errors import ArgumentError, brief
 from ..modes import modes_kept, no_grad
+from ..namespaces import Array
 from ..nn.init import generator
 from .result import Hypotheses, Hypothesis
 from .selection import best_candidates

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import NUMPY, Array, namespace
+from ..namespaces import NUMPY, Array, namespace
 
 _DIRECT = 512
 """Up to so many candidates of an example are sorted directly."""

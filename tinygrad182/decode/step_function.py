@@ -12,11 +12,11 @@ import numpy as np
 from .. import backend
 from .._numbers import check_whole
 from .._trees import flatten, rebuild
-from ..backend import Array
 from ..dlpack import exported, imported
 from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
 from ..host import on_host
 from ..modes import PendingCheck, default_device, deferred_checks, modes_kept
+from ..namespaces import Array
 from ..recording import is_tensor, wrap
 from .result import Scoring
 
