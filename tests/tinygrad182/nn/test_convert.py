@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "scale_grad_by_freq": (
         lambda: nn.Embedding(2, 3, scale_grad_by_freq=True),
         tg.ArgumentError,
-        "Embedding with scale_grad_by_freq=True",
+        "Embedding has scale_grad_by_freq=True",
     ),
     "a convolution": (
         lambda: nn.Conv1d(1, 1, 1),
@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "proj_size in a dict": (
         lambda: nn.ModuleDict({"a": nn.LSTM(2, 3, proj_size=1)}),
         tg.ArgumentError,
-        "LSTM, at a with proj_size=1",
+        "LSTM, at a has proj_size=1",
     ),
     "a program": (
         lambda: nn.Sequential(nn.Tanh(), Net()),
@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a state dict": (
         lambda: nn.Linear(1, 1).state_dict(),
         tg.ArgumentError,
-        "goes to from_state_dict",
+        "pass a state dict to from_state_dict",
     ),
     "a hook": (hooked, tg.ArgumentError, "Linear, at 1 has forward hooks, which may change"),
     "pruning": (
