@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
 from tests.tinygrad182.nn.own_cells import MGU, LayerNormLSTM, Leaky, Peephole
-from tests.tinygrad182.steps import Cell, cells
+from tests.tinygrad182.random_cells import Cell, cells
 from tinygrad182 import modes
 
 intervene, inspect = tg.inspect.intervene, tg.inspect
