@@ -107,18 +107,6 @@ def test_an_axis_of_one_is_summed_where_it_was_repeated_and_nowhere_else(
     assert x.grad.tolist() == [[c.sum()]]
 
 
-def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> tg.Primitive:
-    """Twice its input, by a derivative rule of one's own that promises leading axes."""
-    return tg.Primitive(
-        "wrong",
-        forward=lambda xp, x: 2.0 * x,
-        vjp=(lambda *args: (rule(*args),)) if together else (rule,),
-        jvp="linear",
-        broadcasts=broadcasts,
-        leading_axes=True,
-    )
-
-
 WRONG = {
     "another size": lambda xp, g, y, x: xp.concat([g, g], axis=-1),
     "the first axis lost": lambda xp, g, y, x: g[0],
@@ -128,15 +116,6 @@ WRONG = {
         g, (*range(g.ndim - 2), g.ndim - 1, g.ndim - 2)
     ),
 }
-
-
-def test_only_a_primitive_that_broadcasts_may_leave_repeated_axes_to_the_engine() -> None:
-    x = leaf(np.ones((3, 1)))
-    (g,) = tg.grad(tg.apply(_with_rule(WRONG["another size"], broadcasts=True), x).sum(), x)
-    assert g is not None
-    assert g.tolist() == [[2.0]] * 3
-    with pytest.raises(tg.ShapeError, match=r"wrong returned shape \(3, 2\)"):
-        tg.apply(_with_rule(WRONG["another size"]), x).sum().backward()
 
 
 def test_one_shape_is_summed_by_how_many_axes_lead() -> None:

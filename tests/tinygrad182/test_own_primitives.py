@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import const, host, leaf
+from tests.support import assert_close, const, host, leaf
+from tinygrad182 import backend
 
 
 def test_an_elementwise_primitive_may_have_parameters() -> None:
@@ -169,3 +170,29 @@ def test_a_forward_that_returns_no_array_is_told(found: Any) -> None:
     for x in (leaf(np.ones(3)), tg.ones(3)):
         with pytest.raises(tg.DTypeError, match=r"^wrong: the forward returned a .*array"):
             tg.apply(primitive, x)
+
+
+def test_only_a_primitive_that_broadcasts_may_leave_repeated_axes_to_the_engine() -> None:
+    x = leaf(np.ones((3, 1)))
+    (g,) = tg.grad(tg.apply(_with_rule(WRONG["another size"], broadcasts=True), x).sum(), x)
+    assert g is not None
+    assert g.tolist() == [[2.0]] * 3
+    with pytest.raises(tg.ShapeError, match=r"wrong returned shape \(3, 2\)"):
+        tg.apply(_with_rule(WRONG["another size"]), x).sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rule_may_return_a_wider_type_or_a_scalar(shape: tuple[int, ...], dtype: str) -> None:
+    """An input's gradient has the input's own type, and is an array."""
+
+    def rule(xp: Any, g: Any, y: Any, x: Any) -> Any:
+        return 2.0 * xp.astype(g, dtype)[()]
+
+    x = leaf(np.ones(shape, np.float32))
+    for create_graph in (False, True):
+        (g,) = tg.grad(tg.apply(_with_rule(rule), x).sum(), x, create_graph=create_graph)
+        assert g is not None
+        assert g.dtype == tg.float32
+        assert_close(g, np.full(shape, 2.0), 0.0)
+        assert backend.is_array(g._data)
