@@ -42,7 +42,7 @@ def test_primitives_say_what_they_broadcast_and_what_is_a_view() -> None:
 
 
 def _with_rule(rule: Any, broadcasts: bool = False, together: bool = False) -> tg.Primitive:
-    """Twice its input, by a derivative rule of one's own that promises leading axes."""
+    """Twice its input, by a derivative rule of your own that promises leading axes."""
     return tg.Primitive(
         "wrong",
         forward=lambda xp, x: 2.0 * x,
@@ -85,7 +85,7 @@ def test_a_rule_that_returns_no_array_is_told(rule: Any, together: bool) -> None
 
 
 def _product(vjp: Any, **options: Any) -> Any:
-    """The product of two Tensors by a primitive of one's own, as a function."""
+    """The product of two Tensors by a primitive of your own, as a function."""
     product = tg.Primitive("product", lambda xp, a, b: a * b, vjp, "elementwise", **options)
     return lambda a, b: tg.apply(product, a, b)
 

@@ -54,9 +54,11 @@ def test_containers_save_as_pytorchs() -> None:
     torch = needs_torch()
 
     class Both:
-        def __init__(self, room: Any) -> None:
-            self.items = room.ModuleList([room.Linear(2, 2), room.LayerNorm(2), room.Dropout()])
-            self.named = room.ModuleDict({"head": room.Linear(2, 1)})
+        def __init__(self, library: Any) -> None:
+            self.items = library.ModuleList(
+                [library.Linear(2, 2), library.LayerNorm(2), library.Dropout()]
+            )
+            self.named = library.ModuleDict({"head": library.Linear(2, 1)})
 
     class Ours(Both, nn.Module):
         def __init__(self) -> None:

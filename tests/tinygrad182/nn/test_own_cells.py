@@ -1,4 +1,4 @@
-"""Cells of one's own, and the GRU: a declared step against NumPy, and every way in which it is run."""
+"""Cells of your own, and the GRU: a declared step against NumPy, and every way in which it is run."""
 
 from __future__ import annotations
 
