@@ -246,7 +246,7 @@ def test_a_name_is_defined_once() -> None:
 @pytest.mark.parametrize("axis", [(0, 1), [0], 0.5, "a", True], ids=repr)
 @pytest.mark.parametrize("name", ["argsort", "sort", "argmax", "argmin"])
 def test_where_one_axis_is_meant_several_or_none_are_refused(name, axis):
-    with pytest.raises(ArgumentError, match=rf"^{name}: .*axis .*one whole number"):
+    with pytest.raises(ArgumentError, match=rf"^{name}: .*axis .* must be one whole number$"):
         getattr(tg, name)(tg.ones((2, 3)), axis=axis)
 
 
