@@ -123,7 +123,7 @@ def test_zero_is_a_log_probability(dtype: str) -> None:
 
 
 def test_log_softmax_is_never_more_than_0() -> None:
-    """tg.log_softmax of float32 logits, whose own rounding must not look like a mistake of the person's."""
+    """tg.log_softmax of float32 logits, whose own rounding must not look like a mistake of the user's."""
     rng = np.random.default_rng(0)
 
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:

@@ -256,7 +256,7 @@ def test_other_inputs() -> None:
 
 
 def loop(cut: int | None = None, bump: int | None = None, all_steps: bool = False) -> tg.Tensor:
-    """A two-layer loop of one's own, with a forgotten detach or another bias at one step."""
+    """A two-layer loop of your own, with a forgotten detach or another bias at one step."""
     rng = np.random.default_rng(0)
     w = [tg.tensor(rng.normal(size=(H, H)) / 2, requires_grad=True) for _ in range(3)]
     bias = tg.tensor(np.zeros(H), requires_grad=True)

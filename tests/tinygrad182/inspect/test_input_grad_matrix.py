@@ -162,7 +162,7 @@ def test_what_is_not_finite_shows(fused: bool, value: float) -> None:
     assert not np.isfinite(found[0][0, :4]).any()
 
 
-# --- loops of one's own -------------------------------------------------------------------------
+# --- loops of your own -------------------------------------------------------------------------
 
 
 def loop(steps: list[tg.Tensor], projected: tg.Tensor | None = None) -> list[tg.Tensor]:

@@ -161,7 +161,7 @@ def test_a_loop_in_a_module_and_its_learned_first_state() -> None:
         assert stack.h.initial_grad is not None
 
 
-# --- loops of one's own -------------------------------------------------------------------------
+# --- loops of your own -------------------------------------------------------------------------
 
 
 def by_hand(loss: tg.Tensor, states: list[tg.Tensor]) -> np.ndarray:
@@ -211,7 +211,7 @@ def test_calls_that_continue_each_other_stay_apart() -> None:
 
 
 def test_loops_that_take_turns() -> None:
-    """Two states of one name advance in the same iteration, as two layers in one's own loop do."""
+    """Two states of one name advance in the same iteration, as two layers in your own loop do."""
     v, w = weight(0), weight(1)
     a = b = tg.tensor(H0)
     states: tuple[list[tg.Tensor], list[tg.Tensor]] = ([], [])

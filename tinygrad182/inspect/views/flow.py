@@ -486,7 +486,7 @@ def _legs(
         powers = np.array([bands[t][i][1] for t in single])
         powers = powers.reshape(-1, *(1,) * (norms.ndim - 1))
         yield i, single, norms, backend.move(powers, device_of(norms))
-    by_row = [t for t in having if t not in set(single)]
+    by_row = [t for t in having if not isinstance(bands[t][i][1], int)]
     if by_row:
         whole = _stack([bands[t][i][0] for t in by_row])
         rows = [np.broadcast_to(bands[t][i][1], whole.shape[1:]) for t in by_row]

@@ -119,7 +119,7 @@ def test_a_size_that_no_number_holds_is_told() -> None:
 
 
 def loop(step: Any, steps: int = T, first: int = 0, backward: bool = False) -> tg.Tensor:
-    """A loss at the last step of a loop of one's own, ``h = step(h, t)``."""
+    """A loss at the last step of a loop of your own, ``h = step(h, t)``."""
     h = tg.inspect.mark(tg.full((2, H), 0.3, dtype="float64", requires_grad=True), "h", time=-1)
     for t in reversed(range(steps)) if backward else range(steps):
         if t == first and first:
@@ -374,7 +374,7 @@ def test_depth_in_the_place_of_time(seed: int, skip: bool) -> None:
 
 
 @pytest.mark.parametrize("leak", [0.9, 0.99])
-def test_the_straight_path_of_a_loop_of_ones_own(leak: float) -> None:
+def test_the_straight_path_of_a_loop_of_your_own(leak: float) -> None:
     rng = np.random.default_rng(0)
     w = tg.tensor(0.5 * orthogonal(rng), requires_grad=True)
     told = one(story(loop(lambda h, t: leak * h + (1 - leak) * tg.tanh(h @ w))), "cause")
