@@ -23,7 +23,7 @@ COLUMNS = 210
 STEPS = 420
 """Steps of a curve that can be told apart."""
 
-SAME, ODD = "#b9bec6", _charts.ORANGE
+SAME, ODD = _charts.PALE_GREY, _charts.ORANGE
 """Colours of what is the same to the last bit, and of what is finite in one run alone."""
 
 MOST = 8

@@ -19,6 +19,7 @@ from .._charts import (
     GREY,
     MAGNITUDE,
     ORANGE,
+    PALE_GREY,
     PINK,
     Row,
     altair,
@@ -59,7 +60,7 @@ HEIGHTS = 70, 230, 480
 """The lowest and the highest heatmap, and how high all of them are together if these allow it."""
 
 _ODD = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
-_ODD_COLOURS = {ZERO: "#c9ccd1", INFINITE: ORANGE, NOT_A_NUMBER: PINK}
+_ODD_COLOURS = {ZERO: PALE_GREY, INFINITE: ORANGE, NOT_A_NUMBER: PINK}
 _ODD_SHAPES = {ZERO: "triangle-left", INFINITE: "triangle-right", NOT_A_NUMBER: "cross"}
 
 

@@ -7,7 +7,6 @@ incomplete line, the last. The first line says what is watched.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from .._files import checked_path, write_file
+from .._html import in_json
 from ..errors import FileError, brief
 from .microscope.magnitudes import coded, decoded
 from .scaling import HostArray
@@ -114,7 +114,7 @@ def moment_line(moment: Moment) -> bytes:
         path: {name: _written(norms) for name, norms in by_name.items()}
         for path, by_name in moment.states.items()
     }
-    return _line({"step": moment.step, "loss": _number(moment.loss), "states": states})
+    return _line({"step": moment.step, "loss": in_json(moment.loss), "states": states})
 
 
 def going_on_line(record: Record, step: int) -> bytes:
@@ -143,11 +143,6 @@ def _read_norms(written: Mapping[str, Any]) -> Norms:
     if not time.size or (np.diff(time) <= 0).any():
         raise ValueError("its time steps do not increase, or there are none")
     return Norms(time, grad, value)
-
-
-def _number(x: float) -> float | str:
-    """A number for JSON, which has neither infinities nor NaN."""
-    return x if math.isfinite(x) else repr(x)
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ..._charts import (
     GREY,
     MAGNITUDE,
     ORANGE,
+    PALE_GREY,
     PALETTE,
     PINK,
     SKY,
@@ -635,7 +636,7 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 def _oddities(rows: list[Row]) -> Any:
     """The colours of cells that have no logarithm, or are not a number."""
     alt = altair()
-    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=["#c9ccd1", PINK, ORANGE, "transparent"])
+    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=[PALE_GREY, PINK, ORANGE, "transparent"])
     return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
 
 

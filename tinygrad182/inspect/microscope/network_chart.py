@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ... import _charts
-from ..._charts import GREY, ORANGE, SMALLEST, Row, data, encoded, layered
+from ..._charts import DARK_GREY, GREY, LIGHT, ORANGE, SMALLEST, Row, data, encoded, layered
 from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
@@ -101,7 +101,7 @@ def _box_layer(
     layer = layer.encode(
         x2="x2:Q",
         y2="y2:Q",
-        color=alt.condition("datum.usual", colour, alt.value(_UNUSUAL)),
+        color=alt.condition("datum.usual", colour, alt.value(DARK_GREY)),
         stroke=alt.condition("datum.block == block", alt.value(ORANGE), alt.value("transparent")),
         strokeWidth=alt.value(4),
         tooltip=_TOLD,
@@ -117,9 +117,6 @@ def _box_layer(
         layer.name = "boxes"
     return layer
 
-
-_UNUSUAL = "#5d636b"
-"""Boxes whose gradient is 0, infinite or NaN have this colour: white text is easy to read on it."""
 
 _TOLD = ["title:N", "path:N", "gradient:N", "loop:N"]
 
@@ -176,7 +173,7 @@ def _ink(log: float, domain: tuple[float, float]) -> str:
     """The colour of text on a box."""
     low, high = domain
     bright = math.isfinite(log) and (log - low) / (high - low) > _BRIGHT
-    return "#111111" if bright else "#ffffff"
+    return LIGHT.ink if bright else LIGHT.paper
 
 
 # --- arrows -------------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def style() -> str:
         for colours in (_charts.LIGHT, _charts.DARK)
     )
     return f"""
-:root {{ color-scheme: light dark; {light} }}
+:root {{ color-scheme: light dark; --accent: {_charts.BLUE}; {light} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
 body {{ font: 14px/1.45 {_charts.FONT}; color: var(--ink); background: var(--paper);
   width: 1240px; margin: 0 auto; padding: 8px 12px 24px }}

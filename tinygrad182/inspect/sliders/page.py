@@ -208,7 +208,7 @@ h1 { font-size: 18px }
 #settings { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 8px 0;
   display: flex; flex-wrap: wrap; gap: 8px 28px; border-bottom: 1px solid var(--line); margin-bottom: 10px }
 #settings label { display: flex; flex-direction: column; font-size: 12px; gap: 2px }
-#settings input { width: 100%; margin: 0; accent-color: #0072B2 }
+#settings input { width: 100%; margin: 0; accent-color: var(--accent) }
 #settings select { font: inherit; padding: 2px }
 .stops { display: flex; justify-content: space-between; padding: 0 8px; font-size: 11px }
 .stops span { width: 0; display: flex; justify-content: center }
