@@ -21,7 +21,7 @@ from .drawn import Paged
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host
 from .microscope.curves import Anomaly, curves_chart
-from .microscope.kept import Kept, telling_steps
+from .microscope.kept import DrawnSteps, steps_to_draw
 from .microscope.linked import LinkedViews, linked_views
 from .microscope.linked_charts import charts_of
 from .microscope.live import live
@@ -46,7 +46,7 @@ MOST_OPERATIONS = 60
 _VIEWS = {
     "shares": "where the gradient comes from",
     "gain": "what one step back does",
-    "matrix": "what each step's loss sends to each state, (k, t)",
+    "matrix": "what the loss at step k sends to the state at step t",
     "singular": "how far one step can stretch",
     "weights": "the weights' gradient, step by step",
 }
@@ -64,7 +64,7 @@ class Microscope(Paged):
         By the position of a box in ``network.blocks``: the gradients by its states.
     steps : mapping of int to StepFlow
         The operations of each box, at each of its steps.
-    kept : mapping of int to Kept
+    kept : mapping of int to DrawnSteps
         Which steps of each box are drawn.
     sentences : list of Sentence
         What there is to see, in words.
@@ -109,7 +109,7 @@ class Microscope(Paged):
         return found
 
     @cached_property
-    def kept(self) -> Mapping[int, Kept]:
+    def kept(self) -> Mapping[int, DrawnSteps]:
         return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
@@ -125,13 +125,13 @@ class Microscope(Paged):
         return {i: linked_views(self._loss, blocks[i].path, self._times[i]) for i in self.flow}
 
     @cached_property
-    def _with_vectors(self) -> Mapping[int, Kept]:
+    def _with_vectors(self) -> Mapping[int, DrawnSteps]:
         """The drawn steps whose vectors over hidden units are kept."""
         found = {}
         for i, kept in self.kept.items():
             some = self._telling(i, kept.places, WITH_VECTORS)
             if asked := self._asked(i):
-                some = Kept(asked, f"the {len(asked)} steps asked for")
+                some = DrawnSteps(asked, f"the {len(asked)} steps asked for")
             found[i] = some
         return found
 
@@ -150,16 +150,16 @@ class Microscope(Paged):
         times = self.steps[i].time.tolist()
         return [times.index(t) for t in chosen(self._steps, times, "look")]
 
-    def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
+    def _telling(self, i: int, places: Sequence[int], most: int) -> DrawnSteps:
         """Choose the steps of a box with most to see, and those that were asked for."""
         places = list(places)
         logs = [np.zeros(len(places))]
         if i in self.flow:
             logs = [state.log10_grad_norm[places] for state in self.flow[i].values()]
         named = [places.index(k) for k in self._named(i) if k in places]
-        some = telling_steps(logs, most, named)
+        some = steps_to_draw(logs, most, named)
         found = {places[k] for k in some.places}.union(self._asked(i))
-        return Kept(sorted(found), some.told)
+        return DrawnSteps(sorted(found), some.description)
 
     @cached_property
     def _times(self) -> Mapping[int, list[int]]:
@@ -367,27 +367,25 @@ class Microscope(Paged):
         for i, kept in self.kept.items():
             if i in self.flow:
                 name = self.network.blocks[i].path or "the loop"
-                found.append(f"{name}: curves and steps show {kept.told}.")
-                found.append(
-                    f"{name}: values over hidden units are kept for {self._with_vectors[i].told}."
-                )
-        batch = max(
-            (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
-        )
+                found.append(f"{name}: the curves and the opened step show {kept.description}.")
+                told = self._with_vectors[i].description
+                found.append(f"{name}: the page holds the hidden units of {told}.")
+        some = [self.steps[i] for i in self.flow] or list(self.steps.values())
+        batch = max((f.operations[-1].shape[0] for f in some if f.operations), default=1)
         if batch > 1:
             found.append(
-                f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
-                f"of sequence {self._sample} alone, so a norm is not that of the bars."
+                f"Norms are over all {batch} sequences of the batch. The bars and the heatmap show "
+                f"sequence {self._sample} alone, so their norm is smaller."
             )
         return found
 
     def _absent(self) -> dict[str, str]:
         found = {}
         for i, views in self.linked.items():
-            name = self.network.blocks[i].path
+            name = self.network.blocks[i].path or "the loop"
             for view, what in _VIEWS.items():
                 if isinstance(reason := getattr(views, view), str):
-                    found[f"{name}, no view of {what}".removeprefix(", ")] = reason
+                    found[f"{name} has no view of {what}"] = reason
         return found
 
     def save_png(

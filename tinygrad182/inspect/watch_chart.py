@@ -29,7 +29,7 @@ from .._charts import (
     finite,
     layered,
 )
-from .microscope.kept import spread, telling_steps
+from .microscope.kept import spread, steps_to_draw
 from .microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
 from .scaling import HostArray
 
@@ -159,7 +159,7 @@ def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[in
         return list(range(count)), []
     ends = [grid.log10[::-1, i] for grid in grids for i in (0, -1)]  # their first event comes last
     odd = np.flatnonzero(~np.isfinite(loss))[:1]
-    kept = telling_steps(ends, most, [count - 1 - int(i) for i in odd])
+    kept = steps_to_draw(ends, most, [count - 1 - int(i) for i in odd])
     return sorted(count - 1 - i for i in kept.places), [
         f"{len(kept.places)} of {count} watched training steps are drawn: the first and the last, where "
         "the gradient or the loss first is not finite or exactly 0, where the gradient changes most, and "

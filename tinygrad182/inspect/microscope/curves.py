@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
-Kept = Mapping[int, Sequence[int]]
+Times = Mapping[int, Sequence[int]]
 
 
 class Anomaly(NamedTuple):
@@ -45,7 +45,7 @@ FEW = 40
 
 def curves_chart(
     stacks: Stacks,
-    kept: Kept,
+    kept: Times,
     linked: bool = False,
     anomaly: Anomaly | None = None,
 ) -> Any:
@@ -119,7 +119,7 @@ def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any
     return np.array([norms[at[t]] if t in at else math.nan for t in times])
 
 
-def _columns(stacks: Stacks, kept: Kept) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+def _columns(stacks: Stacks, kept: Times) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
     return {
         (block, field): _column(stack[name], field, kept[block])
         for block, stack in stacks.items()
@@ -128,7 +128,7 @@ def _columns(stacks: Stacks, kept: Kept) -> dict[tuple[int, str], np.ndarray[Any
     }
 
 
-def _rows(stacks: Stacks, kept: Kept, lines: Mapping[str, object]) -> list[Row]:
+def _rows(stacks: Stacks, kept: Times, lines: Mapping[str, object]) -> list[Row]:
     """One row for each block, which holds arrays over its kept steps."""
     columns = _columns(stacks, kept)
     rows: list[Row] = []
@@ -170,7 +170,7 @@ class _Found:
         self.words = [word for word in (ZERO, INFINITE, NOT_A_NUMBER) if word in words]
 
 
-def _found(stacks: Stacks, kept: Kept) -> _Found:
+def _found(stacks: Stacks, kept: Times) -> _Found:
     return _Found(list(_columns(stacks, kept).values()), max(map(len, kept.values()), default=0))
 
 
@@ -272,7 +272,7 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
     ]
 
 
-def _ends(stacks: Stacks, kept: Kept) -> tuple[float, float]:
+def _ends(stacks: Stacks, kept: Times) -> tuple[float, float]:
     """Where the time axis begins and ends."""
     borders = [_borders(kept[block]) for block in stacks]
     return min(b[0] for b in borders), max(b[-1] for b in borders)
@@ -296,7 +296,7 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     return [rule, encoded(text, x=x, y=alt.value(-4), text="label:N")]
 
 
-def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
+def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
     """A rule at the first anomaly, and what it is, on the side where there is room."""
     alt = altair()
     right = 2 * anomaly.time > sum(_ends(stacks, kept))
@@ -335,7 +335,7 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     return rect.add_params(pick)
 
 
-def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept: Kept) -> Any:
+def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept: Times) -> Any:
     """The whole time axis, to drag a window over."""
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
@@ -349,7 +349,7 @@ def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept
     ).properties(width=WIDTH, height=STRIP)
 
 
-def _gradient_range(stacks: Stacks, kept: Kept) -> Any:
+def _gradient_range(stacks: Stacks, kept: Times) -> Any:
     """The finite logarithms of the chosen block's gradients, from a little below the smallest."""
     ranges = {}
     for block, stack in stacks.items():

@@ -98,7 +98,7 @@ def linked_views(
     >>> views.matrix.log10_norm.shape
     (20, 20)
     >>> print(views.gain)
-    h is a product of two factors, so saturation and weight cannot be told apart; the shares say which path
+    h is a product of two factors, so saturation and weight cannot be told apart; see the shares
     """
     times = sorted(kept)
     here = opened(loss, None, path, _WHAT, stays_whole)
@@ -132,16 +132,15 @@ def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainS
     for what, told in _MADE.items():
         if found.startswith(f"the state made by {what}"):
             return (
-                f"{state} is {told}, so saturation and weight cannot be told apart; "
-                "the shares say which path"
+                f"{state} is {told}, so saturation and weight cannot be told apart; see the shares"
             )
     return found
 
 
 _MADE = {
     "multiply": "a product of two factors",
-    "add": "a sum of which only a part is a nonlinearity's",
-    "subtract": "a difference of which only a part is a nonlinearity's",
+    "add": "a sum, and a nonlinearity makes only a part of it",
+    "subtract": "a difference, and a nonlinearity makes only a part of it",
 }
 """How reasons name a state that is not a nonlinearity of a sum, by the operation that made it."""
 
@@ -229,7 +228,7 @@ def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
             raise GraphError(f"{_WHAT}: the loss reads none of these states")
         where = f"t = {entries[-1].time}"
         raise GraphError(
-            f"{_WHAT}: the loss reads one step only, {where}, and the curve is that row"
+            f"{_WHAT}: the loss reads one step only, {where}, and the curve shows the only row"
         )
     size = max(len(recurrence.times()) * sum(map(math.prod, _shapes(here.stack))), 1)
     chosen = spread(wanted, max(8, min(LOSSES, IN_ALL // size)))

@@ -27,7 +27,7 @@ from ..scaling import HostArray
 from .magnitudes import coded, norm_text
 from .step_layout import Layout, Place, laid_out
 
-Kept = Mapping[int, Sequence[int]]
+Times = Mapping[int, Sequence[int]]
 
 WIDTH = 1150
 """The width of the page, without room for the labels of an axis."""
@@ -48,7 +48,7 @@ _WIDTH = f"5 + datum.below * {4 / DECADES}"
 
 def step_chart(
     flows: Mapping[int, StepFlow],
-    kept: Kept,
+    kept: Times,
     linked: bool = False,
     titles: Mapping[int, str] | None = None,
 ) -> Any:

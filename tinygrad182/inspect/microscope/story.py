@@ -296,7 +296,7 @@ class _Recurrence:
             text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
         if len(self.reads) > 1:
             reads = f"the loss reads {len(self.reads)} {words.unit}s"
-            text = f"{reads}. Followed from the last of them alone: {text}"
+            text = f"{reads}; this follows the gradient of the last one alone. {text[0].upper()}{text[1:]}"
         return self._told("regime", text, **numbers)
 
     def _becomes(self) -> str:
@@ -568,20 +568,20 @@ class _Recurrence:
         found, first, words = [], self.way.times[0], self.words
         if len(self.reads) > 1:
             text = (
-                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them "
-                "send back; it need not fall where the gradient from far away is lost"
+                f"the loss reads {len(self.reads)} {words.unit}s, so the curve adds up what all of them "
+                "send back. It can stay high where the gradient of the last one is lost"
             )
             found.append(self._told("note", text, True, reads=len(self.reads)))
         if told := self._read_directly():
             found.append(told)
         if self.begins:
             text = (
-                f"the graph begins at {words.at(first)}: the state before was detached or never marked, so "
-                "nothing is known of earlier steps"
+                f"the graph begins at {words.at(first)}: the state before it was detached or never marked, "
+                "so the page shows no earlier steps"
             )
             found.append(self._told("note", text, begins=first))
         if self.path.partition("#")[0].endswith("_reverse"):
-            text = "steps are counted in the order in which they run: t = 0 reads the last input"
+            text = "steps are counted in the order in which this direction runs: t = 0 reads the last input"
             found.append(self._told("note", text, True))
         return found
 
@@ -599,8 +599,8 @@ class _Recurrence:
         if own.log[-1] - own.log[-3] < APART or ratio[-1] - usual < APART:
             return None
         text = (
-            f"the loss reads {name} at {self.words.at(last)} directly, so ∂L/∂{name} is larger there. "
-            f"Further back ∂L/∂{name} is what comes back through the gates, on average "
+            f"the loss reads {name} at {self.words.at(last)} directly, so ∂L/∂{name} is larger there. At "
+            f"earlier steps ∂L/∂{name} comes back through the gates alone, and is on average "
             f"{amount(usual)} of {self.words.grad}"
         )
         return self._told("note", text, True, time=last, usual=usual, there=float(ratio[-1]))

@@ -40,7 +40,7 @@ INPUTS, LONGEST = 4, max(STOPS["length"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class PlaygroundSetting:
     """One stop of every control.
 
     Attributes
@@ -108,13 +108,13 @@ def written(stop: str | float) -> str:
     return stop if isinstance(stop, str) else f"{stop:g}"
 
 
-def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[Setting]:
+def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[PlaygroundSetting]:
     """Every combination of stops, each once: a control that a cell does not have stays at its first stop.
 
     Those of one network follow each other.
     """
     for chosen in itertools.product(*stops.values()):
-        setting = Setting(**dict(zip(stops, chosen, strict=True)))
+        setting = PlaygroundSetting(**dict(zip(stops, chosen, strict=True)))
         idle = (name for name in stops if not setting.applies(name))
         if all(getattr(setting, name) == stops[name][0] for name in idle):
             yield setting
@@ -170,7 +170,7 @@ class Draws:
         self.reads = _unit(rng.standard_normal(hidden_size))
         self.biases = rng.standard_normal((4, hidden_size))
 
-    def layer(self, setting: Setting) -> Any:
+    def layer(self, setting: PlaygroundSetting) -> Any:
         """The network of a setting."""
         layer: Any = _LAYERS[setting.cell](
             INPUTS, self.hidden_size, rng=self.seed, dtype="float64", device="cpu"
@@ -189,7 +189,7 @@ class Draws:
                 parameter.assign(biases.ravel() if name == "bias_ih_l0" else np.zeros(biases.size))
         return layer
 
-    def loss(self, layer: RecurrentLayer, setting: Setting) -> Tensor:
+    def loss(self, layer: RecurrentLayer, setting: PlaygroundSetting) -> Tensor:
         """L = v · h_T of the last state, or the sum over every state."""
         length = setting.length
         if setting.cell == "ResNet":
@@ -201,7 +201,7 @@ class Draws:
         read = output if setting.loss == "all" else output[-1]
         return total(read * self.reads)
 
-    def closed_form(self, layer: Any, setting: Setting) -> HostArray | None:
+    def closed_form(self, layer: Any, setting: PlaygroundSetting) -> HostArray | None:
         """‖∂L/∂h_t‖ of the linear network at every step, from powers of its matrix; None for others.
 
         ∂L/∂h_t is (Mᵀ)^(T−1−t) v for a loss at the last of T steps, and Σ_k (Mᵀ)^k v, k up to
@@ -217,9 +217,9 @@ class Draws:
         return np.linalg.norm(gradients[::-1], axis=1)
 
 
-def closed_form_of(setting: Setting) -> str:
-    """Write :meth:`Draws.closed_form` as a formula; k counts what time counts, back from the loss."""
-    matrix = "I + W_hᵀ" if setting.cell == "ResNet" else "W_hᵀ"
+def closed_form_of(setting: PlaygroundSetting) -> str:
+    """Write :meth:`Draws.closed_form` as a formula, in which k is the distance to the loss."""
+    matrix = "I + Wₕᵀ" if setting.cell == "ResNet" else "Wₕᵀ"
     if setting.loss == "last":
         return f"‖({matrix})ᵏ v‖, k {setting.unit}s back"
     return f"‖Σⱼ ({matrix})ʲ v‖ over j ≤ k, k {setting.unit}s back"
