@@ -92,7 +92,7 @@ def _curves(box: BoxDifference, name: str, what: What) -> Any:
     decades = _charts.decade_axis(min(known), max(known), most=4)
     ends = alt.Scale(domain=[decades["values"][0], decades["values"][-1]], nice=False)
     axis = alt.Axis(**decades, minExtent=LABELS, maxExtent=LABELS)
-    state = f"{name}_t" if what == "values" else f"∂L/∂{name}_t"
+    state = f"{name}ₜ" if what == "values" else f"∂L/∂{name}ₜ"
     colours = alt.Scale(domain=["a", "b"], range=[_charts.BLUE, _charts.ORANGE])
     dashes = alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
     return _charts.encoded(

@@ -21,13 +21,15 @@ from ..._charts import (
     encoded,
     layered,
 )
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from .magnitudes import LOOKS, ZERO, Extent, coded, norm_text
 
 if TYPE_CHECKING:
     from ..flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Times = Mapping[int, Sequence[int]]
+Lines = Mapping[str, tuple[str, str]]
+"""Field of the data → the line's name in the legend, and its state."""
 
 
 class Anomaly(NamedTuple):
@@ -83,10 +85,11 @@ def curves_chart(
     scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
     x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
-    found = _found(stacks, kept)
+    extent = Extent.of(_columns(stacks, kept).values())
+    few = max(map(len, kept.values()), default=0) <= FEW
     layers = [
-        _curves(wide, lines, x, found),
-        *_marks(wide, lines, x, found),
+        _curves(wide, lines, x, extent, few),
+        *_marks(wide, lines, x, extent.words),
         *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
         *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
@@ -98,11 +101,11 @@ def curves_chart(
     return alt.vconcat(main, _strip(wide, lines, stacks, kept).add_params(brush), spacing=4)
 
 
-def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
-    """Each line's field → its name in the legend and the state it belongs to; gradients first."""
+def _lines(stacks: Stacks) -> Lines:
+    """All lines, gradients first."""
     names = list(dict.fromkeys(name for stack in stacks.values() for name in stack))
-    gradients = {f"g{k}": (f"‖∂L/∂{name}_t‖", name) for k, name in enumerate(names)}
-    return gradients | {f"v{k}": (f"‖{name}_t‖", name) for k, name in enumerate(names)}
+    gradients = {f"g{k}": (f"‖∂L/∂{name}ₜ‖", name) for k, name in enumerate(names)}
+    return {**gradients, **{f"v{k}": (f"‖{name}ₜ‖", name) for k, name in enumerate(names)}}
 
 
 def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
@@ -128,7 +131,7 @@ def _columns(stacks: Stacks, kept: Times) -> dict[tuple[int, str], np.ndarray[An
     }
 
 
-def _rows(stacks: Stacks, kept: Times, lines: Mapping[str, object]) -> list[Row]:
+def _rows(stacks: Stacks, kept: Times, lines: Lines) -> list[Row]:
     """One row for each block, which holds arrays over its kept steps."""
     columns = _columns(stacks, kept)
     rows: list[Row] = []
@@ -156,25 +159,7 @@ def _borders(times: Sequence[int]) -> list[float]:
     return [times[0] - 0.5, *between, times[-1] + 0.5]
 
 
-class _Found:
-    """What there is to draw: the range of the finite logarithms, and which words occur."""
-
-    def __init__(self, columns: Sequence[np.ndarray[Any, Any]], most: int) -> None:
-        everything = np.concatenate([*columns, np.zeros(0)])
-        finite = everything[np.isfinite(everything)]
-        self.low, self.high = (
-            (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 0.0)
-        )
-        self.most = most
-        words = {word for word in coded(everything) if isinstance(word, str)}
-        self.words = [word for word in (ZERO, INFINITE, NOT_A_NUMBER) if word in words]
-
-
-def _found(stacks: Stacks, kept: Times) -> _Found:
-    return _Found(list(_columns(stacks, kept).values()), max(map(len, kept.values()), default=0))
-
-
-def _long(wide: Any, lines: Mapping[str, tuple[str, str]]) -> Any:
+def _long(wide: Any, lines: Lines) -> Any:
     """One row for each point of each line."""
     names = json.dumps({field: name for field, (name, _) in lines.items()})
     return wide.transform_fold(list(lines), as_=["field", "log"]).transform_calculate(
@@ -184,7 +169,7 @@ def _long(wide: Any, lines: Mapping[str, tuple[str, str]]) -> Any:
     )
 
 
-def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
+def _look(lines: Lines) -> tuple[Any, Any]:
     """A colour for each state; gradients solid or dashed, values dotted."""
     alt = altair()
     states = list(dict.fromkeys(name for _, name in lines.values()))
@@ -200,14 +185,14 @@ def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
     return colour, dash
 
 
-def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> Any:
+def _curves(wide: Any, lines: Lines, x: Any, extent: Extent, few: bool) -> Any:
     alt = altair()
     colour, dash = _look(lines)
-    ticks = _ticks(found.low, found.high)
-    room = 0.06 * max(found.high - found.low, 1)
+    ticks = _ticks(extent.low, extent.high)
+    room = 0.06 * max(extent.high - extent.low, 1)
     y = alt.Y("y:Q").title("norm, in decades").axis(**ticks)
-    y = y.scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
-    point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if found.most <= FEW else False
+    y = y.scale(domain=[extent.low - room, extent.high + room], nice=False, zero=False)
+    point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if few else False
     return encoded(
         _long(wide, lines).mark_line(clip=True, point=point),
         x=x,
@@ -234,25 +219,21 @@ def _chosen_block(chosen: float, other: float) -> Any:
     return alt.condition("datum.block == loop", alt.value(chosen), alt.value(other))
 
 
-_SHAPES = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
-_WORDS = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
-
-
-def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> list[Any]:
+def _marks(wide: Any, lines: Lines, x: Any, words: Sequence[str]) -> list[Any]:
     """A mark for each norm that has no finite logarithm, if there is one."""
-    if not found.words:
+    if not words:
         return []
     alt = altair()
     scale = alt.Scale(
-        domain=[_WORDS[word] for word in found.words],
-        range=[_SHAPES[word] for word in found.words],
+        domain=[LOOKS[word].name for word in words], range=[LOOKS[word].shape for word in words]
     )
     legend = alt.Legend(
         title=None, orient="top", symbolFillColor=GREY, symbolStrokeColor=GREY, symbolSize=70
     )
     lanes = json.dumps({field: 7 * k for k, field in enumerate(lines)})
     long = _long(wide, lines).transform_calculate(
-        word=f"{json.dumps(_WORDS)}[datum.log]", lane=f"{lanes}[datum.field]"
+        word=f"{json.dumps({word: LOOKS[word].name for word in LOOKS})}[datum.log]",
+        lane=f"{lanes}[datum.field]",
     )
     return [
         encoded(
@@ -268,7 +249,7 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             color=_look(lines)[0],
             opacity=_chosen_block(0.9, 0.2),
         )
-        for word in found.words
+        for word in words
     ]
 
 
@@ -312,7 +293,7 @@ def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
     return [rule, encoded(label, x="t:Q", y=alt.value(-19), text="text:N")]
 
 
-def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any:
+def _steps(wide: Any, lines: Lines, linked: bool) -> Any:
     """A transparent column for each kept step of the chosen block: it says the numbers, takes clicks."""
     alt = altair()
     chosen = wide.transform_filter("datum.block == loop").transform_calculate(
@@ -335,7 +316,7 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     return rect.add_params(pick)
 
 
-def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept: Times) -> Any:
+def _strip(wide: Any, lines: Lines, stacks: Stacks, kept: Times) -> Any:
     """The whole time axis, to drag a window over."""
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
@@ -354,7 +335,7 @@ def _gradient_range(stacks: Stacks, kept: Times) -> Any:
     ranges = {}
     for block, stack in stacks.items():
         columns = {block: stack}
-        found = _Found([c for (_, f), c in _columns(columns, kept).items() if f[0] == "g"], 0)
-        ranges[block] = [found.low - 0.05 * max(found.high - found.low, 1), found.high]
-    low, high = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
-    return [altair().ExprRef(low), altair().ExprRef(high)]
+        low, high, _ = Extent.of(c for (_, f), c in _columns(columns, kept).items() if f[0] == "g")
+        ranges[block] = [low - 0.05 * max(high - low, 1), high]
+    ends = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
+    return [altair().ExprRef(end) for end in ends]

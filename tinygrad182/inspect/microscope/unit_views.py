@@ -10,7 +10,6 @@ import numpy as np
 
 from ..._charts import (
     BLUE,
-    GREY,
     MAGNITUDE,
     ORANGE,
     PINK,
@@ -23,7 +22,7 @@ from ..._charts import (
 )
 from ..operations import StepFlow, StepVectors
 from ..scaling import HostArray
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from .magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
 UNITS = 128
@@ -224,7 +223,7 @@ def _noted(rows: Sequence[Row], field: str) -> list[Row]:
 def _note(numbers: Sequence[float | str]) -> str:
     if not any(numbers):
         return ": all exactly 0"
-    names = [name for word, (name, _) in _WORDS.items() if word in numbers]
+    names = [look.name for word, look in LOOKS.items() if word in numbers]
     return f" (crosses: {', '.join(names)})" if names else ""
 
 
@@ -291,7 +290,6 @@ _LOG = (
     "(!isNumber(datum.grad) ? datum.grad : datum.grad == 0 ? '0' : "
     "log(abs(datum.grad)) / LN10 + datum.power)"
 )
-_WORDS = {ZERO: ("exactly 0", GREY), INFINITE: ("infinite", ORANGE), NOT_A_NUMBER: ("NaN", PINK)}
 
 
 def _over_time(rows: Sequence[Row], of: str) -> Any:
@@ -336,14 +334,12 @@ def _words(
     found = {x for row in rows for x in row[field] if isinstance(x, str)}
     if of == "gradient":
         found |= {ZERO for row in rows if 0 in row[field]}
-    names = [_WORDS[word] for word in _WORDS if word in found]
-    if not names:
+    looks = [look for word, look in LOOKS.items() if word in found]
+    if not looks:
         return []
     there = alt.ExprRef(f"({there.expr} && {_has_words(rows, field)} ? 1 : 0)")
-    words = " : ".join(
-        f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items()
-    )
-    scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
+    words = " : ".join(f"datum.number === {w!r} ? {look.name!r}" for w, look in LOOKS.items())
+    scale = alt.Scale(domain=[each.name for each in looks], range=[each.colour for each in looks])
     marks = cells.transform_filter("isString(datum.number)")
     marks = marks.transform_calculate(word=f"{words} : ''").mark_rect(opacity=there)
     legend = alt.Legend(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..._charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
-from ..microscope.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from ..microscope.magnitudes import LOOKS, ZERO, norm_text
 
 WIDTH, HEIGHT = 520, 400
 SIDE, LOW = 284, 140
@@ -206,21 +206,19 @@ def _long(there: Any, fields: dict[str, str]) -> Any:
 def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
     """A mark for each norm that is exactly 0, at the bottom, and for ∞ and NaN at the top."""
     alt = altair()
-    shapes = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
-    words = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
     found = []
-    for word, shape in shapes.items():
+    for word, look in LOOKS.items():
         odd = _long(there, fields).transform_filter(f"datum.v === '{word}'")
         bottom = word == ZERO
         place = {"x": _x(), "y": alt.value("height" if bottom else 0)}
-        mark = odd.mark_point(filled=True, shape=shape, size=45, color=GREY, opacity=0.9)
+        mark = odd.mark_point(filled=True, shape=look.shape, size=45, color=GREY, opacity=0.9)
         first = odd.transform_joinaggregate(first="min(t)").transform_filter(
             "datum.t === datum.first"
         )
         text = first.mark_text(align="left", dx=4, dy=-12 if bottom else 12, color=GREY)
         found += [
             encoded(mark, **place),
-            encoded(text, **place, text=alt.value(words[word])),
+            encoded(text, **place, text=alt.value(look.name)),
         ]
     return found
 
