@@ -1,4 +1,4 @@
-"""A small array as a grid of colours, one cell for each number; a large one by its figures."""
+"""A small array as a grid of colours, one cell for each number; a large array as figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = 60
 
 
 class Figures(NamedTuple):
-    """What is said of an array: of its finite elements, or of the magnitudes of complex ones.
+    """Figures of an array: of its finite elements, or of the magnitudes of complex ones.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Figures(NamedTuple):
     mean : float
     nans, infinities : int
     first : ndarray (n,)
-        Where each part begins on the first axis.
+        The start of each part on the first axis.
     log10_norms : ndarray (n,)
         Decadic logarithms of the parts' norms.
     """
@@ -52,7 +52,7 @@ class Figures(NamedTuple):
 
 
 def array_body(array: HostArray) -> str:
-    """What unfolds below an array's line: its grid if it is small, its figures, its numbers."""
+    """The folded part below an array's line: its grid if it is small, its figures, its numbers."""
     figures = measured(array)
     with np.errstate(all="ignore"):
         drawn = "" if array.ndim == 0 else _grid(array, figures) if _is_small(array) else ""

@@ -1,4 +1,4 @@
-"""The HTML that every repr is made of: escaped text, parts that unfold, tables."""
+"""The HTML elements of all reprs: escaped text, folds, tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(*parts: str) -> str:
 
 
 def fold(summary: str, *body: str, opened: bool = False) -> str:
-    """A line of HTML, and what unfolds below it; the line alone where nothing does."""
+    """A line of HTML that folds a body, or the line alone without a body."""
     if not any(body):
         return f"<div>{summary}</div>"
     state = " open" if opened else ""

@@ -1,4 +1,4 @@
-"""What differs between two runs, in sentences."""
+"""Sentences about the differences between two runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parted(
     parameters: Mapping[str, ParameterDifference],
     tolerance: float,
 ) -> list[str]:
-    """Return where values or gradients part first, why, and what follows from it."""
+    """Return sentences: where values or gradients part first, why, and where they differ."""
     if parting.cause == "grown":
         return [_grown(parting, what, boxes, tolerance)]
     going = "The values part first" if what == "values" else "Going back, the gradients part first"
@@ -35,7 +35,7 @@ def parted(
 
 
 def _way(parting: Parting) -> list[str]:
-    """Through which operations a value reaches a state, where the gates of a loop have no names."""
+    """The operations through which a value reaches a state, if the gates of a loop have no names."""
     if not parting.way or parting.kind == "gate" or parting.cause not in ("arises", "parameters"):
         return []
     *between, state = parting.way
@@ -44,14 +44,14 @@ def _way(parting: Parting) -> list[str]:
 
 
 def first_step(parting: Parting, what: What) -> str:
-    """Return which step of a recurrence comes first of those that differ."""
+    """Return the sentence about the first step of a recurrence that differs."""
     going = "Of the time steps" if what == "values" else "Of the time steps, going back"
     where = place(parting).removeprefix("at ")
     return f"{going}, the first to differ is {where}: {_numbers(parting, what)}."
 
 
 def place(parting: Parting) -> str:
-    """Where a parting is: ``"at t = 40 in lstm.l1"``."""
+    """The place of a parting: ``"at t = 40 in lstm.l1"``."""
     where = f"in {parting.path}"
     if parting.time is None:
         return where
@@ -79,7 +79,7 @@ def _numbers(parting: Parting, what: What) -> str:
 
 
 def _where(parting: Parting) -> str:
-    """Which number of an array two numbers are."""
+    """The place of two numbers in their arrays."""
     if parting.is_recurrent or len(parting.element) == 2:
         gate = f"gate {parting.gate}, " if parting.gate else ""
         if parting.gate in (parting.label, *parting.way):  # it is named, or a mark of a loop
@@ -89,7 +89,7 @@ def _where(parting: Parting) -> str:
 
 
 def both_numbers(parting: Parting) -> tuple[str, str]:
-    """Both numbers of a parting, with so many digits that they do not look alike."""
+    """Both numbers of a parting, with enough digits to differ."""
     digits = 2
     if 0 < parting.difference < 1:
         digits = min(2 - math.floor(math.log10(parting.difference)), 17)
@@ -159,7 +159,7 @@ def _grown(parting: Parting, what: What, boxes: Sequence[BoxDifference], toleran
 
 
 def differing(parameters: Mapping[str, ParameterDifference], tolerance: float) -> list[str]:
-    """Return which parameters differ: by name, the rows of which gate, and by how much."""
+    """Return sentences about the parameters that differ: names, gates and sizes."""
     names = [n for n, each in parameters.items() if each.relative_value > tolerance]
     if not names:
         return []
@@ -179,7 +179,7 @@ def _gates(names: Sequence[str]) -> str:
 
 
 def _following(what: What, boxes: Sequence[BoxDifference], tolerance: float) -> list[str]:
-    """What differs besides, as a list of boxes and steps."""
+    """The boxes and steps that differ."""
     told = []
     for box in boxes if what == "values" else reversed(boxes):
         rows = [row > tolerance for row in box.computed(what).values()]
@@ -206,7 +206,7 @@ def _steps(box: BoxDifference, steps: HostArray) -> str:
 
 
 def agreeing(what: What, boxes: Sequence[BoxDifference], tolerance: float, type_: str) -> str:
-    """Return how well values or gradients agree."""
+    """Return a sentence about how well values or gradients agree."""
     largest, where = largest_of(what, boxes)
     if not largest:
         return f"The {what} are the same to the last bit."
@@ -232,7 +232,7 @@ def largest_of(what: What, boxes: Iterable[BoxDifference]) -> tuple[float, str]:
 
 
 def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -> list[str]:
-    """Return what cannot be compared, and why."""
+    """Return sentences about the parts that cannot be compared."""
     told = []
     for names, run in zip(alone, "ab", strict=True):
         if names:

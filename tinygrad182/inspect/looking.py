@@ -35,13 +35,13 @@ from .operations import StepFlow, calls_of, flow_of_nodes, step_flow
 from .recurrences import chosen
 
 DRAWN = 1000
-"""So many steps of a recurrence are drawn at most: those at which there is most to see."""
+"""Largest number of drawn steps of a recurrence; they are those with most to see."""
 
 WITH_VECTORS = 24
-"""Steps whose vectors over hidden units a page keeps."""
+"""Largest number of steps whose hidden units a page holds."""
 
 MOST_OPERATIONS = 60
-"""Operations of one module that are drawn, the last ones."""
+"""Largest number of drawn operations of one module; they are the last ones."""
 
 _VIEWS = {
     "shares": "where the gradient comes from",
@@ -50,11 +50,11 @@ _VIEWS = {
     "singular": "how far one step can stretch",
     "weights": "the weights' gradient, step by step",
 }
-"""The views beside the curves: what they show."""
+"""View → what it shows."""
 
 
 class Microscope(Paged):
-    """What there is to see in the graph of a loss, gathered when it is asked for; see :func:`look`.
+    """A page about the graph of a loss. Its parts are computed on first use; see :func:`look`.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Microscope(Paged):
     kept : mapping of int to DrawnSteps
         Which steps of each box are drawn.
     sentences : list of Sentence
-        What there is to see, in words.
+        What becomes of the gradient, in words.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Microscope(Paged):
         self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
 
     @cached_property
-    @np.errstate(all="ignore")  # a model that went wrong is looked at too
+    @np.errstate(all="ignore")  # models whose numbers are not finite have pages too
     def network(self) -> Network:
         return network_of(self._nodes, self._seeds)
 
@@ -120,13 +120,13 @@ class Microscope(Paged):
     @cached_property
     @np.errstate(all="ignore")
     def linked(self) -> Mapping[int, LinkedViews]:
-        """What else is known of each recurrence, over time."""
+        """The views beside the curves of each recurrence."""
         blocks = self.network.blocks
         return {i: linked_views(self._loss, blocks[i].path, self._times[i]) for i in self.flow}
 
     @cached_property
     def _with_vectors(self) -> Mapping[int, DrawnSteps]:
-        """The drawn steps whose vectors over hidden units are kept."""
+        """The drawn steps whose hidden units the page holds."""
         found = {}
         for i, kept in self.kept.items():
             some = self._telling(i, kept.places, WITH_VECTORS)
@@ -233,9 +233,9 @@ class Microscope(Paged):
         return min(self.flow, key=lambda k: abs(k - i), default=None)
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one that the sentences name, or of the middle one.
+        """Position, among the drawn steps, of the step that the sentences name, or of the middle one.
 
-        It is one whose units are kept: of those, the nearest.
+        The page must hold its hidden units, so the nearest such step is taken.
         """
         if i not in self.flow:
             return 0
@@ -244,7 +244,7 @@ class Microscope(Paged):
         return places.index(min(self._with_vectors[i].places, key=lambda k: abs(k - wanted)))
 
     def _first_block(self) -> int:
-        """The box that is open at first: the recurrence with most to see, or else the last module."""
+        """The box that is open at first: the recurrence that the sentences begin with, or the last module."""
         if not self.flow:
             modules = [i for i in self.steps if self.network.blocks[i].kind == "module"]
             return max(modules or self.steps, default=0)
@@ -349,7 +349,7 @@ class Microscope(Paged):
 
     @cached_property
     def title(self) -> str:
-        """What the page is called: the boxes between the input and the loss."""
+        """The title of the page: the boxes between the input and the loss."""
         titles = [b.title for b in self.network.blocks if b.kind in ("recurrence", "module")]
         return " → ".join(titles) if len(titles) <= 4 else f"{titles[0]} → … → {titles[-1]}"
 
@@ -402,9 +402,9 @@ class Microscope(Paged):
         _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
 
     def live(self, path: str | None = None, dark: bool = False) -> Any:
-        """Return a recurrence for a notebook, in which every step that is clicked is opened in full.
+        """Return a recurrence for a notebook, in which a click opens any step in full.
 
-        The page keeps vectors of some steps; here they are computed when a step is clicked.
+        The page holds the hidden units of some steps; here they are computed when a step is clicked.
 
         Parameters
         ----------
@@ -443,7 +443,7 @@ class Microscope(Paged):
 
 @modes_kept
 def _single(loss: Tensor, gradient: Any) -> Tensor:
-    """The loss as a single element, from which a backward pass begins with 1."""
+    """The loss as a single element, so that the backward pass begins with 1."""
     ((_, g),) = seeds_of([loss], [gradient], False, "look")
     if gradient is None:
         return loss
@@ -461,26 +461,25 @@ def look(
 ) -> Microscope:
     """Look at a loss, or at a model: a page on which a reader follows its gradient through time.
 
-    What is returned shows itself in a notebook, writes its page (``.save_html``) and pictures
-    (``.save_png``, ``.save_svg``), and opens a browser (``.open()``). Nothing of the graph is freed or
-    changed.
+    The result shows itself in a notebook, writes its page (``.save_html``) and pictures (``.save_png``,
+    ``.save_svg``), and opens a browser (``.open()``). The graph is neither freed nor changed.
 
     Parameters
     ----------
     what : Tensor, Module or callable
         A loss; or a model, which is called with ``inputs``.
     *inputs
-        What the model is called with.
+        The arguments of the model.
     loss : callable, optional
-        Makes a loss of what the model returns. By default it is the sum of the output; of a sequence, a
-        three-dimensional output, the sum at its last step.
+        Makes a loss of the model's output. The default is the sum of the output; for a sequence, which has
+        three dimensions, the sum at the last step.
     gradient : Tensor or array, optional
         For a loss of several elements: the cotangent to start from.
     steps : sequence of int, optional
-        The time steps whose values and gradients over hidden units are kept. By default these are the
-        ends, the largest changes, what goes wrong first, and some between.
+        The time steps whose hidden units the page holds. The default is both ends, the largest changes, the
+        first step that is not finite, and some between.
     sample : int
-        The sequence of the batch whose units are shown; norms are over all.
+        The sequence of the batch whose hidden units are shown; norms are over all sequences.
 
     Returns
     -------

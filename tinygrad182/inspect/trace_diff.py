@@ -1,4 +1,4 @@
-"""``diff``: two runs side by side, and the first place at which their gradients part."""
+"""``diff``: two runs side by side, and the first place where their gradients differ."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class TraceDiff(Drawn, Paged):
         None where they agree, and where a trace was saved without values.
     backward : Parting or None
         The first place, on the way back, at which gradients part that no differing value or parameter
-        explains: a backward pass that is not that of the other run.
+        explains: the backward passes themselves differ.
     parameters : dict of str to ParameterDifference
         Those that both runs have in one shape.
     boxes : list of BoxDifference
         Recurrences and modules that both have.
     tolerance : float
     sentences : list of str
-        What there is to see, in words.
+        The result in words.
     """
 
     values: Parting | None
@@ -123,16 +123,16 @@ def _span(box: BoxDifference, steps: HostArray) -> str:
 
 
 Run = Tensor | Graph | Trace | str | os.PathLike[str]
-"""What can be compared: a loss, a graph of it, a trace, or the path of one."""
+"""A run: a loss, a graph, a trace, or the path of a trace."""
 
 
-@np.errstate(all="ignore")  # runs that went wrong are compared too
+@np.errstate(all="ignore")  # runs whose numbers are not finite are compared too
 def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     """Compare two runs: the first step, gate and path at which their gradients part, and their values.
 
     Every operation of every step is compared: those of recurrences, by time step, and those of other
-    modules; and all parameters. The runs may have other seeds, dtypes or devices, be fused or not, or
-    have other lengths: what both have is compared, and what cannot be is told.
+    modules; and all parameters. The runs may differ in seed, dtype, device, fusion or length. Everything
+    that both have is compared, and the result names the rest.
 
     Parameters
     ----------
@@ -155,13 +155,11 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     CheckpointError
         A trace cannot be read.
 
-    Notes
-    -----
-    The place that is named is one at which a difference *arises*: it exceeds the tolerance, and it is more
-    than 30 times as large as the differences in what the operation is computed from; a gradient is computed
-    from those of the operations that use the value. What rounding grows to, step by step, is told as
-    such: the runs are the same as long as half of their type's digits agree. What two runs round away in
-    a sum is measured by its operands, for a sum may be much smaller than they are.
+    Notes ----- The result names a place where a difference *arises*: it exceeds the tolerance, and it is
+    more than 30 times as large as the differences in the operands. (The operands of a gradient are the
+    gradients of the operations that use the value.) Rounding that grows step by step is reported as such:
+    the runs agree as long as half of their type's digits agree. The rounding of a sum is measured by its
+    operands, because a sum may be much smaller than they are.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where the numbers of a saved trace first went wrong: NaN, infinity, or lost to underflow."""
+"""The first NaN, infinity or underflow in a saved trace."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ WORDS = {"nan": "NaN", "inf": "an infinity", "underflow": "underflow"}
 
 @dataclass(frozen=True, slots=True)
 class TracedAnomaly:
-    """The first place of a trace at which numbers went wrong; as :class:`.anomaly.Anomaly` of a graph.
+    """The first anomaly in a trace; see :class:`.anomaly.Anomaly` for a graph.
 
     Attributes
     ----------
     phase : {"forward", "backward"}
     kind : {"nan", "inf", "underflow"}
-        ``"underflow"``: of a gradient, none of its elements is 0, and all are too small for its type.
+        ``"underflow"``: all elements of a gradient are too small for its type, and were not 0.
     path, label, op : str
         The recurrence or module and the operation whose value or gradient it is; a parameter has its name
         as label.
     time : int or None
         The step; None outside recurrences.
     produced : bool
-        Whether it arose here; otherwise it came in from outside.
+        Whether it arose here, and did not come in from outside.
     """
 
     phase: Literal["forward", "backward"]
@@ -53,15 +53,15 @@ class TracedAnomaly:
 
 
 Found = tuple[tuple[int, ...], TracedAnomaly]
-"""When it is computed, and what it is."""
+"""The rank in the order of computation, and the anomaly."""
 
 
 @np.errstate(all="ignore")
 def anomaly_in(trace: Trace) -> TracedAnomaly | None:
     """Find the first NaN, infinity or underflow of a trace; None if there is none.
 
-    As :func:`first_anomaly` of a graph does: the values from the first step on, then the gradients from
-    the loss back. An infinity that comes in from outside is told only if nothing else is found.
+    Values are searched from the first step on, then gradients from the loss back, as in
+    :func:`first_anomaly`. An infinity that comes in from outside is returned only if nothing else is found.
 
     Raises
     ------
@@ -101,7 +101,7 @@ Look = Callable[[Alike, TracedOperation], Iterator[tuple[HostArray, str, bool]]]
 
 
 def _operations(trace: Trace, look: Look) -> Iterator[Found]:
-    """What ``look`` finds in each operation, at the first and at the last step that have it."""
+    """Anomalies that ``look`` finds in each operation, at the first and at the last such step."""
     phase: Literal["forward", "backward"] = "forward" if look is _in_values else "backward"
     for i, box in enumerate(trace.boxes):
         for steps in box.steps:
@@ -121,7 +121,7 @@ def _operations(trace: Trace, look: Look) -> Iterator[Found]:
 
 
 def _in_values(steps: Alike, operation: TracedOperation) -> Iterator[tuple[HostArray, str, bool]]:
-    """At which steps a value is not finite, or 0 without need."""
+    """Steps at which a value is not finite, or underflows to 0."""
     rows = steps.values.get(operation.label)
     if rows is None or not np.issubdtype(rows.values.dtype, np.floating):
         return
@@ -144,7 +144,7 @@ def _in_values(steps: Alike, operation: TracedOperation) -> Iterator[tuple[HostA
 def _in_gradients(
     steps: Alike, operation: TracedOperation
 ) -> Iterator[tuple[HostArray, str, bool]]:
-    """At which steps a gradient is not finite, or too small for its type."""
+    """Steps at which a gradient is not finite, or too small for its type."""
     rows = steps.grads.get(operation.label)
     if rows is None:
         return
@@ -158,6 +158,6 @@ def _in_gradients(
 
 
 def _kinds(rows: Rows) -> tuple[HostArray, HostArray]:
-    """At which steps there is a NaN, and an infinity, (n,)."""
+    """Steps with a NaN, and steps with an infinity, (n,)."""
     flat = rows.values.reshape(len(rows.values), -1)
     return np.any(np.isnan(flat), axis=1), np.any(np.isinf(flat), axis=1)

@@ -98,7 +98,7 @@ def drawn(
     step: int | None,
     slider: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the picture, and what was left out of it.
+    """Return the picture, and sentences about what was left out.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def drawn(
 
 
 def _room(grids: Sequence[Grid], steps: int) -> tuple[int, int]:
-    """How many training steps and time steps each heatmap may have; at least 8 and 8."""
+    """Largest numbers of training steps and time steps of each heatmap; at least 8 and 8."""
     cells = MOST_CELLS // max(len(grids), 1)
     length = max((len(grid.time) for grid in grids), default=1)
     times = min(length, max(math.isqrt(cells * 2 // 3), cells // steps, 8))
@@ -149,7 +149,7 @@ def _room(grids: Sequence[Grid], steps: int) -> tuple[int, int]:
 
 
 def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
-    """The training steps with most to see, by their positions, and a sentence about them."""
+    """Positions of the training steps with most to see, and a sentence about them."""
     count = len(loss)
     if count <= most:
         return list(range(count)), []
@@ -164,7 +164,7 @@ def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[in
 
 
 def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
-    """Where cells begin and end: half way to their neighbours, and a pixel over, or seams show."""
+    """Both ends of the cells. They overlap by a pixel; otherwise seams show."""
     gap = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
     middle = (steps[1:] + steps[:-1]) / 2
     first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
@@ -173,7 +173,7 @@ def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
 
 
 class _Scale(NamedTuple):
-    """What all heatmaps share: the range of their norms, the words that occur, and their height."""
+    """Shared by all heatmaps: the range of their norms, the words that occur, and their height."""
 
     low: float
     high: float
@@ -209,13 +209,13 @@ def _x(columns: _Columns, field: str = "x") -> Any:
 
 
 def _chosen(condition: str, columns: _Columns) -> Any:
-    """The training steps of which something is true, one row each."""
+    """One row for each training step that meets a condition."""
     rows: list[Row] = [{"i": i, "x": step} for i, step in enumerate(columns.steps.tolist())]
     return altair().Chart(data(rows)).transform_filter(condition)
 
 
 def _rule(columns: _Columns) -> list[Any]:
-    """The rule at the chosen training step: dark on light, to be seen on every colour."""
+    """The rule at the chosen training step: black on white, visible on every colour."""
     x = _x(columns)
     there = _chosen("datum.i === moment", columns)
     return [
@@ -257,7 +257,7 @@ def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
 
 
 def loss_text(loss: float) -> str:
-    """A loss as a reader sees it.
+    """Write a loss.
 
     >>> [loss_text(x) for x in (0.0123456, math.nan, -math.inf)]
     ['0.01235', 'NaN', '−∞']
@@ -274,7 +274,7 @@ def _odd_colour(field: str) -> Any:
 
 
 def _key(columns: _Columns, shared: _Scale) -> Any:
-    """What the colours mean, and which training step stands at the rule."""
+    """The key of the colours, and the training step at the rule."""
     alt = altair()
     steps = json.dumps(columns.steps.tolist())
     told = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
@@ -324,7 +324,7 @@ def _t(grid: Grid, title: str = "step t") -> Any:
 
 
 def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> list[Row]:
-    """A row for each training step, with lists over time of the cells that are there."""
+    """One row for each training step, with lists over the time steps that it has."""
     bottom, top = _borders(grid.time[list(kept)], height)
     rows: list[Row] = []
     for i, place in enumerate(columns.places):

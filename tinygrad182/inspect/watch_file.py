@@ -68,12 +68,12 @@ class Moment(NamedTuple):
 
 @dataclass
 class Record:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes
     ----------
     model : str
-        What is watched: the model's repr.
+        The repr of the watched model.
     every : int or None
         Backward passes from one that is watched to the next; None: only losses that are handed over.
     moments : list of Moment
@@ -90,7 +90,7 @@ class Record:
     cut: bool = False
 
     def goes_on_from(self, step: int) -> None:
-        """Leave out what was watched at this training step and later: training went back to it."""
+        """Drop this training step and later ones: training went back to it."""
         self.moments = [moment for moment in self.moments if moment.step < step]
         self.end = ""
 
@@ -118,7 +118,7 @@ def moment_line(moment: Moment) -> bytes:
 
 
 def going_on_line(record: Record, step: int) -> bytes:
-    """The line which says that training goes on from a training step, perhaps an earlier one."""
+    """The line of a run that goes on from a training step, perhaps an earlier one."""
     return _line({"goes on from": step, "every": record.every})
 
 
@@ -169,7 +169,7 @@ def read_record(what: str, path: str | Path) -> Record:
 
 
 _DAMAGED = ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
-"""What comes of a line that is no JSON, or JSON with something else in it."""
+"""Errors of a line that is not JSON, or not the expected JSON."""
 
 
 def parsed(what: str, target: Path, data: bytes) -> Record:
@@ -371,7 +371,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _same_run(what: str, target: Path, data: bytes, record: Record, step: int) -> list[Moment]:
-    """What a file holds from before a training step, if it is that of the same model."""
+    """The training steps of a file before ``step``, if it belongs to the same model."""
     found = parsed(what, target, data)
     if found.model != record.model:
         raise FileError(

@@ -1,4 +1,4 @@
-"""Which operations of a graph belong to which box of the rolled network."""
+"""Sort the operations of a graph into the boxes of the rolled network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...recurrence import is_scan
 from ..recurrences import Stack, stacks_of
 
 Key = tuple[str | int, ...]
-"""What nodes of one box share: its kind, and a path or the sequence number of its first operation."""
+"""The key of a box: its kind, and a path or the sequence number of its first operation."""
 
 INPUT: Key = ("input", "")
 LOSS: Key = ("loss", "")
 EVERYTHING: Key = ("module", "")
 
 MOST_LOOSE = 12
-"""Above so many boxes of operations outside modules, those of one module share a box."""
+"""With more boxes outside modules than this, the operations of one module share a box."""
 
 
 @dataclass(frozen=True)

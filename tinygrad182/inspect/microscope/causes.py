@@ -108,7 +108,7 @@ def _verb(subject: str, verb: str) -> str:
 
 
 def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
-    """Which of the two makes the difference at some steps."""
+    """The cause if saturation or the weights make the difference at some steps."""
     with np.errstate(divide="ignore"):
         logs = {"saturation": np.log10(split.saturation), words.matrix: np.log10(split.weight)}
     means = {name: blamed.split(split.time, log) for name, log in logs.items()}
@@ -170,7 +170,7 @@ def _path(carried: Carried, net: float, afresh: float, words: Words) -> Cause:
 
 
 def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, Any]) -> Cause:
-    """Where little comes over the path of the state alone."""
+    """The cause if little of the gradient comes over the path of the state alone."""
     text = (
         f"most of {words.grad} arrives over {words.around}: {1 - numbers['share']:.0%} on average"
     )
@@ -184,7 +184,7 @@ def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, An
 
 
 def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
-    """Whether it is the path of the state alone that makes the difference at some steps."""
+    """The cause at some steps, if the state has a path of its own."""
     with np.errstate(divide="ignore"):
         own, elsewhere = blamed.split(carried.time, np.log10(carried.kept))
     value, _ = blamed.split(carried.time, carried.value)

@@ -33,7 +33,7 @@ Lines = Mapping[str, tuple[str, str]]
 
 
 class Anomaly(NamedTuple):
-    """Where something went wrong first: the block, the time, and what to write there."""
+    """The first step that is not finite: its block, its time, and the text at it."""
 
     block: int
     time: int
@@ -42,7 +42,7 @@ class Anomaly(NamedTuple):
 
 WIDTH, HEIGHT, STRIP = 780, 210, 40
 FEW = 40
-"""Up to so many steps, each has a dot."""
+"""Up to this many steps, each has a dot."""
 
 
 def curves_chart(
@@ -53,16 +53,16 @@ def curves_chart(
 ) -> Any:
     """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
 
-    The chosen block is drawn in full, the others are pale. A norm that is exactly 0 is a mark at the
-    bottom; an infinite one and a NaN are marks at the top. Expressions refer to the parameters ``loop``
-    and ``loop_step``, the block and its step, which are the caller's.
+    The curves of other blocks are pale. A norm that is exactly 0 is a mark at the bottom; an infinite one
+    and a NaN are marks at the top. Expressions refer to the caller's parameters ``loop`` and ``loop_step``,
+    the chosen block and its step.
 
     Parameters
     ----------
     stacks : mapping of int to StackFlow
         The states of each recurrence, by the position of its block in :attr:`Network.blocks`.
     kept : mapping of int to sequence of int
-        The times that are drawn of each block; ``loop_step`` is an index into them.
+        The drawn times of each block; ``loop_step`` is an index into them.
     linked : bool
         Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
         step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
@@ -116,7 +116,7 @@ def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
 
 
 def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any, Any]:
-    """A line at the times that are kept; NaN at one that the state does not have."""
+    """A line at the drawn times; NaN at a time that the state lacks."""
     at = {int(t): k for k, t in enumerate(flow.time)}
     norms = _log10s(flow, field)
     return np.array([norms[at[t]] if t in at else math.nan for t in times])
@@ -132,7 +132,7 @@ def _columns(stacks: Stacks, kept: Times) -> dict[tuple[int, str], np.ndarray[An
 
 
 def _rows(stacks: Stacks, kept: Times, lines: Lines) -> list[Row]:
-    """One row for each block, which holds arrays over its kept steps."""
+    """One row for each block, with arrays over its drawn steps."""
     columns = _columns(stacks, kept)
     rows: list[Row] = []
     for block, stack in stacks.items():
@@ -254,13 +254,13 @@ def _marks(wide: Any, lines: Lines, x: Any, words: Sequence[str]) -> list[Any]:
 
 
 def _ends(stacks: Stacks, kept: Times) -> tuple[float, float]:
-    """Where the time axis begins and ends."""
+    """Both ends of the time axis."""
     borders = [_borders(kept[block]) for block in stacks]
     return min(b[0] for b in borders), max(b[-1] for b in borders)
 
 
 def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[Any]:
-    """A rule at the chosen step, and above it, towards the middle, what is chosen."""
+    """A rule at the chosen step, and its text above it, on the side towards the middle."""
     alt = altair()
     there = wide.transform_filter("datum.block == loop && datum.i == loop_step")
     rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
@@ -278,11 +278,11 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
 
 
 def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
-    """A rule at the first anomaly, and what it is, on the side where there is room."""
+    """A rule at the first anomaly, and its text on the side where there is room."""
     alt = altair()
     right = 2 * anomaly.time > sum(_ends(stacks, kept))
     chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.told}]))
-    # It keeps its room where it does not show, or else the legend above it would leave the picture.
+    # Hidden by opacity only: without its room, the legend above would leave the picture.
     there = alt.ExprRef("datum.block == loop ? 1 : 0")
     rule = chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True, opacity=there)
     rule = rule.encode(x="t:Q")
@@ -294,7 +294,7 @@ def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
 
 
 def _steps(wide: Any, lines: Lines, linked: bool) -> Any:
-    """A transparent column for each kept step of the chosen block: it says the numbers, takes clicks."""
+    """A transparent column for each drawn step of the chosen block, with a tooltip; it takes clicks."""
     alt = altair()
     chosen = wide.transform_filter("datum.block == loop").transform_calculate(
         **{f"{field}_text": norm_text(f"datum.{field}") for field in lines}

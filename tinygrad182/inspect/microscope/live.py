@@ -1,4 +1,4 @@
-"""``live``: a chart in a notebook that asks Python for the step that is chosen on it."""
+"""``live``: a chart in a notebook for which Python computes the chosen step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ Row = dict[str, Any]
 def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -> Any:
     """Show one recurrence in a notebook; a click on a step opens it in full.
 
-    A page on disk holds the vectors of a few steps. Here Python computes those of the step that was
-    clicked, so there is no choice to make beforehand.
+    A page on disk holds the vectors of a few steps. Here Python computes those of any clicked step.
 
     Parameters
     ----------
@@ -52,7 +51,7 @@ def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -
 
 
 def live_chart(draw: Callable[[int], Any], start: int) -> Any:
-    """Make a widget that is drawn anew for each step that is selected on it.
+    """Make a widget that is redrawn for each step that is selected on it.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
 
 
 def live_type() -> Any:
-    """A JupyterChart whose JavaScript is here and not in the network; putting it together takes seconds."""
+    """A JupyterChart that loads its JavaScript from here, not from the network; the bundle is cached."""
     alt, version = _charts.altair(), _charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"
     kept = _caches.kept(name)
@@ -175,7 +174,7 @@ def _over_units(flow: StepFlow, opened: list[StepVectors], of: str, t: int) -> A
 
 
 def _row(label: str, numbers: HostArray, log10_scale: float) -> list[Row]:
-    """The cells of one operation; what is not finite has no colour and is told as it is."""
+    """The cells of one operation. A number that is not finite has no colour; its tooltip names it."""
     finite = np.isfinite(numbers)
     top = float(np.abs(numbers[finite]).max(initial=0.0)) or 1.0
     return [
@@ -186,7 +185,7 @@ def _row(label: str, numbers: HostArray, log10_scale: float) -> list[Row]:
 
 
 def _told(x: float, log10_scale: float) -> str:
-    """A number times a power of ten, which no float need hold."""
+    """A number times a power of ten, of any magnitude."""
     if not x or not math.isfinite(x):
         return f"{x:g}"
     return ("-" if x < 0 else "") + scientific(math.log10(abs(x)) + log10_scale)

@@ -21,10 +21,10 @@ def network_chart(
 ) -> Any:
     """Draw a rolled network; the signal ``block`` says which box is chosen.
 
-    The colour of a box is the gradient that leaves it towards what it was computed from, on a scale of
-    decades from the smallest to the largest of them; its number stands in the box. An arrow points where
-    the computation goes, and the wider it is the more gradient comes back over it; where none does, it is
-    dashed. A recurrence has a loop with the names of its states and the number of its steps.
+    The colour of a box, and the number in it, is the norm of the gradient that leaves the box on the way
+    back. An arrow points where the computation goes. Its width is the gradient that comes back over it;
+    without a gradient it is dashed. A recurrence has a loop with the names of its states and the number of
+    its steps.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def network_chart(
     -------
     altair.LayerChart
         300 pixels wide and as high as the rows of boxes need, at least 250. It refers to the parameter
-        ``block``, the position of the chosen box, which whoever shows the chart adds.
+        ``block``, the position of the chosen box, which the caller adds.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def network_chart(
 
 
 def _opening(network: Network, linked: bool, opens: Collection[int] | None) -> list[int] | None:
-    """The boxes that can be chosen; None where nothing takes clicks."""
+    """The boxes that can be chosen; None if nothing takes clicks."""
     every = range(len(network.blocks))
     return [i for i in every if opens is None or i in opens] if linked else None
 

@@ -1,4 +1,4 @@
-"""``story``: what there is to see in a graph, in a few sentences whose numbers are computed."""
+"""``story``: what becomes of a gradient, in a few sentences whose numbers are computed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .workings import hidden_path, large_input
 Kind = Literal["regime", "place", "cause", "note"]
 
 LOOKED_AT = 48
-"""Steps, evenly spread, at which causes are measured; the steps that are named come on top."""
+"""Steps, evenly spread, at which causes are measured, besides the named ones."""
 
 
 TOLD, MOST = 0.2, 0.5
-"""Single steps are named if they make the first part of all change, and stand first from the second on."""
+"""Jumps are named if they make this part of all change, and come first if they make that part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Sentence:
     text : str
         Plain English, ends with a full stop.
     path : str
-        The recurrence it is about; ``""`` for a graph without one.
+        Its recurrence; ``""`` for a graph without one.
     kind : {"regime", "place", "cause", "note"}
-        What becomes of the gradient; where; through which path and by which factor; how to read the rest.
+        What becomes of the gradient, where, why, or a note on how to read the page.
     folded : bool
-        Whether it belongs behind a fold.
+        Whether the page shows it behind a fold.
     numbers : dict
-        What the text says, unrounded. Norms are decadic logarithms. ``"step"`` is the time of the step
-        to look at first, if the text names one.
+        The numbers in the text, unrounded; norms and factors are decadic logarithms. ``"step"`` is the
+        time of the step to look at first, if the text names one.
     """
 
     text: str
@@ -64,12 +64,12 @@ class Sentence:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-@np.errstate(all="ignore")  # a model that went wrong is told of too
+@np.errstate(all="ignore")  # models whose numbers are not finite get sentences too
 def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
-    """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
+    """Say what becomes of a loss's gradient on its way back: where it is lost, and why.
 
-    At most three sentences for each recurrence, the one that loses most first, and then some that belong
-    behind a fold. A loss that reads several steps is followed from the last of them alone.
+    Each recurrence has at most three sentences, and more behind a fold. The recurrence that loses most
+    comes first. For a loss that reads several steps, the gradient of the last one alone is followed.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def _weighted(loss: Tensor, gradient: Any) -> Tensor:
 
 
 class _Way(NamedTuple):
-    """The gradient by one state from the last step that gets some back to the first.
+    """The gradient by one state, from the last step that gets a gradient back to the first.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class _Way(NamedTuple):
     log : ndarray
         Decadic logarithms of the norms from ``times[first]`` to ``times[last]``.
     first, last : int
-        Positions. What lies before ``first`` gets exactly 0, or what is not a number.
+        Positions in ``times``. Steps before ``first`` get exactly 0, ∞ or NaN.
     """
 
     times: list[int]
@@ -159,7 +159,7 @@ class _Way(NamedTuple):
 
 
 def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
-    """The way through a recurrence. Steps that the gradient's own graph lacks get none."""
+    """The way through a recurrence. Steps that the loss's graph lacks have no gradient."""
     order = slice(None, None, -1 if recurrence.runs_backward() else 1)
     times = np.array(recurrence.times())
     log = np.full(len(times), -np.inf)
@@ -178,7 +178,7 @@ def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
 
 
 class _Recurrence:
-    """What is known of one recurrence, and the sentences about it."""
+    """The facts about one recurrence, and the sentences about it."""
 
     def __init__(
         self,
@@ -212,11 +212,11 @@ class _Recurrence:
 
     @property
     def by_steps(self) -> bool:
-        """Whether most of what happens does so at single steps."""
+        """Whether single steps make most of the change."""
         return bool(self.jumps) and self.part >= MOST
 
     def sentences(self) -> list[Sentence]:
-        """The main one first, then where and by what, then what belongs behind a fold."""
+        """All sentences: what becomes of the gradient, where, why, and notes behind a fold."""
         if not len(self.way.log) or self.way.broken in ("NaN", "∞"):
             return [self._broken()]
         if self.way.last == 0:
@@ -312,7 +312,7 @@ class _Recurrence:
         return f"{amount(self.change)} of it is left"
 
     def _course(self) -> str:
-        """How the gradient changes, stretch by stretch, single steps left out."""
+        """The course of the gradient, stretch by stretch, without the jumps."""
         but = f", except at {self._each()}" if self.jumps and not self.by_steps else ""
         told = []
         for p in self.pieces:
@@ -324,7 +324,7 @@ class _Recurrence:
         return ", then ".join(told) + but
 
     def _by_steps(self) -> str:
-        """The single steps at which most happens."""
+        """The jumps that make most of the change."""
         words, verb = self.words, "falls" if self._step(self.jumps[0]) < 0 else "rises"
         steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
         if len(steps) == 1:
@@ -336,7 +336,7 @@ class _Recurrence:
         return f"the gradient {words.grad} {verb} most at {len(steps)} {words.unit}s: {each}"
 
     def _each(self) -> str:
-        """The single steps, the three largest by name."""
+        """The three largest jumps by name, and the number of others."""
         told = [
             f"{self.words.at(self.way.time(i))} (times {factor(self._step(i))})" for i in self.jumps
         ]
@@ -346,7 +346,7 @@ class _Recurrence:
     # where
 
     def _stretch(self) -> Piece | None:
-        """A part of the way on which most happens, if it is much shorter than the whole."""
+        """A short part of the way that makes most of the change, if there is one."""
         log, steps = self.way.log, len(self.way.log) - 1
         if self.jumps or steps < 6 or abs(self.change) < APART:
             return None
@@ -396,12 +396,12 @@ class _Recurrence:
         return self._told("place", text, step=way.time(worst), **numbers)
 
     def _range(self, between: Piece) -> str:
-        """The steps of a stretch: each leads from its own time to the one before."""
+        """The steps of a stretch; each leads from its own time to the one before."""
         first, last = (self.words.at(self.way.time(i)) for i in (between.start, between.end + 1))
         return f"the {self.words.unit}s {first} to {last}"
 
     def _added(self) -> str:
-        """What makes the gradient grow at steps of which the path of the state alone shrinks it."""
+        """The reason why the gradient grows although the path of the state alone shrinks it."""
         grows = self.change - sum(map(self._step, self.jumps)) > LEVEL
         if not grows or not self.inside.exists:
             return ""
@@ -423,7 +423,7 @@ class _Recurrence:
         return [self._told("place", text, times=[end], start=start, end=end)]
 
     def _evenly(self) -> Sentence:
-        """No step and no stretch is to be blamed: the step that does most, and where little is left."""
+        """The sentence for an even change: the step that does most, and where little is left."""
         way, words, falls = self.way, self.words, self.change < 0
         steps = -np.diff(way.log)
         worst = 1 + int(steps.argmin() if falls else steps.argmax())
@@ -449,7 +449,7 @@ class _Recurrence:
         return self._because(self._blamed() if self.by_steps or not self.jumps else None, "cause")
 
     def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
-        """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
+        """The cause at the blamed steps; without blamed steps, the cause at all steps but the jumps."""
         way = self.way
         positions = _looked_at(
             len(way.log) - 1, self.jumps, None if self.jumps else self._stretch()
@@ -472,7 +472,7 @@ class _Recurrence:
         return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
 
     def _blamed(self) -> Blamed | None:
-        """The single steps or the stretch, if there are such, by which most of the change comes."""
+        """The jumps or the stretch that cause most of the change, if there are any."""
         way, words = self.way, self.words
         if self.jumps:
             times = [way.time(i) for i in self.jumps]
@@ -485,7 +485,7 @@ class _Recurrence:
         return None
 
     def _opened(self, cause: Cause) -> Cause:
-        """A cause, and what the factor of the hidden path is made of, if it is told."""
+        """A cause with the parts of the hidden path's factor, if it names that factor."""
         if "around" not in cause.numbers or self.words.state != "c":
             return cause
         way = self.way
@@ -503,7 +503,7 @@ class _Recurrence:
         return Cause(text, cause.numbers | parts)
 
     def _with_input(self, cause: Cause, blamed: Blamed) -> Cause:
-        """A cause, and whether the input is what makes it."""
+        """A cause with the large input that makes it, if there is one."""
         usual = [self.way.time(i) for i in spread(range(1, len(self.way.log)), LOOKED_AT)]
         flow = flow_among(self.loss, self.path, sorted({*usual, *blamed.times}))
         large = large_input(flow, list(blamed.times))
@@ -515,7 +515,7 @@ class _Recurrence:
         return Cause(text, cause.numbers | {"input": large.label, "input_times": large.times})
 
     def _afresh(self, times: Sequence[int]) -> float:
-        """The share that comes from another recurrence at every step, on average."""
+        """The average share that comes from another recurrence at every step."""
         if not self.among_others:
             return 0.0
         order = self.way.times
@@ -586,7 +586,7 @@ class _Recurrence:
         return found
 
     def _read_directly(self) -> Sentence | None:
-        """Why the gradient by another state, which the loss reads at the last step, is larger there."""
+        """The note that the gradient by h, which the loss reads at the last step, is larger there."""
         way = self.way
         name, last = "h", way.times[way.last]
         if self.words.state != "c" or self.last != {name} or self.among_others or len(way.log) < 4:
@@ -607,7 +607,7 @@ class _Recurrence:
 
 
 def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
-    """Positions from 1 to ``count``: some evenly spread, more between two, and those that are named."""
+    """Positions from 1 to ``count``: evenly spread ones, more of them in a stretch, and the named ones."""
     positions = {*spread(range(1, count + 1), LOOKED_AT), *named}
     if between:
         positions.update(spread(range(between.end + 1, between.start + 1), LOOKED_AT))

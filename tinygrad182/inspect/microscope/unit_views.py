@@ -1,4 +1,4 @@
-"""One operation over hidden units: as bars at the chosen step, and as a heatmap over time."""
+"""The hidden units of one operation: bars at the chosen step, and a heatmap over time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text
 from .opened_step import is_recurrent
 
 UNITS = 128
-"""Where there are more units, those with the largest gradient are drawn."""
+"""If there are more units, only those with the largest gradients are drawn."""
 
 
 def unit_rows(
@@ -42,9 +42,9 @@ def unit_rows(
     flows : mapping of int to StepFlow
         By the position of the block in :attr:`Network.blocks`.
     kept : mapping of int to sequence of int
-        The times that ``step`` counts.
+        The drawn times; ``step`` is an index into them.
     shown : mapping of int to sequence of int
-        Those of them whose vectors are kept.
+        The times whose vectors the page holds.
     sample : int
         The sequence of the batch.
 
@@ -67,7 +67,7 @@ def unit_rows(
 
 
 def _when(flow: StepFlow) -> str:
-    """What stands before the number of a step: nothing, if there is one and it is not in time."""
+    """The words before the number of a step; none for a module that is called once."""
     return " at t = " if is_recurrent(flow) else " in call " if len(flow.time) > 1 else ""
 
 
@@ -105,7 +105,7 @@ def _largest(vectors: StepVectors) -> HostArray:
 
 
 def _rounded(numbers: HostArray) -> list[float | str]:
-    """To 3 digits; infinities and NaN as words, for which JSON has no numbers."""
+    """Numbers of 3 digits; infinities and NaN, which JSON lacks, as words."""
     return [
         float(f"{x:.3g}") if np.isfinite(x) else NOT_A_NUMBER if np.isnan(x) else INFINITE
         for x in np.asarray(numbers, dtype=np.float64)
@@ -118,7 +118,7 @@ def _of_node(units: Any) -> Any:
 
 
 def _nearest(units: Any) -> Any:
-    """Its row at the chosen step; at the nearest one (the earlier of two) if that has no vectors."""
+    """The row of the chosen operation at the chosen step, or at the nearest step that has vectors."""
     return (
         _of_node(units)
         .transform_calculate(far="abs(datum.i - step) + (datum.i > step ? 0.5 : 0)")
@@ -159,7 +159,7 @@ def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
 
 
 def _names(units: Any) -> list[Any]:
-    """What the bars show: the operation and the time."""
+    """The title of the bars: the operation and the time."""
     alt = altair()
     row = _nearest(units).transform_calculate(
         title="datum.label + (datum.when ? datum.when + datum.t : '')", nearest=_NEAREST
@@ -209,7 +209,7 @@ def _bars(
 
 
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
-    """The rows without their vectors, and what their captions add if not all numbers are ordinary."""
+    """The rows without their vectors, with a note on numbers that are 0, infinite or NaN."""
     kept = ("block", "node", "i", "power")
     notes = [
         ": a constant has none" if row["constant"] and field == "grad" else _note(row[field])
@@ -237,9 +237,9 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     """Draw the chosen operation over time and hidden units: the log10 of its gradient, or its value.
 
     A gradient that is exactly 0, infinities and NaN have colours of their own. A mark above the heatmap
-    shows the step of :func:`unit_bars`. An operation with one step, or without a gradient, has no
-    heatmap, and that is said. Expressions refer to the parameters ``block``, ``step`` and ``node``, which
-    are the caller's.
+    shows the step of :func:`unit_bars`. An operation with one step, or without a gradient, has no heatmap,
+    and the chart says so. Expressions refer to the parameters ``block``, ``step`` and ``node``, which are
+    the caller's.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
         "y": alt.Y("unit:O", title="hidden unit", axis=_axis(**axis)),
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
-    # What has no number is drawn too, so that there is a scale, and covered by its word's colour.
+    # Cells without a number are drawn too, so that there is a scale; a second layer covers them.
     shaded = cells.transform_calculate(
         shade="isNumber(datum.number) ? datum.number : isNumber(datum.top) ? datum.top : 0"
     ).mark_rect(opacity=alt.ExprRef(f"isNumber(datum.number) ? {there.expr} : 0"))
@@ -278,7 +278,7 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
 
 
 def _steps_title(rows: Sequence[Row]) -> str:
-    """What the columns are; they stand side by side also where steps between them are left out."""
+    """The title of the time axis, which says if steps are left out between columns."""
     times: dict[int, set[int]] = {}
     for row in rows:
         times.setdefault(row["block"], set()).add(row["t"])
@@ -293,7 +293,7 @@ _LOG = (
 
 
 def _over_time(rows: Sequence[Row], of: str) -> Any:
-    """1 for an operation that has what is drawn at several steps, 0 for another one: an opacity."""
+    """An opacity: 1 for an operation with data at several steps, otherwise 0."""
     steps = Counter((row["block"], row["node"]) for row in rows)
     none = {(row["block"], row["node"]) for row in rows if row["constant"] and of == "gradient"}
     without = [f"{b}/{n}" for (b, n), count in steps.items() if count == 1 or (b, n) in none]
@@ -301,7 +301,7 @@ def _over_time(rows: Sequence[Row], of: str) -> Any:
 
 
 def _shown(there: Any) -> dict[str, Any]:
-    """An axis, or a legend, that is there with what it explains."""
+    """Properties that hide an axis or a legend together with its marks."""
     opacities = {f"{part}Opacity": there for part in ("domain", "title")}
     return opacities | {"labelExpr": f"{there.expr} ? datum.label : ''"}
 
@@ -328,7 +328,7 @@ def _shade(of: Literal["gradient", "value"], there: Any) -> Any:
 def _words(
     cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any], there: Any
 ) -> list[Any]:
-    """Cells without a finite number, with a legend of what occurs; nothing if there are none."""
+    """Cells without a finite number, with a legend of their colours."""
     alt = altair()
     field = "grad" if of == "gradient" else "value"
     found = {x for row in rows for x in row[field] if isinstance(x, str)}
@@ -349,7 +349,7 @@ def _words(
 
 
 def _has_words(rows: Sequence[Row], field: str) -> str:
-    """Whether the chosen operation has a cell without a number, as an expression."""
+    """An expression: whether the chosen operation has a cell without a finite number."""
     zero = (0,) if field == "grad" else ()
     found = {
         f"{row['block']}/{row['node']}"

@@ -1,6 +1,6 @@
-"""The playground's charts: what is said, and gradients, states and shares over time.
+"""The playground's charts: its sentences, and gradients, states and shares over time.
 
-They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. What replaces it moves all of them.
+They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. A new row moves all charts.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DRAWN = "drawn"
 
 
 class Names(NamedTuple):
-    """What can be drawn.
+    """Names of the states and paths in the data.
 
     Attributes
     ----------
     states, parts : tuple of str
-        The names behind the numbered fields of the rows.
+        The names of the numbered fields of the rows.
     """
 
     states: tuple[str, ...]
@@ -110,7 +110,7 @@ def states(names: Names) -> Any:
 
 
 def shares(names: Names) -> Any:
-    """Draw the shares of the gradient by path; the direct one is what the others leave of 1."""
+    """Draw the shares of the gradient by path; the direct share is 1 minus the others."""
     alt = altair()
     there = _over_time("s", names.parts)
     fields = [f"s{k}_t" for k in range(len(names.parts))]
@@ -144,7 +144,7 @@ def _x(field: str = "t") -> Any:
 
 
 def _signal(expression: str) -> dict[str, str]:
-    """Return what Vega reads as an expression, where Vega-Lite knows a text alone and hands it on."""
+    """Return an expression for Vega in a place where Vega-Lite expects a text."""
     return {"signal": expression}
 
 
@@ -156,7 +156,7 @@ def _listed(**lists: str) -> Any:
 
 
 def _over_time(kind: str, names: Sequence[str]) -> Any:
-    """One row for each step, in which a list's element at the step is called as the list and ``_t``."""
+    """One row for each step; an element of the list ``g0`` is called ``g0_t``."""
     lists = [f"{kind}{k}" for k in range(len(names))]
     here = {f"{each}_t": f"drawn.{each} ? drawn.{each}[datum.t] : null" for each in lists}
     return _listed(t="sequence(drawn.steps)").transform_calculate(**here)
@@ -224,7 +224,7 @@ def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
 
 
 def _ends(field: str) -> Any:
-    """Two points that nobody sees, by which the axis reaches from one end to the other."""
+    """Two invisible points that set both ends of the axis."""
     ends = _listed(**{field: f"drawn.{field}"}).mark_point(opacity=0, tooltip=None)
     return encoded(ends, y=altair().Y(f"{field}:Q"))
 
@@ -235,7 +235,7 @@ def _said(field: str, number: str) -> str:
 
 
 def _columns(there: Any, told: dict[str, str]) -> Any:
-    """A transparent column for each step, which says the numbers; ``told`` are expressions by name."""
+    """A transparent column for each step with a tooltip; ``told`` holds expressions by name."""
     alt = altair()
     texts = {f"told{k}": expr for k, expr in enumerate(told.values())}
     columns = there.transform_calculate(

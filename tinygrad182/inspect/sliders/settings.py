@@ -1,4 +1,4 @@
-"""The stops of the playground's sliders, and the network that a choice of them stands for."""
+"""The stops of the playground's sliders, and the network of each combination of stops."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ STOPS: dict[str, tuple[Any, ...]] = {
 """Control → its stops."""
 
 APPLIES = {"nonlinearity": ("RNN", "ResNet"), "forget_bias": ("LSTM",)}
-"""Controls that only some cells have → those cells."""
+"""Control → the cells that have it, for controls that some cells lack."""
 
 OF_NETWORK = ("cell", "nonlinearity", "radius", "bias", "forget_bias")
-"""The controls that the states depend on. A sequence cut short has the same states up to there."""
+"""The controls that the states depend on; a shorter sequence has the first of the states."""
 
 INPUTS, LONGEST = 4, max(STOPS["length"])
 
@@ -77,12 +77,12 @@ class PlaygroundSetting:
                 )
 
     def applies(self, control: str) -> bool:
-        """Whether the cell has what a control sets."""
+        """Whether the cell has the property that a control sets."""
         return self.cell in APPLIES.get(control, (self.cell,))
 
     @property
     def unit(self) -> str:
-        """What time counts."""
+        """The unit of time: a block of the ResNet, or else a step."""
         return "block" if self.cell == "ResNet" else "step"
 
     @property
@@ -123,8 +123,8 @@ def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[PlaygroundSetting]:
 class Residual(RecurrentLayer):
     """Residual blocks with one weight matrix: h_t = h_{t−1} + σ(W h_{t−1} + b), t counts blocks.
 
-    What W meets is a copy of the state, ``branch``, so that what goes back through it is told from what
-    goes back over the skip.
+    W multiplies a copy of the state, ``branch``, so that the gradient through it is separate from the
+    gradient over the skip.
     """
 
     gates = 1
@@ -148,7 +148,7 @@ _LAYERS: dict[str, type[RecurrentLayer]] = {
 
 
 class Draws:
-    """What is drawn once, from a seed, and is the same at every stop of the sliders.
+    """Random numbers that are drawn once from a seed, and shared by all stops of the sliders.
 
     Attributes
     ----------
