@@ -70,13 +70,13 @@ def _is_number(cell: Any) -> bool:
 def _line(tag: str, cells: Sequence[Any], right: Sequence[bool]) -> str:
     sides = ["right" if number else "left" for number in right]
     drawn = (
-        f'<{tag} style="{_CELL};text-align:{side}">{_told(cell)}</{tag}>'
+        f'<{tag} style="{_CELL};text-align:{side}">{_cell(cell)}</{tag}>'
         for cell, side in zip(cells, sides, strict=True)
     )
     return f'<tr style="background:transparent">{"".join(drawn)}</tr>'
 
 
-def _told(cell: Any) -> str:
+def _cell(cell: Any) -> str:
     return "·" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else text(cell)
 
 

@@ -131,7 +131,7 @@ def _why(parting: Parting, what: What) -> str:
         case "unknown", _:
             return (
                 "The gradients that it is computed from agree; whether values or parameters differ cannot "
-                "be told without them."
+                "be known without them."
             )
         case "overflow", _:
             return (
@@ -165,13 +165,13 @@ def differing(parameters: Mapping[str, ParameterDifference], tolerance: float) -
         return []
     if len(names) == len(parameters) > 1:
         return [f"All {len(names)} parameters differ."]
-    told = []
+    found = []
     for name in names[:3]:
         each = parameters[name]
         rows = f" in the rows of {_gates(each.gates)}" if each.gates else ""
-        told.append(f"{name} differs{rows}, by {each.value:.2g} at most.")
-    more = len(names) - len(told)
-    return [*told, *([f"{more} more of {len(parameters)} parameters differ."] if more else [])]
+        found.append(f"{name} differs{rows}, by {each.value:.2g} at most.")
+    more = len(names) - len(found)
+    return [*found, *([f"{more} more of {len(parameters)} parameters differ."] if more else [])]
 
 
 def _gates(names: Sequence[str]) -> str:
@@ -180,14 +180,14 @@ def _gates(names: Sequence[str]) -> str:
 
 def _following(what: What, boxes: Sequence[BoxDifference], tolerance: float) -> list[str]:
     """The boxes and steps that differ."""
-    told = []
+    found = []
     for box in boxes if what == "values" else reversed(boxes):
         rows = [row > tolerance for row in box.computed(what).values()]
         steps = box.time[np.any(rows, axis=0)] if rows else box.time[:0]
         if len(steps):
-            told.append(f"{box.name}{_steps(box, steps)}")
-    told = [*dict.fromkeys(told)]
-    return [f"The {what} that differ are those of {and_(told)}."] if told else []
+            found.append(f"{box.name}{_steps(box, steps)}")
+    found = [*dict.fromkeys(found)]
+    return [f"The {what} that differ are those of {and_(found)}."] if found else []
 
 
 def _steps(box: BoxDifference, steps: HostArray) -> str:
@@ -233,21 +233,21 @@ def largest_of(what: What, boxes: Iterable[BoxDifference]) -> tuple[float, str]:
 
 def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -> list[str]:
     """Return sentences about the parts that cannot be compared."""
-    told = []
+    found = []
     for names, run in zip(alone, "ab", strict=True):
         if names:
-            told.append(f"{and_(names)} {'is' if len(names) == 1 else 'are'} in {run} alone.")
+            found.append(f"{and_(names)} {'is' if len(names) == 1 else 'are'} in {run} alone.")
     for box in boxes:
-        told += _lengths(box)
+        found += _lengths(box)
         if box.unlike:
             label, (first, second) = next(iter(box.unlike.items()))
             others = len(box.unlike) - 1
             more = f" and {others} more operation{'s' * (others > 1)}" if others else ""
-            told.append(
+            found.append(
                 f"{box.name}: {label}{more} cannot be compared number by number: {label} is "
                 f"{_shape(first)} in a and {_shape(second)} in b."
             )
-    return told
+    return found
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -259,8 +259,8 @@ def _lengths(box: BoxDifference) -> list[str]:
     if np.array_equal(mine, other):
         return []
     unit = "steps" if box.is_recurrent else "calls"
-    told = [f"{box.name} has {len(mine)} {unit} in a and {len(other)} in b."]
+    found = [f"{box.name} has {len(mine)} {unit} in a and {len(other)} in b."]
     common = np.intersect1d(mine, other)
     if box.is_recurrent and len(common):
-        told.append(f"Compared are t = {common[0]} … {common[-1]}.")
-    return told
+        found.append(f"Compared are t = {common[0]} … {common[-1]}.")
+    return found

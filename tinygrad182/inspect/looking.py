@@ -140,8 +140,10 @@ class Microscope(Paged):
         if i not in self.flow:
             return []
         path, times = self.network.blocks[i].path, self.steps[i].time.tolist()
-        told = [s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers]
-        return [times.index(t) for t in told[:1] if t in times]
+        named = [
+            s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers
+        ]
+        return [times.index(t) for t in named[:1] if t in times]
 
     def _asked(self, i: int) -> list[int]:
         """The positions of the steps that were asked for, of a recurrence."""
@@ -183,8 +185,8 @@ class Microscope(Paged):
                 wrong = np.flatnonzero(np.isnan(log) | (log == np.inf))
                 if wrong.size:
                     t = int(state.time[wrong[-1]])
-                    told = f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
-                    return Anomaly(i, t, told)
+                    what = f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
+                    return Anomaly(i, t, what)
         return None
 
     @cached_property
@@ -244,13 +246,13 @@ class Microscope(Paged):
         return places.index(min(self._with_vectors[i].places, key=lambda k: abs(k - wanted)))
 
     def _first_block(self) -> int:
-        """The box that is open at first: the recurrence that the sentences begin with, or the last module."""
+        """The box that is open at first: the first recurrence of the sentences, or the last module."""
         if not self.flow:
             modules = [i for i in self.steps if self.network.blocks[i].kind == "module"]
             return max(modules or self.steps, default=0)
-        told = [s.path for s in self.sentences if s.path]
+        named = [s.path for s in self.sentences if s.path]
         paths = {self.network.blocks[i].path: i for i in self.flow}
-        return next((paths[path] for path in told if path in paths), next(iter(self.flow)))
+        return next((paths[path] for path in named if path in paths), next(iter(self.flow)))
 
     def charts(self) -> dict[str, Any]:
         """Each view as an Altair chart of its own, without a theme.
@@ -353,13 +355,13 @@ class Microscope(Paged):
         titles = [b.title for b in self.network.blocks if b.kind in ("recurrence", "module")]
         return " → ".join(titles) if len(titles) <= 4 else f"{titles[0]} → … → {titles[-1]}"
 
-    def _told(self, folded: bool = False) -> list[str]:
+    def _texts(self, folded: bool = False) -> list[str]:
         """The texts of the sentences: those in sight, or those behind a fold."""
         return [s.text for s in self.sentences if s.folded == folded]
 
     def page(self) -> str:
         """The whole page, one HTML file that needs no network."""
-        shown, more = (self._told(folded) for folded in (False, True))
+        shown, more = (self._texts(folded) for folded in (False, True))
         return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
 
     def _notes(self) -> list[str]:
@@ -368,8 +370,8 @@ class Microscope(Paged):
             if i in self.flow:
                 name = self.network.blocks[i].path or "the loop"
                 found.append(f"{name}: the curves and the opened step show {kept.description}.")
-                told = self._with_vectors[i].description
-                found.append(f"{name}: the page holds the hidden units of {told}.")
+                description = self._with_vectors[i].description
+                found.append(f"{name}: the page holds the hidden units of {description}.")
         some = [self.steps[i] for i in self.flow] or list(self.steps.values())
         batch = max((f.operations[-1].shape[0] for f in some if f.operations), default=1)
         if batch > 1:
@@ -428,7 +430,7 @@ class Microscope(Paged):
         return live(self.steps[block], sample=self._sample, dark=dark)
 
     def _repr_html_(self) -> str:
-        lines = [f"<div>{text(told)}</div>" for told in self._told()]
+        lines = [f"<div>{text(line)}</div>" for line in self._texts()]
         try:
             charts = [_charts.inline(self.title, self._spec("network"))]
             if self.flow:
@@ -438,7 +440,7 @@ class Microscope(Paged):
         return shown(*lines, *charts)
 
     def __repr__(self) -> str:
-        return "\n".join([f"<Microscope of {self.title}>", *self._told()])
+        return "\n".join([f"<Microscope of {self.title}>", *self._texts()])
 
 
 @modes_kept

@@ -157,7 +157,7 @@ class Partings:
         return self._parting(at, what, *self._cause_of_gradient(at))
 
     def first_step(self, what: What) -> Parting | None:
-        """Return the first place in a recurrence that differs, whether the difference arises there or not."""
+        """Return the first place in a recurrence that differs, even if the difference arises elsewhere."""
 
         def differs(i: int, label: str) -> HostArray:
             box = self.boxes[i]
@@ -167,7 +167,7 @@ class Partings:
         return None if at is None else self._parting(at, what, "values", ())
 
     def in_backward_alone(self) -> Parting | None:
-        """Return the first place, going back, where gradients part without differing values or parameters."""
+        """Return the first place, going back, where gradients part though values and parameters agree."""
 
         def arises(i: int, label: str) -> HostArray:
             found = self._gradient_arises(i, label)

@@ -106,7 +106,7 @@ class TraceDiff(Drawn, Paged):
         return page("Two runs side by side", self.sentences, self._spec, [], [], reading=reading)
 
     def _repr_html_(self) -> str:
-        lines = [f"<div>{text(told)}</div>" for told in self.sentences]
+        lines = [f"<div>{text(line)}</div>" for line in self.sentences]
         try:
             chart = _charts.inline("differences over time", self._spec)
         except MissingDependencyError:
@@ -189,23 +189,23 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     backward = gradients
     if gradients is not None and gradients.cause != "arises":
         backward = partings.in_backward_alone()
-    told = []
+    sentences = []
     if first.dtype != second.dtype:
-        told.append(f"a is {first.dtype}, b {second.dtype}.")
-    told += unlike
+        sentences.append(f"a is {first.dtype}, b {second.dtype}.")
+    sentences += unlike
     for what, parting in zip(BOTH, (values, gradients), strict=True):
         if what == "values" and not (first.has_values and second.has_values):
-            told.append("Values were not saved: gradients alone are compared.")
+            sentences.append("Values were not saved: gradients alone are compared.")
         elif parting is None:
-            told.append(words.agreeing(what, boxes, chosen, coarser.name))
+            sentences.append(words.agreeing(what, boxes, chosen, coarser.name))
         else:
-            told += words.parted(parting, what, boxes, parameters, chosen)
+            sentences += words.parted(parting, what, boxes, parameters, chosen)
             step = None if parting.is_recurrent else partings.first_step(what)
-            told += [words.first_step(step, what)] if step else []
+            sentences += [words.first_step(step, what)] if step else []
     if backward is not None and backward is not gradients:
-        told.append("Besides, the backward passes differ.")
-        told += words.parted(backward, "gradients", boxes, parameters, chosen)
-    return TraceDiff(values, gradients, backward, parameters, boxes, chosen, told)
+        sentences.append("Besides, the backward passes differ.")
+        sentences += words.parted(backward, "gradients", boxes, parameters, chosen)
+    return TraceDiff(values, gradients, backward, parameters, boxes, chosen, sentences)
 
 
 def _trace(run: Run) -> Trace:

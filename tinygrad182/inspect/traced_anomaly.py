@@ -52,7 +52,7 @@ class TracedAnomaly:
         return f"{self.phase}: {WORDS[self.kind]} {verb} {what} ({self.op}){place}{step}"
 
 
-Found = tuple[tuple[int, ...], TracedAnomaly]
+Ranked = tuple[tuple[int, ...], TracedAnomaly]
 """The rank in the order of computation, and the anomaly."""
 
 
@@ -81,12 +81,12 @@ def anomaly_in(trace: Trace) -> TracedAnomaly | None:
         raise ArgumentError("first-anomaly: the trace holds no operations")
     given = [*_parameters(trace)]
     found = sorted(_operations(trace, _in_values), key=lambda item: item[0])
-    told = [*given, *(anomaly for _, anomaly in found)]
-    for anomaly in told:
+    anomalies = [*given, *(anomaly for _, anomaly in found)]
+    for anomaly in anomalies:
         if anomaly.produced or anomaly.kind == "nan":
             return anomaly
     back = max(_operations(trace, _in_gradients), key=lambda item: item[0], default=None)
-    return back[1] if back else next(iter(told), None)
+    return back[1] if back else next(iter(anomalies), None)
 
 
 def _parameters(trace: Trace) -> Iterator[TracedAnomaly]:
@@ -100,7 +100,7 @@ def _parameters(trace: Trace) -> Iterator[TracedAnomaly]:
 Look = Callable[[Alike, TracedOperation], Iterator[tuple[HostArray, str, bool]]]
 
 
-def _operations(trace: Trace, look: Look) -> Iterator[Found]:
+def _operations(trace: Trace, look: Look) -> Iterator[Ranked]:
     """Anomalies that ``look`` finds in each operation, at the first and at the last such step."""
     phase: Literal["forward", "backward"] = "forward" if look is _in_values else "backward"
     for i, box in enumerate(trace.boxes):
@@ -111,7 +111,7 @@ def _operations(trace: Trace, look: Look) -> Iterator[Found]:
                     for t in {*map(int, times[:1]), *map(int, times[-1:])}:
                         time = t if box.is_recurrent else None
                         what = operation.label, operation.op, time, produced
-                        # what a box is given is told where it was computed
+                        # the input of a box counts where it was computed
                         own = not operation.is_given
                         rank = runs_at(trace.boxes, i, t), i, t, k
                         yield (
@@ -153,8 +153,8 @@ def _in_gradients(
     yield inf & ~nan, "inf", True
     size = np.abs(rows.values.astype(np.float64)).max(-1, initial=0.0)
     least = math.log2(float(np.finfo(rows.values.dtype).smallest_subnormal))
-    held = np.log2(size) + rows.powers >= least
-    yield (size > 0).any(1) & ~held.any(1) & ~nan & ~inf, "underflow", True
+    representable = np.log2(size) + rows.powers >= least
+    yield (size > 0).any(1) & ~representable.any(1) & ~nan & ~inf, "underflow", True
 
 
 def _kinds(rows: Rows) -> tuple[HostArray, HostArray]:

@@ -321,7 +321,7 @@ def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray])
     for k, operation in enumerate(operations):
         name = f"{front}/{k}"
         if f"{name}/value" in arrays:
-            values[operation.label] = _plain(arrays[f"{name}/value"])
+            values[operation.label] = _without_powers(arrays[f"{name}/value"])
         if f"{name}/grad" in arrays:
             rows = Rows(arrays[f"{name}/grad"], arrays[f"{name}/power"])
             if rows.powers.shape != rows.values.shape[:2]:
@@ -332,7 +332,7 @@ def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray])
     return Alike(times, operations, values, grads)
 
 
-def _plain(values: HostArray) -> Rows:
+def _without_powers(values: HostArray) -> Rows:
     """Rows without powers."""
     return Rows(values, np.zeros(values.shape[:2], np.int32))
 
@@ -452,7 +452,7 @@ def _operands(node: Node, batch: Batch) -> Iterator[Node]:
 
 
 def _weights(node: Node, batch: Batch) -> dict[str, None]:
-    """The names of the parameters that an operation reads; for an input, those that its layer read for it."""
+    """The names of the parameters that an operation reads; for an input, those that its layer reads."""
     found: dict[str, None] = {}
     module = node.scope.module if node in batch.given else ""
     left = [node]

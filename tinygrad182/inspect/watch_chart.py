@@ -113,7 +113,7 @@ def drawn(
         empty = altair().Chart(data([{}])).mark_text(text="Nothing was watched yet.")
         return _charts.spec(empty), []
     most_steps, most_times = _room(grids, len(steps))
-    places, told = _telling(grids, loss, most_steps)
+    places, thinned = _drawn_steps(grids, loss, most_steps)
     columns = _Columns(places, steps[places], *_borders(steps[places], WIDTH))
     times = [spread(range(len(grid.time)), most_times) for grid in grids]
     shared = _Scale.of(grids, places, loss[places])
@@ -129,12 +129,12 @@ def drawn(
     wanted = steps[-1] if step is None else step
     first = int(np.argmin(np.abs(columns.steps - wanted)))
     spec["params"] = _params(first, len(places), len(grids), slider)
-    thinned = [
+    thinned += [
         f"{grid.title}: {len(kept)} of {len(grid.time)} time steps are drawn, evenly spaced."
         for grid, kept in zip(grids, times, strict=True)
         if len(kept) < len(grid.time)
     ]
-    return spec, [*told, *thinned]
+    return spec, thinned
 
 
 # --- what is drawn --------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def _room(grids: Sequence[Grid], steps: int) -> tuple[int, int]:
     return max(cells // times, 8), times
 
 
-def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
+def _drawn_steps(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
     """Positions of the training steps with most to see, and a sentence about them."""
     count = len(loss)
     if count <= most:
@@ -277,8 +277,8 @@ def _key(columns: _Columns, shared: _Scale) -> Any:
     """The key of the colours, and the training step at the rule."""
     alt = altair()
     steps = json.dumps(columns.steps.tolist())
-    told = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
-    mark = told.mark_text(align="left", fontSize=16, fontWeight="bold")
+    moment = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
+    mark = moment.mark_text(align="left", fontSize=16, fontWeight="bold")
     said = encoded(mark, text="text:N", x=alt.value(0), y=alt.value(14))
     names = [
         "at the rule",
@@ -433,7 +433,7 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     if not slider or count < 2:
         return [{"name": "moment", "value": first}]
     bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
-    # A bound selection takes no clicks unless told to, and it can stand in one view of a layer only.
+    # A bound selection takes no clicks without "on", and it can stand in one view of a layer only.
     marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
     moves = [f"@{name}_marks:{how}" for name in marks for how in ("click", _DRAG)]
     select = {

@@ -288,11 +288,11 @@ class Appended:
         target = checked_path(what, path)
         try:
             _make_folder(target.parent)
-            with ExitStack() as held:
-                appended = cls(target, held.enter_context(target.open("xb", buffering=0)))
+            with ExitStack() as on_failure:
+                appended = cls(target, on_failure.enter_context(target.open("xb", buffering=0)))
                 appended._lock(what)
                 appended.append(header_line(record))
-                held.pop_all()  # which leaves the file open
+                on_failure.pop_all()  # leaves the file open
         except FileExistsError as error:
             raise FileError(
                 f"{what}: {target} is there already; to go on with it, pass step=, how many training "
@@ -313,8 +313,8 @@ class Appended:
         """
         target = checked_path(what, path)
         try:
-            with ExitStack() as held:
-                file = held.enter_context(target.open("r+b", buffering=0))
+            with ExitStack() as on_failure:
+                file = on_failure.enter_context(target.open("r+b", buffering=0))
                 appended = cls(target, file)
                 appended._lock(what)
                 data = file.read()
@@ -322,7 +322,7 @@ class Appended:
                 file.truncate(data.rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
                 appended.append(going_on_line(record, step))
-                held.pop_all()
+                on_failure.pop_all()
         except FileNotFoundError as error:
             raise FileError(
                 f"{what}: there is no file {target} to go on with at step={step}; "
@@ -391,7 +391,7 @@ def _cannot_write(what: str, target: Path, error: OSError) -> FileError:
 
 
 def is_written(path: Path) -> bool:
-    """Whether a process holds a file open to write more; False where that cannot be told."""
+    """Whether a process holds a file open to write more; False if that cannot be known."""
     if _WINDOWS:
         return False
     with path.open("rb") as file:

@@ -330,12 +330,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
         worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
-        told = (
+        intro = (
             f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
             "the others."
         )
         texts = [text for _, text in courses]
-        front = [*self._said(), told, *(texts[k] for k in worst)]
+        front = [*self._said(), intro, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
 
     def save_html(self, path: str | Path) -> None:

@@ -432,7 +432,7 @@ def test_without_values_no_cause_is_claimed() -> None:
     found = tg.inspect.diff(*graphs)
     assert found.gradients is not None
     assert (found.gradients.cause, found.backward) == ("unknown", None)
-    assert "cannot be told without them" in words(found)
+    assert "cannot be known without them" in words(found)
     assert "detach" not in words(found)
 
 

@@ -62,7 +62,7 @@ def blocks_of(nodes: list[Node]) -> Blocks:
 def _stacks(nodes: list[Node]) -> dict[str, Stack]:
     """The recurrences of a graph by path.
 
-    There are none where they cannot be told apart, and where the states of one change their shape.
+    There are none if they cannot be distinguished, or if the states of one change their shape.
     """
     try:
         found = stacks_of(nodes, "network_of")
@@ -280,8 +280,10 @@ def _containers(nodes: list[Node]) -> set[str]:
     for scope in scopes.values():
         paths = _heads(scope.module)
         found.update(paths[:-1])
-        held = set(scope.names.values())
-        if (held and held.isdisjoint(paths)) or any(scope.module in _heads(p)[:-1] for p in held):
+        inside = set(scope.names.values())
+        if (inside and inside.isdisjoint(paths)) or any(
+            scope.module in _heads(p)[:-1] for p in inside
+        ):
             found.add(scope.module)
     return found
 

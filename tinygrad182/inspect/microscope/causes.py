@@ -87,8 +87,8 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
         )
     numbers["weight_share"] = share = w / (s + w)
     if share > 0.995:
-        alone = f"{words.each} back multiplies it by {factor(w)}"
-        return Cause(f"{words.matrix} alone {makes}, and nothing saturates: {alone}", numbers)
+        alone = f"{words.each} multiplies it by {factor(w)}"
+        return Cause(f"nothing saturates, so {words.matrix} alone {makes}: {alone}", numbers)
     change = "fall" if net < 0 else "rise"
     text = f"both {strong} and {weak} make the gradient {changes}, {strong} more: {each}"
     return Cause(f"{text}. {share:.0%} of the {change} (in decades) is {words.matrix}", numbers)

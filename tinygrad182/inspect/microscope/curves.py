@@ -37,7 +37,7 @@ class Anomaly(NamedTuple):
 
     block: int
     time: int
-    told: str
+    text: str
 
 
 WIDTH, HEIGHT, STRIP = 780, 210, 40
@@ -281,7 +281,7 @@ def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
     """A rule at the first anomaly, and its text on the side where there is room."""
     alt = altair()
     right = 2 * anomaly.time > sum(_ends(stacks, kept))
-    chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.told}]))
+    chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.text}]))
     # Hidden by opacity only: without its room, the legend above would leave the picture.
     there = alt.ExprRef("datum.block == loop ? 1 : 0")
     rule = chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True, opacity=there)

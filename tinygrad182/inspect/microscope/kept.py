@@ -68,8 +68,8 @@ def steps_to_draw(logs: Sequence[HostArray], most: int, named: Sequence[int] = (
     left = [i for i in range(count) if i not in found]
     evenly = np.linspace(0, len(left), max(most - len(found), 0), endpoint=False).astype(int)
     places = sorted(list(found | dict.fromkeys(left[i] for i in evenly))[:most])
-    told = ", ".join([*why, "the largest changes"])
-    return DrawnSteps(places, f"{len(places)} of {count} steps: {told}, and some evenly spaced")
+    reasons = ", ".join([*why, "the largest changes"])
+    return DrawnSteps(places, f"{len(places)} of {count} steps: {reasons}, and some evenly spaced")
 
 
 def _firsts(logs: Sequence[HostArray]) -> list[tuple[str, list[int]]]:

@@ -129,10 +129,10 @@ def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainS
     found = _or_reason(lambda: gain_split(loss, path, state, times=times))
     if not isinstance(found, str):
         return found
-    for what, told in _MADE.items():
+    for what, made in _MADE.items():
         if found.startswith(f"the state made by {what}"):
             return (
-                f"{state} is {told}, so saturation and weight cannot be told apart; see the shares"
+                f"{state} is {made}, so saturation and weight cannot be told apart; see the shares"
             )
     return found
 

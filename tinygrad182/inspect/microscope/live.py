@@ -178,13 +178,13 @@ def _row(label: str, numbers: HostArray, log10_scale: float) -> list[Row]:
     finite = np.isfinite(numbers)
     top = float(np.abs(numbers[finite]).max(initial=0.0)) or 1.0
     return [
-        {"operation": label, "unit": u, "number": _told(x, log10_scale)}
+        {"operation": label, "unit": u, "number": _scientific(x, log10_scale)}
         | {"part": round(x / top, 4) if math.isfinite(x) else None}
         for u, x in enumerate(numbers.tolist())
     ]
 
 
-def _told(x: float, log10_scale: float) -> str:
+def _scientific(x: float, log10_scale: float) -> str:
     """A number times a power of ten, of any magnitude."""
     if not x or not math.isfinite(x):
         return f"{x:g}"

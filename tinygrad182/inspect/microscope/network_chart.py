@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ... import _charts
-from ..._charts import DARK_GREY, GREY, LIGHT, ORANGE, SMALLEST, Row, data, encoded, layered
+from ..._charts import DARK_GREY, GREY, ORANGE, SMALLEST, Row, data, encoded, layered
 from .magnitudes import number
 from .network import Block, Link, Network
 from .network_layout import LINE, LOOP, WIDEST, WIDTH, Box, loop_text, placed, shortened, ways_of
@@ -91,7 +91,7 @@ def _box_layer(
             "usual": math.isfinite(block.log10_grad_norm),
             "log": block.log10_grad_norm if math.isfinite(block.log10_grad_norm) else 0.0,
             "cursor": "pointer" if box.block in (opening or ()) else "default",
-            **_told(block),
+            **_tooltip(block),
         }
         for box, block in zip(boxes, network.blocks, strict=True)
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def _box_layer(
         color=alt.condition("datum.usual", colour, alt.value(DARK_GREY)),
         stroke=alt.condition("datum.block == block", alt.value(ORANGE), alt.value("transparent")),
         strokeWidth=alt.value(4),
-        tooltip=_TOLD,
+        tooltip=_TOOLTIP,
         **places,
     )
     if opening is not None:
@@ -118,10 +118,10 @@ def _box_layer(
     return layer
 
 
-_TOLD = ["title:N", "path:N", "gradient:N", "loop:N"]
+_TOOLTIP = ["title:N", "path:N", "gradient:N", "loop:N"]
 
 
-def _told(block: Block) -> Row:
+def _tooltip(block: Block) -> Row:
     loop = loop_text(block)
     return {
         "title": block.title,
@@ -147,15 +147,15 @@ def _text_layers(
         for i, line in enumerate(box.lines):
             y = box.top - free - LINE * (i + 0.5)
             row = {"block": box.block, "x": box.middle, "y": y, "text": line, "ink": ink}
-            (titles if i < box.titles else others).append({**row, **_told(block)})
+            (titles if i < box.titles else others).append({**row, **_tooltip(block)})
         if block.kind == "recurrence" and box.width == WIDEST:
             words = [", ".join(block.states), f"× {block.steps}", "steps"]
             x, most = box.x + box.width + LOOP + 4, WIDTH - box.x - box.width - LOOP - 4
             for i, word in enumerate(words):
                 y = box.y + box.height / 2 + LINE * (1 - i)
-                loops.append({"x": x, "y": y, "text": shortened(word, most), **_told(block)})
+                loops.append({"x": x, "y": y, "text": shortened(word, most), **_tooltip(block)})
     ink = alt.Color("ink:N", scale=None, legend=None)
-    given = {"text": "text:N", "tooltip": _TOLD, **places}
+    given = {"text": "text:N", "tooltip": _TOOLTIP, **places}
     made = [
         encoded(
             alt.Chart(data(titles)).mark_text(fontSize=12, fontWeight="bold"), color=ink, **given
@@ -173,7 +173,7 @@ def _ink(log: float, domain: tuple[float, float]) -> str:
     """The colour of text on a box."""
     low, high = domain
     bright = math.isfinite(log) and (log - low) / (high - low) > _BRIGHT
-    return LIGHT.ink if bright else LIGHT.paper
+    return "#000000" if bright else "#ffffff"
 
 
 # --- arrows -------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def _arrow_layers(
     lines: list[Row] = []
     heads: list[Row] = []
     for at, (link, points) in enumerate(zip(network.links, ways_of(network, boxes), strict=True)):
-        told = _link_told(network, link)
+        tooltip = _link_tooltip(network, link)
         width, end = _stroke(link.log10_norm, domain), points[-1]
         size = 7 + 1.5 * width
         points = [*points[:-1], (end[0], end[1] - size / 2)]  # the head covers the rest
-        row = {"arrow": at, "width": width, "dash": link.log10_norm == -math.inf, **told}
+        row = {"arrow": at, "width": width, "dash": link.log10_norm == -math.inf, **tooltip}
         lines += [{**row, "i": i, "x": x, "y": y} for i, (x, y) in enumerate(points)]
         heads.append(
             {**row, "x": end[0], "y": end[1] - size / 2, "head": "triangle-up", "size": size**2}
@@ -205,7 +205,7 @@ def _arrow_layers(
                 "width": 2,
                 "dash": False,
                 "block": box.block,
-                **_told(block),
+                **_tooltip(block),
             }
             right, out = box.x + box.width, box.x + box.width + LOOP - 4
             high, low = box.top - 10, box.y + 10
@@ -225,20 +225,20 @@ def _drawn(alt: Any, lines: list[Row], heads: list[Row], places: dict[str, Any])
             order="i:Q",
             strokeWidth=alt.StrokeWidth("width:Q", scale=None, legend=None),
             strokeDash=alt.condition("datum.dash", alt.value([3, 3]), alt.value([1, 0])),
-            tooltip=_TOLD,
+            tooltip=_TOOLTIP,
             **places,
         ),
         encoded(
             head,
             shape=alt.Shape("head:N", scale=None, legend=None),
             size=alt.Size("size:Q", scale=None, legend=None),
-            tooltip=_TOLD,
+            tooltip=_TOOLTIP,
             **places,
         ),
     ]
 
 
-def _link_told(network: Network, link: Link) -> Row:
+def _link_tooltip(network: Network, link: Link) -> Row:
     source, target = network.blocks[link.source], network.blocks[link.target]
     return {
         "block": link.target,

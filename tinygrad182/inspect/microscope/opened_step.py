@@ -43,7 +43,7 @@ _FACTOR = "On an edge: × what the gradient is multiplied by on its way back to 
 _SHARES = "% on an edge: the share of the left box's gradient that comes back over it"
 _REST = " (the rest of {}'s came to it at its own step)"
 _WIDTH = f"5 + datum.below * {4 / DECADES}"
-"""An edge's: 5 pixels for the largest gradient of the step, 1 for the smallest that is told apart."""
+"""Width of an edge: from 5 pixels for the largest gradient of the step to 1 pixel."""
 
 
 def step_chart(

@@ -165,7 +165,7 @@ def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict
     ends = {(span.first, span.last) for span in spans if span.steps > 1}
     name = "Step t = {} to {}".format(*ends.pop()) if len(ends) == 1 else "Step"
     slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": name}
-    # A bound selection takes no clicks unless told to, and then those of every chart of the page.
+    # A bound selection takes no clicks without "on", and "on" alone takes those of every chart.
     clicks = {"on": f"@{selection['views'][0]}_marks:click"}
     first = {"value": [{"i": spans[block].step}]}
     return first | selection | {"select": selection["select"] | clicks, "bind": {"i": slider}}

@@ -96,7 +96,7 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     ...     print(sentence.text)
     Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
     It is lost bit by bit: every step passes back 50% of what it gets.
-    All of the fall is the weight matrix: each step back multiplies it by 0.50, and nothing saturates.
+    Nothing saturates, so the weight matrix alone makes the gradient shrink: each step multiplies it by 0.50.
     """
     if gradient is not None:
         loss = in_pass(_weighted, loss, gradient, grad=True)
@@ -114,12 +114,12 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
 def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:
     followed, reads, last = far(loss)
     flows = gradient_flow(followed)
-    told = [
+    recurrences = [
         _Recurrence(followed, path, flow, stacks[path], reads[path], last[path], len(flows) > 1)
         for path, flow in flows.items()
     ]
-    told.sort(key=lambda r: -abs(r.way.net))
-    return [sentence for r in told for sentence in r.sentences()]
+    recurrences.sort(key=lambda r: -abs(r.way.net))
+    return [sentence for r in recurrences for sentence in r.sentences()]
 
 
 def _weighted(loss: Tensor, gradient: Any) -> Tensor:
@@ -223,7 +223,7 @@ class _Recurrence:
             return [self._nothing()]
         return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
-    def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
+    def _sentence(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
         text = (
             f"{text}."
             if text.startswith(f"{self.words.state} ")
@@ -263,7 +263,7 @@ class _Recurrence:
             time, what = way.time(0), way.broken
             at = words.at(time)
             text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
-        return self._told("regime", text, time=time, what=what, step=time)
+        return self._sentence("regime", text, time=time, what=what, step=time)
 
     def _nothing(self) -> Sentence:
         at, steps = self.words.at(self.way.times[0]), len(self.way.times)
@@ -272,7 +272,7 @@ class _Recurrence:
             if steps == 1
             else f"the loss reads the first {self.words.unit} alone, {at}"
         )
-        return self._told("regime", f"{text}: no gradient goes back through time", decades=0.0)
+        return self._sentence("regime", f"{text}: no gradient goes back through time", decades=0.0)
 
     def _regime(self) -> Sentence:
         way, words = self.way, self.words
@@ -284,7 +284,7 @@ class _Recurrence:
                 f"the gradient {words.grad} is exactly 0 before {words.at(end)}: that {words.unit} "
                 "passes nothing back"
             )
-            return self._told("regime", text, zero=end, step=end, **numbers)
+            return self._sentence("regime", text, zero=end, step=end, **numbers)
         ends = f"from {words.at(start)} to {words.at(end)}"
         if self.by_steps:
             numbers["step"] = way.time(self.jumps[0])
@@ -297,7 +297,7 @@ class _Recurrence:
         if len(self.reads) > 1:
             reads = f"the loss reads {len(self.reads)} {words.unit}s"
             text = f"{reads}; this follows the gradient of the last one alone. {text[0].upper()}{text[1:]}"
-        return self._told("regime", text, **numbers)
+        return self._sentence("regime", text, **numbers)
 
     def _becomes(self) -> str:
         if abs(self.change) < LEVEL:
@@ -314,14 +314,14 @@ class _Recurrence:
     def _course(self) -> str:
         """The course of the gradient, stretch by stretch, without the jumps."""
         but = f", except at {self._each()}" if self.jumps and not self.by_steps else ""
-        told = []
+        parts = []
         for p in self.pieces:
             text = pace(p.decades, p.start - p.end, self.words.unit)
             if len(self.pieces) == 1:
                 return text + but
             until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
-            told.append(text + until)
-        return ", then ".join(told) + but
+            parts.append(text + until)
+        return ", then ".join(parts) + but
 
     def _by_steps(self) -> str:
         """The jumps that make most of the change."""
@@ -337,11 +337,11 @@ class _Recurrence:
 
     def _each(self) -> str:
         """The three largest jumps by name, and the number of others."""
-        told = [
+        named = [
             f"{self.words.at(self.way.time(i))} (times {factor(self._step(i))})" for i in self.jumps
         ]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-        return ", ".join(told[:3]) + more
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        return ", ".join(named[:3]) + more
 
     # where
 
@@ -368,7 +368,7 @@ class _Recurrence:
         if self.by_steps:
             times = [way.time(i) for i in self.jumps]
             text = f"elsewhere it {self._course()}{self._added()}"
-            return [self._told("place", text, times=times, part=self.part)]
+            return [self._sentence("place", text, times=times, part=self.part)]
         if self.jumps:
             times = [way.time(i) for i in self.jumps]
             return self._because(self._blamed(), "place", times=times, step=times[0])
@@ -393,7 +393,7 @@ class _Recurrence:
             "end": way.time(between.end),
             "part": part,
         }
-        return self._told("place", text, step=way.time(worst), **numbers)
+        return self._sentence("place", text, step=way.time(worst), **numbers)
 
     def _range(self, between: Piece) -> str:
         """The steps of a stretch; each leads from its own time to the one before."""
@@ -420,7 +420,7 @@ class _Recurrence:
             return []
         start, end = way.times[way.last], way.time(0)
         text = f"from {words.at(start)} back to {words.at(end)} it {self._course()}"
-        return [self._told("place", text, times=[end], start=start, end=end)]
+        return [self._sentence("place", text, times=[end], start=start, end=end)]
 
     def _evenly(self) -> Sentence:
         """The sentence for an even change: the step that does most, and where little is left."""
@@ -439,7 +439,7 @@ class _Recurrence:
                 f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
             )
         text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
-        return self._told("place", text, times=[time], step=time, part=0.0, below=left)
+        return self._sentence("place", text, times=[time], step=time, part=0.0, below=left)
 
     # through which path, and by which factor
 
@@ -469,7 +469,7 @@ class _Recurrence:
         except (GraphError, ShapeError):  # no path of the state alone, nor a nonlinearity of a sum
             return []
         where = {"time": list(blamed.times)} if blamed else {}
-        return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
+        return [self._sentence(kind, cause.text, **(cause.numbers | where | numbers))]
 
     def _blamed(self) -> Blamed | None:
         """The jumps or the stretch that cause most of the change, if there are any."""
@@ -534,13 +534,13 @@ class _Recurrence:
                 text = (
                     f"nothing leads from {at} to {words.at(before)}: the state was detached there"
                 )
-            return [self._told("cause", text, time=time, why="cut")]
+            return [self._sentence("cause", text, time=time, why="cut")]
         if self.inside.exists:
             kept = float(self.inside.at([time]).kept[0])
             verb = "pass" if words.several else "passes"
             does = "does" if words.state == "c" and words.unit == "step" else "do"
             text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"
-            return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
+            return [self._sentence("cause", text, time=time, why=words.gate)] if kept == 0 else []
         try:
             split = gain_split(self.loss, self.path, words.state, times=[time])
         except GraphError:
@@ -548,12 +548,12 @@ class _Recurrence:
         if split.saturation[0] == 0:
             why = self._off(time)
             text = f"at {at} the slope of the nonlinearity is 0 wherever the gradient arrives{why}"
-            return [self._told("cause", text, time=time, why="saturation")]
+            return [self._sentence("cause", text, time=time, why="saturation")]
         if split.weight[0] == 0:
             text = (
                 f"{words.matrix} passes nothing back from {at}: it is 0, or the state was detached"
             )
-            return [self._told("cause", text, time=time, why="weight")]
+            return [self._sentence("cause", text, time=time, why="weight")]
         return []
 
     def _off(self, time: int) -> str:
@@ -571,18 +571,18 @@ class _Recurrence:
                 f"the loss reads {len(self.reads)} {words.unit}s, so the curve adds up what all of them "
                 "send back. It can stay high where the gradient of the last one is lost"
             )
-            found.append(self._told("note", text, True, reads=len(self.reads)))
-        if told := self._read_directly():
-            found.append(told)
+            found.append(self._sentence("note", text, True, reads=len(self.reads)))
+        if note := self._read_directly():
+            found.append(note)
         if self.begins:
             text = (
                 f"the graph begins at {words.at(first)}: the state before it was detached or never marked, "
                 "so the page shows no earlier steps"
             )
-            found.append(self._told("note", text, begins=first))
+            found.append(self._sentence("note", text, begins=first))
         if self.path.partition("#")[0].endswith("_reverse"):
             text = "steps are counted in the order in which this direction runs: t = 0 reads the last input"
-            found.append(self._told("note", text, True))
+            found.append(self._sentence("note", text, True))
         return found
 
     def _read_directly(self) -> Sentence | None:
@@ -603,7 +603,7 @@ class _Recurrence:
             f"earlier steps ∂L/∂{name} comes back through the gates alone, and is on average "
             f"{amount(usual)} of {self.words.grad}"
         )
-        return self._told("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
+        return self._sentence("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
 
 
 def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:

@@ -119,11 +119,11 @@ def shares(names: Names) -> Any:
     lines = dict(zip(["direct", *fields], ["direct", *names.parts], strict=True))
     y = alt.Y("y:Q", title="share", scale=alt.Scale(zero=False, nice=False))
     y = y.axis(format=".0%", tickCount=4)
-    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in lines.items()}
+    texts = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in lines.items()}
     layers = [
         _lines(there, lines, y, "drawn.parts", "datum.label"),
         _ends("shares"),
-        _columns(there, told),
+        _columns(there, texts),
     ]
     title = "Paths that the gradient comes by"
     return layered(layers, width=SIDE, height=LOW, title=title)
@@ -173,12 +173,12 @@ def _norms(kind: str, names: Sequence[str], title: str, label: str, ticks: int) 
     axis = alt.Axis(tickCount=ticks, labelExpr=label_of)
     scale = alt.Scale(zero=False, nice=False)
     y = alt.Y("y:Q", title=f"{title}, in decades", scale=scale, axis=axis)
-    told = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
+    texts = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
     before, after = label.split("{}")
     return [
         _lines(there, fields, y, "drawn.states", f"'{before}' + datum.label + '{after}'"),
         *_marks(there, fields),
-        _columns(there, told),
+        _columns(there, texts),
     ]
 
 
@@ -234,15 +234,15 @@ def _said(field: str, number: str) -> str:
     return f"datum.{field} === null ? '–' : {number}"
 
 
-def _columns(there: Any, told: dict[str, str]) -> Any:
-    """A transparent column for each step with a tooltip; ``told`` holds expressions by name."""
+def _columns(there: Any, texts: dict[str, str]) -> Any:
+    """A transparent column for each step with a tooltip; ``texts`` holds expressions by name."""
     alt = altair()
-    texts = {f"told{k}": expr for k, expr in enumerate(told.values())}
+    fields = {f"text{k}": expr for k, expr in enumerate(texts.values())}
     columns = there.transform_calculate(
-        left="datum.t - 0.5", right="datum.t + 0.5", **texts
+        left="datum.t - 0.5", right="datum.t + 0.5", **fields
     ).mark_rect(opacity=0, clip=True)
     tooltip = [alt.Tooltip("t:Q", title="t")]
     tooltip += [
-        alt.Tooltip(f, title=name) for f, name in zip([f"{t}:N" for t in texts], told, strict=True)
+        alt.Tooltip(f"{field}:N", title=name) for field, name in zip(fields, texts, strict=True)
     ]
     return encoded(columns, x=_x("left"), x2="right:Q", tooltip=tooltip)

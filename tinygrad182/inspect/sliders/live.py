@@ -19,7 +19,7 @@ from ..microscope.live import live_type
 from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure
 from .rows import coded_row, loss_row, values_row
-from .telling import WHY, told
+from .telling import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
 """The sliders at first: the model as it is."""
@@ -155,7 +155,7 @@ class _OwnModel:
         """Return what the charts draw."""
         found = self.measure(at)
         cell = "LSTM" if self.forgets else "GRU" if self.gate else ""
-        sentences = told(found, at["reads"], WHY.get(cell, ""))
+        sentences = sentences_about(found, at["reads"], WHY.get(cell, ""))
         shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
         return coded_row(values_row(found, self.states) | shown)
 

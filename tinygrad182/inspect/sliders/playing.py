@@ -20,7 +20,7 @@ from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
 from .rows import coded_row, loss_row, values_row
 from .settings import INPUTS, STOPS, Draws, PlaygroundSetting, closed_form_of, settings
-from .telling import WHY, told
+from .telling import WHY, sentences_about
 
 Rows = dict[str, Row]
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -64,7 +64,7 @@ class Playground(Paged):
         return measure(loss, gate=_GATES.get(setting.cell))
 
     def _loss_row(self, layer: RecurrentLayer, setting: PlaygroundSetting, found: Measured) -> Row:
-        sentences = told(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
+        sentences = sentences_about(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
         exact, form = self._draws.closed_form(layer, setting), closed_form_of(setting)
         slope = setting.loss == "last"
         return loss_row(found, STATES, PARTS, sentences, slope, setting.unit, exact, form)

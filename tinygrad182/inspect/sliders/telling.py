@@ -18,7 +18,7 @@ WHY = {
 """Why a step back keeps so much on the straight path, by cell."""
 
 
-def told(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[str]:
+def sentences_about(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[str]:
     """Say what becomes of the gradient, why, and what the last step would make of it in the long run.
 
     Parameters
