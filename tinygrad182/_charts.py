@@ -36,7 +36,6 @@ SHARE = "purpleorange"
 """Vega's colour scheme for signed shares, which diverges around 0."""
 
 
-
 class Colours(NamedTuple):
     """Colours of text, background and lines: on white, or on dark."""
 

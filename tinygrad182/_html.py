@@ -98,7 +98,9 @@ def prose(line: str) -> str:
     )
 
 
-_SYMBOL = re.compile(r"(?P<symbol>\d+|[a-z]{3,}|[^\W\d_]|[^\s])(?P<scripts>(?:[_^](?:\{[^}]*\}|\S))*)")
+_SYMBOL = re.compile(
+    r"(?P<symbol>\d+|[a-z]{3,}|[^\W\d_]|[^\s])(?P<scripts>(?:[_^](?:\{[^}]*\}|\S))*)"
+)
 
 
 def _set(formula: str) -> str:

@@ -290,10 +290,7 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, HostArray]) -> Trace:
         states, gates = (tuple(map(str, box[name])) for name in ("states", "gates"))
         boxes.append(TracedBox(path, title, kind, states, gates, bool(box["backward"]), steps))
     parameters = {
-        name: TracedParameter(
-            arrays.get(f"parameter/{k}/value"),
-            arrays[f"parameter/{k}/grad"],
-        )
+        name: TracedParameter(arrays.get(f"parameter/{k}/value"), arrays[f"parameter/{k}/grad"])
         for k, name in enumerate(facts["parameters"])
     }
     dtype = np.dtype(facts["dtype"])

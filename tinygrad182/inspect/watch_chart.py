@@ -92,11 +92,7 @@ class _Columns(NamedTuple):
 
 
 def drawn(
-    grids: Sequence[Grid],
-    steps: HostArray,
-    loss: HostArray,
-    step: int | None,
-    slider: bool = False,
+    grids: Sequence[Grid], steps: HostArray, loss: HostArray, step: int | None, slider: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the picture, and sentences about what was left out.
 

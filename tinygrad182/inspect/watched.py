@@ -259,10 +259,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         """For each state: decades by which its gradient vanishes or explodes at worst, and a sentence."""
         steps = self.steps
         return [
-            (
-                float(state._badness.max()),
-                _course(f"{path} {name}".strip(), name, state, steps),
-            )
+            (float(state._badness.max()), _course(f"{path} {name}".strip(), name, state, steps))
             for path, stack in self.items()
             for name, state in stack.items()
         ]

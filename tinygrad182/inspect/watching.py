@@ -19,14 +19,7 @@ from ..errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ..nn import Module
 from ..recording import Node
 from .flow import gradient_flow
-from .watch_file import (
-    Appended,
-    Moment,
-    Norms,
-    Record,
-    end_line,
-    moment_line,
-)
+from .watch_file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 
 
@@ -225,11 +218,7 @@ def _norms(state: Any) -> Norms:
 
 
 def watch(
-    model: Module,
-    every: int | None = 10,
-    path: str | Path | None = None,
-    *,
-    step: int = 0,
+    model: Module, every: int | None = 10, path: str | Path | None = None, *, step: int = 0
 ) -> Watch:
     """Watch how gradients flow through a model while it is trained.
 

@@ -79,8 +79,8 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
         return Cause(
             f"saturation and {words.matrix} leave the gradient as large as it is: {each}", numbers
         )
-    changes = "shrink" if net < 0 else "grow"
-    makes = f"{_verb(strong, 'make')} the gradient {changes}"
+    verb = "shrink" if net < 0 else "enlarge"
+    makes = f"{_verb(strong, verb)} the gradient"
     if s * w < 0:
         return Cause(
             f"{strong} {makes}, although {weak} {_verb(weak, 'work')} against that: {each}", numbers
@@ -90,7 +90,7 @@ def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
         alone = f"{words.each} multiplies it by {factor(w)}"
         return Cause(f"nothing saturates, so {words.matrix} alone {makes}: {alone}", numbers)
     change = "fall" if net < 0 else "rise"
-    text = f"both {strong} and {weak} make the gradient {changes}, {strong} more: {each}"
+    text = f"both {strong} and {weak} {verb} the gradient, {strong} more: {each}"
     return Cause(f"{text}. {share:.0%} of the {change} (in decades) is {words.matrix}", numbers)
 
 

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..._charts import (
-    GREY,
-    PALETTE,
-    PINK,
-    Row,
-    altair,
-    data,
-    decade_axis,
-    encoded,
-    layered,
-)
+from ..._charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis, encoded, layered
 from .magnitudes import LOOKS, ZERO, Extent, coded, norm_text
 
 if TYPE_CHECKING:
@@ -46,10 +36,7 @@ FEW = 40
 
 
 def curves_chart(
-    stacks: Stacks,
-    kept: Times,
-    linked: bool = False,
-    anomaly: Anomaly | None = None,
+    stacks: Stacks, kept: Times, linked: bool = False, anomaly: Anomaly | None = None
 ) -> Any:
     """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
 

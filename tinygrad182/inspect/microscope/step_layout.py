@@ -93,11 +93,7 @@ class _Grid:
     """The cells of the layout: those with a box, and those that edges cross."""
 
     def __init__(
-        self,
-        flow: StepFlow,
-        slots: list[int],
-        width: int,
-        named: Mapping[tuple[str, str], int],
+        self, flow: StepFlow, slots: list[int], width: int, named: Mapping[tuple[str, str], int]
     ) -> None:
         self.flow, self.slots, self.width = flow, slots, width
         self.boxes: dict[Place, int] = {}

@@ -96,7 +96,7 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     ...     print(sentence.text)
     Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
     It is lost bit by bit: every step passes back 50% of what it gets.
-    Nothing saturates, so the weight matrix alone makes the gradient shrink: each step multiplies it by 0.50.
+    Nothing saturates, so the weight matrix alone shrinks the gradient: each step multiplies it by 0.50.
     """
     if gradient is not None:
         loss = in_pass(_weighted, loss, gradient, grad=True)

@@ -8,18 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._charts import (
-    BLUE,
-    MAGNITUDE,
-    ORANGE,
-    PINK,
-    SHARE,
-    Row,
-    altair,
-    data,
-    encoded,
-    layered,
-)
+from ..._charts import BLUE, MAGNITUDE, ORANGE, PINK, SHARE, Row, altair, data, encoded, layered
 from ..operations import StepFlow, StepVectors
 from ..scaling import HostArray
 from .magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text

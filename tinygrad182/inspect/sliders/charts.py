@@ -216,10 +216,7 @@ def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
             "datum.t === datum.first"
         )
         text = first.mark_text(align="left", dx=4, dy=-12 if bottom else 12, color=GREY)
-        found += [
-            encoded(mark, **place),
-            encoded(text, **place, text=alt.value(look.name)),
-        ]
+        found += [encoded(mark, **place), encoded(text, **place, text=alt.value(look.name))]
     return found
 
 

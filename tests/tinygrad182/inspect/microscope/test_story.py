@@ -318,7 +318,7 @@ def test_a_matrix_that_grows_what_saturation_shrinks_has_no_share_of_the_fall() 
     told = one(story(last(rnn(rng, 1.1), inputs(rng, 2.0))), "cause")
     assert "weight_share" not in told.numbers
     assert told.numbers["saturation"] < 0 < told.numbers["weight"]
-    assert told.text.startswith("Saturation makes the gradient shrink, ")
+    assert told.text.startswith("Saturation shrinks the gradient, ")
     assert f"by {10 ** told.numbers['saturation']:.2f} (saturation)" in told.text
 
 
