@@ -173,20 +173,18 @@ class Microscope(Paged):
     @cached_property
     def _anomaly(self) -> Anomaly | None:
         """The first step at which a state, or on the way back its gradient, is NaN or infinite."""
-        for i, stack in self.flow.items():
-            for name, state in stack.items():
-                wrong = np.flatnonzero(~np.isfinite(state.value_norm))
-                if wrong.size:
-                    t = int(state.time[wrong[0]])
-                    return Anomaly(i, t, f"first anomaly: {name} at t = {t} is not finite")
-        for i, stack in self.flow.items():
-            for name, state in stack.items():
-                log = state.log_grad_norm
-                wrong = np.flatnonzero(np.isnan(log) | (log == np.inf))
-                if wrong.size:
-                    t = int(state.time[wrong[-1]])
-                    what = f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
-                    return Anomaly(i, t, what)
+        found = (
+            ("first anomaly: {}", "value_norm", 0),
+            ("first anomaly on the way back: ∂L/∂{}", "log_grad_norm", -1),
+        )
+        for words, field, end in found:
+            for i, stack in self.flow.items():
+                for name, state in stack.items():
+                    norms = getattr(state, field)
+                    wrong = np.flatnonzero(np.isnan(norms) | (norms == np.inf))
+                    if wrong.size:
+                        t = int(state.time[wrong[end]])
+                        return Anomaly(i, t, f"{words.format(name)} at t = {t} is not finite")
         return None
 
     @cached_property
@@ -299,19 +297,14 @@ class Microscope(Paged):
         UnknownPathError, ArgumentError
             No such view, path, time or operation.
         """
-        spec = self._spec(view, path, time, operation)
+        spec = self._spec(view, path=path, time=time, operation=operation)
         return _charts.altair().Chart.from_dict(spec, validate=False)
 
-    def _spec(
-        self,
-        view: str | None = None,
-        path: str | None = None,
-        time: int | None = None,
-        operation: int | str | None = None,
-    ) -> dict[str, Any]:
-        block = self._first_block() if path is None else self._block(path)
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        """The specification of :meth:`chart`, which has the arguments ``chosen``."""
         spans = self._spans()
-        span = spans[block] = self._chosen(block, spans[block], time, operation)
+        block = self._choose(spans, **chosen)
+        span = spans[block]
         with _charts.unchecked():
             if view is None:
                 return compose(self._panels(linked=True), spans, block)
@@ -337,15 +330,21 @@ class Microscope(Paged):
             raise UnknownPathError(f"look: no box {path!r}; there are {brief(list(paths))[1:-1]}")
         return paths[path]
 
-    def _chosen(
-        self, block: int, span: Span, time: int | None, operation: int | str | None
-    ) -> Span:
+    def _choose(
+        self,
+        spans: list[Span],
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> int:
+        """Return the chosen block; its span gets the chosen step and operation."""
+        block = self._first_block() if path is None else self._block(path)
         if time is not None:
             (wanted,) = chosen(time, self._times[block], "look")
-            span = span._replace(step=self._times[block].index(wanted))
+            spans[block] = spans[block]._replace(step=self._times[block].index(wanted))
         if operation is not None:
-            span = span._replace(node=self.steps[block].index(operation))
-        return span
+            spans[block] = spans[block]._replace(node=self.steps[block].index(operation))
+        return block
 
     # --- pages and pictures -----------------------------------------------------------------------
 

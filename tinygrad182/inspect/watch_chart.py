@@ -98,7 +98,6 @@ def drawn(
 
     Parameters
     ----------
-    grids : sequence of Grid
     steps, loss : ndarray (S,)
     step : int or None
         The training step at the rule; by default the last.

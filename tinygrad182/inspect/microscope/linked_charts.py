@@ -8,7 +8,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -352,8 +352,12 @@ class Panel(NamedTuple):
 # --- the charts -------------------------------------------------------------------------------------
 
 
-class ViewChart(Protocol):
-    """A function that draws one view of several blocks."""
+class ViewChart:
+    """A function that draws one view of several blocks: a decorator of a function of a :class:`Panel`."""
+
+    def __init__(self, draw: Callable[[Panel], Any]) -> None:
+        self._draw = draw
+        functools.update_wrapper(self, draw)
 
     def __call__(
         self,
@@ -377,29 +381,15 @@ class ViewChart(Protocol):
         width, height : int
             Pixels inside the axes.
         """
-
-
-def _chart_of_views(draw: Callable[[Panel], Any]) -> ViewChart:
-    @functools.wraps(draw)
-    def chart(
-        views: Views,
-        time: Mapping[int, HostArray] | None = None,
-        *,
-        linked: bool = False,
-        width: int = WIDTH,
-        height: int = HEIGHT,
-    ) -> Any:
         own = {b: np.array([0, 1]) if isinstance(v, str) else v.time for b, v in views.items()}
         times = own if time is None else {b: time[b] for b in views}
-        return draw(Panel(views, times, linked, (width, height)))
-
-    return chart
+        return self._draw(Panel(views, times, linked, (width, height)))
 
 
 _PARTS = {"direct": BLUE, "via h": ORANGE, "via branch": ORANGE, "local": GREEN}
 
 
-@_chart_of_views
+@ViewChart
 def shares_chart(panel: Panel) -> Any:
     """Where a state's gradient comes from at each step: curves, because shares may leave 0 to 1.
 
@@ -451,7 +441,7 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
     return _Axis(low - room, high + room, ticks.tolist())
 
 
-@_chart_of_views
+@ViewChart
 def gain_chart(panel: Panel) -> Any:
     """By which factor each step scales the gradient: saturation, weight and their product."""
     product = "gain = product"  # first, so below the others, and wider, for it may be one of them
@@ -470,7 +460,7 @@ def gain_chart(panel: Panel) -> Any:
     )
 
 
-@_chart_of_views
+@ViewChart
 def weights_chart(panel: Panel) -> Any:
     """What each step adds to the gradients by the weights, in decades."""
     rows = panel.rows({b: _short(view.log10_norm) for b, view in panel.found.items()})
@@ -496,7 +486,7 @@ def _short(norms: Mapping[str, HostArray]) -> dict[str, HostArray]:
     return short if len(short) == len(norms) else dict(norms)
 
 
-@_chart_of_views
+@ViewChart
 def singular_chart(panel: Panel) -> Any:
     """How far single steps can stretch a gradient: singular values of the step Jacobians.
 
@@ -548,7 +538,7 @@ def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
     return _factors(max(_range(values)[0], low - 2), high)
 
 
-@_chart_of_views
+@ViewChart
 def matrix_chart(panel: Panel) -> Any:
     """What the loss at each step says about each state, as colours; zeros have a colour of their own."""
     rows = [row for b, view in panel.found.items() for row in _matrix_rows(b, view)]
@@ -623,6 +613,16 @@ def _oddities(rows: list[Row]) -> Any:
     return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
 
 
+CHARTS = {
+    "shares": shares_chart,
+    "gain": gain_chart,
+    "matrix": matrix_chart,
+    "singular": singular_chart,
+    "weights": weights_chart,
+}
+"""Name of a view in :class:`LinkedViews` → its chart."""
+
+
 def charts_of(
     blocks: Mapping[int, LinkedViews],
     *,
@@ -631,15 +631,8 @@ def charts_of(
     height: int = HEIGHT,
 ) -> dict[str, Any]:
     """Return the linked charts of a page by view; views that no block has are left out."""
-    kinds: dict[str, ViewChart] = {
-        "shares": shares_chart,
-        "gain": gain_chart,
-        "matrix": matrix_chart,
-        "singular": singular_chart,
-        "weights": weights_chart,
-    }
     found = {}
-    for name, draw in kinds.items():
+    for name, draw in CHARTS.items():
         views = {b: getattr(linked, name) for b, linked in blocks.items()}
         if not all(isinstance(view, str) for view in views.values()):
             own = {b: linked.time for b, linked in blocks.items()}

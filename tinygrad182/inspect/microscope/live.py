@@ -97,20 +97,7 @@ def _missing() -> MissingDependencyError:
 
 
 def opened_chart(flow: StepFlow, i: int, sample: int = 0, dark: bool = False) -> Any:
-    """Draw the gradients over time, and below them one step over its hidden units.
-
-    Parameters
-    ----------
-    flow : StepFlow
-    i : int
-        The position in ``flow.time`` of the step that is open.
-    sample : int
-    dark : bool
-
-    Returns
-    -------
-    altair.VConcatChart
-    """
+    """Draw the gradients over time, and below them the hidden units of the step ``flow.time[i]``."""
     t = int(flow.time[i])
     opened = [flow.vectors(k, [t], sample) for k in range(len(flow.operations))]
     alt = _charts.altair()

@@ -73,10 +73,6 @@ def step_chart(
         :attr:`StepFlow.operations`, and ``block``). A click on an edge takes the operation it comes from.
     titles : mapping of int to str, optional
         The name of a block without a path; of a module, text behind the path.
-
-    Returns
-    -------
-    alt.LayerChart
     """
     alt = altair()
     drawings = {block: _Drawing(flow, _measured(flow)) for block, flow in flows.items()}

@@ -82,7 +82,6 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]
 
     Parameters
     ----------
-    panels : Panels
     spans : sequence of Span
         One for each block of the network.
     block : int

@@ -40,14 +40,6 @@ def laid_out(flow: StepFlow) -> Layout:
     The slot is the length of the longest path from the step's inputs. States, gates and inputs have lanes
     of their own: the gates between the states, with the last state and the inputs below. Any other
     operation takes the free cell nearest to its operands.
-
-    Parameters
-    ----------
-    flow : StepFlow
-
-    Returns
-    -------
-    Layout
     """
     slots = _slots(flow)
     width = max(slots, default=0) + 1

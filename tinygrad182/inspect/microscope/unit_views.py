@@ -130,10 +130,6 @@ def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     rows : list of dict
         From :func:`unit_rows`.
     width : int
-
-    Returns
-    -------
-    alt.VConcatChart
     """
     units = data(rows)
     unit = "datum.power ? ', in units of 1e' + datum.power : ''"
@@ -235,10 +231,6 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     rows : list of dict
         From :func:`unit_rows`.
     of : {"gradient", "value"}
-
-    Returns
-    -------
-    alt.LayerChart
     """
     alt = altair()
     there = _over_time(rows, of)
