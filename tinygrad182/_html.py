@@ -109,7 +109,8 @@ def _set(formula: str) -> str:
     for match in _SYMBOL.finditer(formula):
         symbol = match["symbol"]
         tag = "mn" if symbol.isdigit() else "mi" if symbol.isalpha() or symbol == "∂" else "mo"
-        markup = f"<{tag}>{text(symbol)}</{tag}>"
+        fixed = ' stretchy="false"' if symbol in "|‖" else ""
+        markup = f"<{tag}{fixed}>{text(symbol)}</{tag}>"
         scripts = dict(re.findall(r"([_^])(\{[^}]*\}|\S)", match["scripts"]))
         below, above = (
             f"<mrow>{_set(scripts[kind].strip('{}'))}</mrow>" if kind in scripts else ""

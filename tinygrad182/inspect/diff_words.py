@@ -108,51 +108,34 @@ def _number(x: float, log10_scale: float, digits: int) -> str:
     return f"{sign}{mantissa}e{exponent}"
 
 
+_WHY: Mapping[str, str] = {
+    "input": "The cause is the input: nothing that was computed before differs.",
+    "between": "Other data comes in here, or something between differs, such as a mask of dropout: all "
+    "that was compared before it agrees.",
+    "uncompared": "Its operands cannot be compared: the runs do not have the same steps, shapes or layers.",
+    "overflow": "Its operands agree, but the coarser dtype cannot hold so large a number.",
+    "parameters, values": "Parameters differ; all its other operands agree.",
+    "parameters, gradients": "Parameters that it is computed with differ; the values agree there.",
+    "values, gradients": "The values that it is computed from differ already.",
+    "unknown, gradients": "Values and parameters cannot be compared, because they were not saved; the "
+    "gradients that it is computed from agree.",
+    "arises, values": "Something else was computed, as by an intervention: its operands agree, the "
+    "parameters included.",
+    "arises, gradients": "The backward pass itself differs, as with a detach, truncate= or another "
+    "derivative rule: the gradients that it is computed from agree, and so do values and parameters.",
+}
+"""Cause, or cause and what is compared → the reason in one sentence."""
+
+
 def _why(parting: Parting, what: What) -> str:
-    match parting.cause, what:
-        case "parameters", "values":
-            return "What it is computed from agrees but for parameters."
-        case "parameters", _:
-            return "The values agree there; the gradient is computed with parameters that differ."
-        case "values", _:
-            return "The values that this gradient is computed from differ already."
-        case "input", _:
-            return "Nothing that was computed before differs."
-        case "between", _:
-            return (
-                "All that was compared before it agrees: other data comes in here, or something between "
-                "differs, as a mask of dropout."
-            )
-        case "uncompared", _:
-            return (
-                "What it is computed from cannot be compared, for the runs do not have the same steps, "
-                "shapes or layers."
-            )
-        case "unknown", _:
-            return (
-                "The gradients that it is computed from agree; whether values or parameters differ cannot "
-                "be known without them."
-            )
-        case "overflow", _:
-            return (
-                "What it is computed from agrees: the coarser dtype cannot hold so large a number."
-            )
-        case _, "values":
-            return (
-                "What it is computed from agrees, the parameters included: something else was computed, "
-                "as by an intervention."
-            )
-    return (
-        "The gradients that it is computed from agree, and so do values and parameters: the backward pass "
-        "itself differs, as with a detach, truncate= or another derivative rule."
-    )
+    return _WHY.get(parting.cause) or _WHY[f"{parting.cause}, {what}"]
 
 
 def _grown(parting: Parting, what: What, boxes: Sequence[BoxDifference], tolerance: float) -> str:
     largest, _ = largest_of(what, boxes)
     going = "" if what == "values" else ", going back,"
     return (
-        f"No single place is the cause that the {what} part: differences begin as rounding, are "
+        f"No single place is the cause: the {what} part by rounding that grows. Differences are "
         f"{parting.difference:.1e} of the largest number{going} {place(parting)} ({parting.label}), and "
         f"grow to {largest:.1e}."
     )

@@ -39,7 +39,7 @@ DECADES = 6
 
 _STROKES = {"gate": BLUE, "state": GREEN, "before": GREEN}
 _BOX = "In a box: the norm of its value, then (∂) the norm of its gradient. "
-_FACTOR = "On an edge: × what the gradient is multiplied by on its way back to the left. "
+_FACTOR = "× on an edge: the factor of the gradient on its way back to the left. "
 _SHARES = "% on an edge: the share of the left box's gradient that comes back over it"
 _REST = " (the rest of {}'s came to it at its own step)"
 _WIDTH = f"5 + datum.below * {4 / DECADES}"
@@ -419,6 +419,7 @@ _NOTHING = "datum.now === '0' || datum.constant"
 _SHARE = (
     "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part_now) ? '' : datum.part_now == 0 ? '0%' : "
     "abs(datum.part_now) >= 0.0005 ? format(datum.part_now, '.2~p') : "
+    "abs(datum.part_now) >= 0.00001 ? format(datum.part_now, '.1~p') : "
     "format(100 * datum.part_now, '.0e') + '%')"
 )
 _TIMES = (

@@ -116,7 +116,7 @@ def _nearest(units: Any) -> Any:
     )
 
 
-_NEAREST = "datum.i == step ? '' : 'Not the opened step: its units are not kept.'"
+_NEAREST = "datum.i == step ? '' : 'Not the opened step: its hidden units are not on this page.'"
 
 
 def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
@@ -264,7 +264,7 @@ def _steps_title(rows: Sequence[Row]) -> str:
     for row in rows:
         times.setdefault(row["block"], set()).add(row["t"])
     whole = all(max(some) - min(some) < len(some) for some in times.values())
-    return "step t" if whole else "kept steps t, not to scale"
+    return "step t" if whole else "drawn steps t, not to scale"
 
 
 _LOG = (
