@@ -29,8 +29,9 @@ from .microscope.network import Network, network_of
 from .microscope.network_chart import network_chart
 from .microscope.opened_step import step_chart
 from .microscope.page import Panels, Span, compose, page
-from .microscope.story import Sentence, story
+from .microscope.story import story
 from .microscope.unit_views import unit_bars, unit_heatmap, unit_rows
+from .microscope.wording import Sentence
 from .operations import StepFlow, calls_of, flow_of_nodes, step_flow
 from .recurrences import chosen
 

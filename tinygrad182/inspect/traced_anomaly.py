@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -52,8 +52,11 @@ class TracedAnomaly:
         return f"{self.phase}: {WORDS[self.kind]} {verb} {what} ({self.op}){place}{step}"
 
 
-Ranked = tuple[tuple[int, ...], TracedAnomaly]
-"""The rank in the order of computation, and the anomaly."""
+class Ranked(NamedTuple):
+    """An anomaly behind its rank in the order of computation."""
+
+    rank: tuple[int, ...]
+    anomaly: TracedAnomaly
 
 
 @np.errstate(all="ignore")
@@ -80,13 +83,13 @@ def anomaly_in(trace: Trace) -> TracedAnomaly | None:
     if not trace.boxes:
         raise ArgumentError("first-anomaly: the trace holds no operations")
     given = [*_parameters(trace)]
-    found = sorted(_operations(trace, _in_values), key=lambda item: item[0])
+    found = sorted(_operations(trace, _in_values), key=lambda item: item.rank)
     anomalies = [*given, *(anomaly for _, anomaly in found)]
     for anomaly in anomalies:
         if anomaly.produced or anomaly.kind == "nan":
             return anomaly
-    back = max(_operations(trace, _in_gradients), key=lambda item: item[0], default=None)
-    return back[1] if back else next(iter(anomalies), None)
+    back = max(_operations(trace, _in_gradients), key=lambda item: item.rank, default=None)
+    return back.anomaly if back else next(iter(anomalies), None)
 
 
 def _parameters(trace: Trace) -> Iterator[TracedAnomaly]:
@@ -113,11 +116,9 @@ def _operations(trace: Trace, look: Look) -> Iterator[Ranked]:
                         what = operation.label, operation.op, time, produced
                         # the input of a box counts where it was computed
                         own = not operation.is_given
-                        rank = runs_at(trace.boxes, i, t), i, t, k
-                        yield (
-                            (own, *rank) if phase == "backward" else rank,
-                            TracedAnomaly(phase, kind, box.name, *what),
-                        )
+                        rank: tuple[int, ...] = (runs_at(trace.boxes, i, t), i, t, k)
+                        rank = (own, *rank) if phase == "backward" else rank
+                        yield Ranked(rank, TracedAnomaly(phase, kind, box.name, *what))
 
 
 def _in_values(steps: Alike, operation: TracedOperation) -> Iterator[tuple[HostArray, str, bool]]:

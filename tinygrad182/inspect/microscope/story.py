@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +24,8 @@ from .kept import spread
 from .layers import of_layers
 from .passing import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
-from .wording import LEVEL, Words, amount, factor, pace, passes
+from .wording import LEVEL, Kind, Sentence, Words, amount, factor, pace, passes
 from .workings import hidden_path, large_input
-
-Kind = Literal["regime", "place", "cause", "note"]
 
 LOOKED_AT = 48
 """Steps, evenly spread, at which causes are measured, besides the named ones."""
@@ -36,32 +33,6 @@ LOOKED_AT = 48
 
 TOLD, MOST = 0.2, 0.5
 """Jumps are named if they make this part of all change, and come first if they make that part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """One sentence of a story.
-
-    Attributes
-    ----------
-    text : str
-        Plain English, ends with a full stop.
-    path : str
-        Its recurrence; ``""`` for a graph without one.
-    kind : {"regime", "place", "cause", "note"}
-        What becomes of the gradient, where, why, or a note on how to read the page.
-    folded : bool
-        Whether the page shows it behind a fold.
-    numbers : dict
-        The numbers in the text, unrounded; norms and factors are decadic logarithms. ``"step"`` is the
-        time of the step to look at first, if the text names one.
-    """
-
-    text: str
-    path: str
-    kind: Kind
-    folded: bool = False
-    numbers: dict[str, Any] = field(default_factory=dict)
 
 
 @np.errstate(all="ignore")  # models whose numbers are not finite get sentences too
@@ -105,10 +76,7 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
         stacks = stacks_of(ancestors([root], constants=True), "story")
         return _of_recurrences(loss, stacks)
     except (GraphError, ShapeError):  # no recurrence, or one whose states change their shape
-        return [
-            Sentence(text, "", kind, False, numbers)
-            for kind, text, numbers in of_layers(root, seed)
-        ]
+        return of_layers(root, seed)
 
 
 def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:

@@ -1,10 +1,11 @@
-"""Factors, rates and steps in the words of the computed sentences."""
+"""A computed sentence, and its words for factors, rates and steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from ..._reprs import mantissa_and_exponent
 
@@ -12,6 +13,35 @@ LEVEL = 0.1
 """Decades: a smaller change, less than about 25%, is called none."""
 
 GATES: Mapping[str, str] = {"f": "the forget gates", "z": "the update gates"}
+
+
+Kind = Literal["regime", "place", "cause", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a story.
+
+    Attributes
+    ----------
+    text : str
+        Plain English, ends with a full stop.
+    path : str
+        Its recurrence; ``""`` for a graph without one.
+    kind : {"regime", "place", "cause", "note"}
+        What becomes of the gradient, where, why, or a note on how to read the page.
+    folded : bool
+        Whether the page shows it behind a fold.
+    numbers : dict
+        The numbers in the text, unrounded; norms and factors are decadic logarithms. ``"step"`` is the
+        time of the step to look at first, if the text names one.
+    """
+
+    text: str
+    path: str
+    kind: Kind
+    folded: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
 class Words(NamedTuple):

@@ -12,8 +12,9 @@ import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
 from tinygrad182.inspect.microscope.passing import far
-from tinygrad182.inspect.microscope.story import Sentence, story
+from tinygrad182.inspect.microscope.story import story
 from tinygrad182.inspect.microscope.trend import pieces
+from tinygrad182.inspect.microscope.wording import Sentence
 
 SEEDS = range(8)
 T, H, INPUTS = 30, 8, 3

@@ -13,8 +13,8 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array
 from tinygrad182.inspect.microscope.kept import steps_to_draw
-from tinygrad182.inspect.microscope.story import Sentence, story
-from tinygrad182.inspect.microscope.wording import pace
+from tinygrad182.inspect.microscope.story import story
+from tinygrad182.inspect.microscope.wording import Sentence, pace
 
 SEEDS = range(4)
 T, H, INPUTS = 30, 8, 3
