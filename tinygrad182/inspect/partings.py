@@ -354,22 +354,22 @@ class Partings:
                 unit = self._unit(box, gate, time, int(sequence))
         shape = operation.shape if math.prod(operation.shape) == apart.size else apart.shape
         return Parting(
-            box.name,
-            operation.label,
-            operation.kind,
-            time if box.is_recurrent or len(box.time) > 1 else None,
-            box.is_recurrent,
-            gate,
-            int(sequence),
-            unit,
-            tuple(map(int, np.unravel_index(sequence * apart.shape[1] + column, shape))),
-            way,
-            float(first[0, sequence, column]),
-            float(second[0, sequence, column]),
-            float(powers[0, sequence] * math.log10(2)),
-            float(box.of(what)[operation.label][at.step]),
-            cause,
-            parameters,
+            path=box.name,
+            label=operation.label,
+            kind=operation.kind,
+            time=time if box.is_recurrent or len(box.time) > 1 else None,
+            is_recurrent=box.is_recurrent,
+            gate=gate,
+            sequence=int(sequence),
+            unit=unit,
+            element=tuple(map(int, np.unravel_index(sequence * apart.shape[1] + column, shape))),
+            way=way,
+            a=float(first[0, sequence, column]),
+            b=float(second[0, sequence, column]),
+            log10_scale=float(powers[0, sequence] * math.log10(2)),
+            difference=float(box.of(what)[operation.label][at.step]),
+            cause=cause,
+            parameters=parameters,
         )
 
     def _way(self, box: BoxDifference, operation: TracedOperation, step: int) -> tuple[str, ...]:

@@ -148,6 +148,14 @@ class WatchedState:
 MOST_IN_FRONT = 4
 """Largest number of states with a sentence above the picture; of more, the worst have one."""
 
+
+class _Course(NamedTuple):
+    """A sentence about the gradient by one state, and how far that vanishes or explodes at worst."""
+
+    badness: float
+    text: str
+
+
 _HEADER = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
 
 
@@ -232,7 +240,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         """Sentences: what was watched, how the run ended, and what became of the gradient."""
         if not self._moments:
             return ["Nothing was watched yet: no backward pass was made.", self.ended]
-        return [*self._said(), *(text for _, text in self._courses())]
+        return [*self._said(), *(course.text for course in self._courses())]
 
     def _said(self) -> list[str]:
         """Sentences: how the run ended, what was watched, and when its loss was first not finite."""
@@ -255,11 +263,13 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
             said.append(f"{first}at which it is not finite{before}.")
         return said
 
-    def _courses(self) -> list[tuple[float, str]]:
-        """For each state: decades by which its gradient vanishes or explodes at worst, and a sentence."""
+    def _courses(self) -> list[_Course]:
+        """The course of the gradient by each state."""
         steps = self.steps
         return [
-            (float(state._badness.max()), _course(f"{path} {name}".strip(), name, state, steps))
+            _Course(
+                float(state._badness.max()), _course(f"{path} {name}".strip(), name, state, steps)
+            )
             for path, stack in self.items()
             for name, state in stack.items()
         ]
@@ -326,12 +336,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         """The sentences of a page, and those behind a fold where there are many states."""
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
-        worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
+        worst = sorted(range(len(courses)), key=lambda k: -courses[k].badness)[: MOST_IN_FRONT - 1]
         intro = (
             f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
             "the others."
         )
-        texts = [text for _, text in courses]
+        texts = [course.text for course in courses]
         front = [*self._said(), intro, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
 

@@ -143,7 +143,7 @@ def by_path(
 def _path(carried: Carried, net: float, afresh: float, words: Words) -> Cause:
     """The cause if all steps do alike."""
     with np.errstate(divide="ignore"):
-        kept = float(np.log10(carried.kept).mean())
+        kept = float(np.log10(carried.straight).mean())
     share = float(np.nanmean(carried.share))
     numbers = {"share": share, "kept": kept, "afresh": afresh, "gate": words.gate}
     if -0.1 <= share < 0.5:
@@ -186,7 +186,7 @@ def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, An
 def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
     """The cause at some steps, if the state has a path of its own."""
     with np.errstate(divide="ignore"):
-        own, elsewhere = blamed.split(carried.time, np.log10(carried.kept))
+        own, elsewhere = blamed.split(carried.time, np.log10(carried.straight))
     value, _ = blamed.split(carried.time, carried.value)
     numbers = {"factor": own, "elsewhere": elsewhere, "value": value}
     usual = 0.0 if math.isnan(elsewhere) else elsewhere

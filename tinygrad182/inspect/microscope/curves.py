@@ -36,7 +36,7 @@ FEW = 40
 
 
 def curves_chart(
-    stacks: Stacks, kept: Times, linked: bool = False, anomaly: Anomaly | None = None
+    stacks: Stacks, drawn: Times, linked: bool = False, anomaly: Anomaly | None = None
 ) -> Any:
     """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
 
@@ -48,10 +48,10 @@ def curves_chart(
     ----------
     stacks : mapping of int to StackFlow
         The states of each recurrence, by the position of its block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
+    drawn : mapping of int to sequence of int
         The drawn times of each block; ``loop_step`` is an index into them.
     linked : bool
-        Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
+        Add the point selection ``pick_step`` (field ``i``, an index into ``drawn``), which takes the
         step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
         time axis then shows the caller's parameter ``window``, the first and the last time.
     anomaly : Anomaly, optional
@@ -64,20 +64,20 @@ def curves_chart(
     """
     alt = altair()
     lines = _lines(stacks)
-    wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
+    wide = alt.Chart(data(_rows(stacks, drawn, lines))).transform_flatten(
         ["i", "t", "left", "right", *lines]
     )
-    ends = _ends(stacks, kept)
+    ends = _ends(stacks, drawn)
     window = [alt.ExprRef("window[0] - 0.5"), alt.ExprRef("window[1] + 0.5")]
     scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
     x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
-    extent = Extent.of(_columns(stacks, kept).values())
-    few = max(map(len, kept.values()), default=0) <= FEW
+    extent = Extent.of(_columns(stacks, drawn).values())
+    few = max(map(len, drawn.values()), default=0) <= FEW
     layers = [
         _curves(wide, lines, x, extent, few),
         *_marks(wide, lines, x, extent.words),
-        *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
+        *([] if anomaly is None else _anomaly(anomaly, stacks, drawn)),
         *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
     ]
@@ -85,7 +85,7 @@ def curves_chart(
     if not linked:
         return main
     brush = alt.selection_interval(name="brush", encodings=["x"])
-    return alt.vconcat(main, _strip(wide, lines, stacks, kept).add_params(brush), spacing=4)
+    return alt.vconcat(main, _strip(wide, lines, stacks, drawn).add_params(brush), spacing=4)
 
 
 def _lines(stacks: Stacks) -> Lines:
@@ -109,21 +109,21 @@ def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any
     return np.array([norms[at[t]] if t in at else math.nan for t in times])
 
 
-def _columns(stacks: Stacks, kept: Times) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+def _columns(stacks: Stacks, drawn: Times) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
     return {
-        (block, field): _column(stack[name], field, kept[block])
+        (block, field): _column(stack[name], field, drawn[block])
         for block, stack in stacks.items()
         for field, (_, name) in _lines(stacks).items()
         if name in stack
     }
 
 
-def _rows(stacks: Stacks, kept: Times, lines: Lines) -> list[Row]:
+def _rows(stacks: Stacks, drawn: Times, lines: Lines) -> list[Row]:
     """One row for each block, with arrays over its drawn steps."""
-    columns = _columns(stacks, kept)
+    columns = _columns(stacks, drawn)
     rows: list[Row] = []
     for block, stack in stacks.items():
-        times = list(map(int, kept[block]))
+        times = list(map(int, drawn[block]))
         borders = _borders(times)
         row: Row = {"block": block, "path": stack.path, "i": list(range(len(times))), "t": times}
         row |= {"left": borders[:-1], "right": borders[1:]}
@@ -240,9 +240,9 @@ def _marks(wide: Any, lines: Lines, x: Any, words: Sequence[str]) -> list[Any]:
     ]
 
 
-def _ends(stacks: Stacks, kept: Times) -> tuple[float, float]:
+def _ends(stacks: Stacks, drawn: Times) -> tuple[float, float]:
     """Both ends of the time axis."""
-    borders = [_borders(kept[block]) for block in stacks]
+    borders = [_borders(drawn[block]) for block in stacks]
     return min(b[0] for b in borders), max(b[-1] for b in borders)
 
 
@@ -264,10 +264,10 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     return [rule, encoded(text, x=x, y=alt.value(-4), text="label:N")]
 
 
-def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Times) -> list[Any]:
+def _anomaly(anomaly: Anomaly, stacks: Stacks, drawn: Times) -> list[Any]:
     """A rule at the first anomaly, and its text on the side where there is room."""
     alt = altair()
-    right = 2 * anomaly.time > sum(_ends(stacks, kept))
+    right = 2 * anomaly.time > sum(_ends(stacks, drawn))
     chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.text}]))
     # Hidden by opacity only: without its room, the legend above would leave the picture.
     there = alt.ExprRef("datum.block == loop ? 1 : 0")
@@ -303,7 +303,7 @@ def _steps(wide: Any, lines: Lines, linked: bool) -> Any:
     return rect.add_params(pick)
 
 
-def _strip(wide: Any, lines: Lines, stacks: Stacks, kept: Times) -> Any:
+def _strip(wide: Any, lines: Lines, stacks: Stacks, drawn: Times) -> Any:
     """The whole time axis, to drag a window over."""
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
@@ -311,18 +311,18 @@ def _strip(wide: Any, lines: Lines, stacks: Stacks, kept: Times) -> Any:
     return encoded(
         long.mark_line(color=GREY, strokeWidth=1.5),
         x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
-        .scale(domain=_ends(stacks, kept), nice=False)
+        .scale(domain=_ends(stacks, drawn), nice=False)
         .axis(labels=False, ticks=False, grid=False),
-        y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
+        y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, drawn)),
     ).properties(width=WIDTH, height=STRIP)
 
 
-def _gradient_range(stacks: Stacks, kept: Times) -> Any:
+def _gradient_range(stacks: Stacks, drawn: Times) -> Any:
     """The finite logarithms of the chosen block's gradients, from a little below the smallest."""
     ranges = {}
     for block, stack in stacks.items():
         columns = {block: stack}
-        low, high, _ = Extent.of(c for (_, f), c in _columns(columns, kept).items() if f[0] == "g")
+        low, high, _ = Extent.of(c for (_, f), c in _columns(columns, drawn).items() if f[0] == "g")
         ranges[block] = [low - 0.05 * max(high - low, 1), high]
     ends = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
     return [altair().ExprRef(end) for end in ends]

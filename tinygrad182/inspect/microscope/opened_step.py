@@ -48,7 +48,7 @@ _WIDTH = f"5 + datum.below * {4 / DECADES}"
 
 def step_chart(
     flows: Mapping[int, StepFlow],
-    kept: Times,
+    drawn: Times,
     linked: bool = False,
     titles: Mapping[int, str] | None = None,
 ) -> Any:
@@ -66,8 +66,8 @@ def step_chart(
     ----------
     flows : mapping of int to StepFlow
         By the position of the block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
-        The times that are kept of each block; ``step`` is an index into them.
+    drawn : mapping of int to sequence of int
+        The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_node`` (fields ``node``, an index into
         :attr:`StepFlow.operations`, and ``block``). A click on an edge takes the operation it comes from.
@@ -77,7 +77,7 @@ def step_chart(
     alt = altair()
     drawings = {block: _Drawing(flow, _measured(flow)) for block, flow in flows.items()}
     height = HEAD + max((drawing.height for drawing in drawings.values()), default=0)
-    picked = {block: _indices(flow, kept[block]) for block, flow in flows.items()}
+    picked = {block: _indices(flow, drawn[block]) for block, flow in flows.items()}
     rows = [(block, drawings[block], picked[block]) for block in flows]
     heads = data([_head(*row, (titles or {}).get(row[0], "")) for row in rows])
     edges = data([row for block, drawing, times in rows for row in drawing.edges(block, times)])

@@ -146,7 +146,7 @@ class Carried:
     time : ndarray ``(n,)``
     value : ndarray ``(n,)``
         The mean of m, the factor that the state before is multiplied by.
-    kept : ndarray ``(n,)``
+    straight : ndarray ``(n,)``
         ‖m ∘ δ_t‖ / ‖δ_t‖, where δ_t is the gradient by the state.
     around : ndarray ``(n,)``
         ‖δ_{t−1} − m ∘ δ_t‖ / ‖δ_t‖: the part over all other paths.
@@ -156,7 +156,7 @@ class Carried:
 
     time: HostArray
     value: HostArray
-    kept: HostArray
+    straight: HostArray
     around: HostArray
     share: HostArray
 

@@ -375,7 +375,7 @@ class _Recurrence:
             return ""
         rest = [self.way.time(i) for i in range(1, len(self.way.log)) if i not in self.jumps]
         rest = rest[:: max(1, len(rest) // LOOKED_AT)]
-        kept = self.inside.at(rest).kept
+        kept = self.inside.at(rest).straight
         with np.errstate(divide="ignore"):
             shrinks = np.log10(kept).mean() < 0
         adds = f"add{'' if self.words.around.endswith('s') else 's'}"
@@ -504,7 +504,7 @@ class _Recurrence:
                 )
             return [self._sentence("cause", text, time=time, why="cut")]
         if self.inside.exists:
-            kept = float(self.inside.at([time]).kept[0])
+            kept = float(self.inside.at([time]).straight[0])
             verb = "pass" if words.several else "passes"
             does = "does" if words.state == "c" and words.unit == "step" else "do"
             text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"

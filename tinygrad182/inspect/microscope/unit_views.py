@@ -20,7 +20,7 @@ UNITS = 128
 
 def unit_rows(
     flows: Mapping[int, StepFlow],
-    kept: Mapping[int, Sequence[int]],
+    drawn: Mapping[int, Sequence[int]],
     shown: Mapping[int, Sequence[int]],
     sample: int = 0,
 ) -> list[Row]:
@@ -30,7 +30,7 @@ def unit_rows(
     ----------
     flows : mapping of int to StepFlow
         By the position of the block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
+    drawn : mapping of int to sequence of int
         The drawn times; ``step`` is an index into them.
     shown : mapping of int to sequence of int
         The times whose vectors the page holds.
@@ -44,7 +44,7 @@ def unit_rows(
     """
     rows = []
     for block, flow in flows.items():
-        positions = {int(t): i for i, t in enumerate(kept[block])}
+        positions = {int(t): i for i, t in enumerate(drawn[block])}
         for node, operation in enumerate(flow.operations):
             vectors = flow.vectors(node, shown[block], sample)
             if not operation.requires_grad:
@@ -122,7 +122,7 @@ _NEAREST = "datum.i == step ? '' : 'Not the opened step: its hidden units are no
 def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     """Draw the value and the gradient of the chosen operation over hidden units, at the chosen step.
 
-    If the vectors of that step are not kept, those of the nearest one are drawn, and the title says so.
+    If the page does not hold the vectors of that step, the bars show the nearest one, and the title says so.
     Expressions refer to the parameters ``block``, ``step`` and ``node``, which are the caller's.
 
     Parameters
@@ -195,13 +195,14 @@ def _bars(
 
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
     """The rows without their vectors, with a note on numbers that are 0, infinite or NaN."""
-    kept = ("block", "node", "i", "power")
+    fields = ("block", "node", "i", "power")
     notes = [
         ": a constant has none" if row["constant"] and field == "grad" else _note(row[field])
         for row in rows
     ]
     return [
-        {name: row[name] for name in kept} | {"note": n} for row, n in zip(rows, notes, strict=True)
+        {name: row[name] for name in fields} | {"note": n}
+        for row, n in zip(rows, notes, strict=True)
     ]
 
 
