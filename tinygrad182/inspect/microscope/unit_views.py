@@ -122,7 +122,7 @@ _NEAREST = "datum.i == step ? '' : 'Not the opened step: its hidden units are no
 def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     """Draw the value and the gradient of the chosen operation over hidden units, at the chosen step.
 
-    If the page does not hold the vectors of that step, the bars show the nearest one, and the title says so.
+    If the page does not hold the vectors of that step, the bars show the nearest step, as the title says.
     Expressions refer to the parameters ``block``, ``step`` and ``node``, which are the caller's.
 
     Parameters
