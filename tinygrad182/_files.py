@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import secrets
@@ -144,3 +145,12 @@ def _sync_entries(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def in_json(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: they become "nan", "inf" and "-inf"."""
+    if isinstance(value, dict):
+        return {name: in_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [in_json(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -38,21 +37,6 @@ def legible(data: Any) -> Any:
 def _stand_in(found: re.Match[str]) -> str:
     code = ord(found[0])
     return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
-
-
-def in_json(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN and no infinity: they become "nan", "inf" and "-inf".
-
-    ``float`` reads all three back.
-
-    >>> in_json({"loss": [1.5, float("nan"), float("-inf")]})
-    {'loss': [1.5, 'nan', '-inf']}
-    """
-    if isinstance(value, dict):
-        return {name: in_json(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [in_json(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def in_script(data: Any) -> str:

@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .._files import checked_path, write_file
-from .._html import in_json
+from .._files import checked_path, in_json, write_file
 from ..errors import FileError, brief
 from .microscope.magnitudes import coded, decoded
 from .scaling import HostArray
