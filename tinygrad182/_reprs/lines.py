@@ -16,7 +16,7 @@ WIDTH, HEIGHT, LEFT, TOP = 360, 52, 62, 10
 """Pixels of the plot, and of what stands left of it and above it."""
 
 MOST = 400
-"""Of more points than this, only the lowest and the highest of each stretch are drawn."""
+"""With more points than this, only the lowest and the highest of each stretch are drawn."""
 
 LEAST = 1.0
 """Smallest number of decades over the whole height, so that a level looks like one."""

@@ -115,8 +115,16 @@ class BoxDifference:
         return first, second
 
 
-def boxes_of(a: Trace, b: Trace) -> tuple[list[BoxDifference], list[str], list[str]]:
-    """Return the boxes that both traces have, and the names of those that only one has."""
+class Boxes(NamedTuple):
+    """The boxes that both runs have, and the names of those that only one has."""
+
+    shared: list[BoxDifference]
+    only_in_a: list[str]
+    only_in_b: list[str]
+
+
+def boxes_of(a: Trace, b: Trace) -> Boxes:
+    """Compare the boxes of two traces."""
     whats = BOTH if a.has_values and b.has_values else BOTH[1:]
     first, second = (_by_path(trace) for trace in (a, b))
     both = [box_difference(first[key], second[key], whats) for key in first if key in second]
@@ -124,11 +132,11 @@ def boxes_of(a: Trace, b: Trace) -> tuple[list[BoxDifference], list[str], list[s
         [box.name for key, box in mine.items() if key not in other]
         for mine, other in ((first, second), (second, first))
     ]
-    return both, alone[0], alone[1]
+    return Boxes(both, *alone)
 
 
 def _by_path(trace: Trace) -> dict[tuple[str, str, int], TracedBox]:
-    """Boxes by what those of two runs have in common; several of one path are counted."""
+    """Boxes by kind, path, and number among those of one path."""
     counts: Counter[tuple[str, str]] = Counter()
     found = {}
     for box in trace.boxes:
@@ -163,7 +171,10 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
             for x in operation.operands:
                 box.consumers.setdefault(x, set()).add(operation.label)
     _add_what_is_cut_off(box)
-    for label in {*box.values, *box.gradients}:  # where an intervention made another shape of it
+    for label in {
+        *box.values,
+        *box.gradients,
+    }:  # an intervention changed the shape at some steps only
         box.unlike.pop(label, None)
     order = [
         o.label for steps in sorted(a.steps, key=lambda s: -len(s.times)) for o in steps.operations
@@ -173,9 +184,9 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
 
 
 def _like_later_steps(box: TracedBox) -> TracedBox:
-    """Call what a loop's first step does as later steps call it, where each operation has its like there.
+    """Give the operations of a loop's first step the labels of later steps, if each has its match there.
 
-    The first step has no state before: its labels name the numbers that the loop starts with.
+    The first step has no state before it, so its labels name the initial numbers.
     """
     typical = max(box.steps, key=lambda steps: len(steps.times), default=None)
     first = _at_time(box, int(box.times[-1 if box.backward else 0])) if len(box.times) else None
@@ -206,7 +217,7 @@ def _like_later_steps(box: TracedBox) -> TracedBox:
 
 
 def _add_what_is_cut_off(box: BoxDifference) -> None:
-    """Compare gradients with 0 at the first steps of a loop that the other run's loss does not lead to."""
+    """Compare gradients with 0 at first steps of a loop that are not in the other run's graph."""
     common = np.intersect1d(box.a.times, box.b.times)
     if not len(common) or not box.is_recurrent:
         return

@@ -214,7 +214,7 @@ def largest_of(what: What, boxes: Iterable[BoxDifference]) -> tuple[float, str]:
     return most, where
 
 
-def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -> list[str]:
+def unlike(boxes: Sequence[BoxDifference], alone: Sequence[list[str]]) -> list[str]:
     """Return sentences about the parts that cannot be compared."""
     found = []
     for names, run in zip(alone, "ab", strict=True):

@@ -205,7 +205,7 @@ def _begun(what: str, target: Path, whole: list[bytes]) -> Record:
 
 
 def _take(record: Record, line: Mapping[str, Any]) -> None:
-    """Add what a line says to what the lines before it said."""
+    """Add the contents of a line to the record."""
     if "end" in line:
         record.end = str(line["end"])
     elif "goes on from" in line:
@@ -255,7 +255,7 @@ def refuse_record(what: str, target: Path) -> None:
         with target.open("rb") as file:
             found = file.read(len(begin)) == begin
     except OSError:
-        return  # there is none to lose
+        return  # there is no file to lose
     if found:
         raise FileError(f"{what}: {target} is the file of a watched run; choose another name")
 
@@ -303,7 +303,7 @@ class Appended:
 
     @classmethod
     def continued(cls, what: str, path: str | Path, record: Record, step: int) -> Appended:
-        """Go on with a file at a training step, after its last whole line; ``record`` gets what it holds.
+        """Go on with a file at a training step, after its last whole line; ``record`` gets its contents.
 
         Raises
         ------
@@ -344,7 +344,7 @@ class Appended:
             ) from error
 
     def append(self, line: bytes) -> None:
-        """Write a whole line in one call; nothing in a process that was forked from the one that began.
+        """Write a whole line in one call. A forked process writes nothing.
 
         Raises
         ------
@@ -365,7 +365,9 @@ class Appended:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # which is what the file itself is asked about
+    except (
+        FileExistsError
+    ) as error:  # mkdir's error; that of the file itself means that the run exists
         raise NotADirectoryError(f"{folder} is not a folder") from error
 
 

@@ -444,7 +444,9 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
 @ViewChart
 def gain_chart(panel: Panel) -> Any:
     """By which factor each step scales the gradient: saturation, weight and their product."""
-    product = "gain = product"  # first, so below the others, and wider, for it may be one of them
+    product = (
+        "gain = product"  # first and wider, so that it shows behind a factor with equal values
+    )
     factors = {product: BLUE, "saturation": ORANGE, "weight": GREEN}
     logs = {
         b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
@@ -462,7 +464,7 @@ def gain_chart(panel: Panel) -> Any:
 
 @ViewChart
 def weights_chart(panel: Panel) -> Any:
-    """What each step adds to the gradients by the weights, in decades."""
+    """The part of each step in the gradients by the weights, in decades."""
     rows = panel.rows({b: _short(view.log10_norm) for b, view in panel.found.items()})
     names = dict.fromkeys(row["part"] for row in rows)
     colours = dict(zip(names, PALETTE * len(names), strict=False))
@@ -540,7 +542,7 @@ def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
 
 @ViewChart
 def matrix_chart(panel: Panel) -> Any:
-    """What the loss at each step says about each state, as colours; zeros have a colour of their own."""
+    """The gradient of the loss at each step by each state, as colours; zeros have a colour of their own."""
     rows = [row for b, view in panel.found.items() for row in _matrix_rows(b, view)]
     axes = {b: _row_axis(view.rows) for b, view in panel.found.items()}
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}

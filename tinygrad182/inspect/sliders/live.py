@@ -1,4 +1,4 @@
-"""``live_sliders``: the playground's sliders for a model of one's own, in a notebook."""
+"""``live_sliders``: the playground's sliders for your own model, in a notebook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .rows import coded_row, loss_row, values_row
 from .telling import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
-"""The sliders at first: the model as it is."""
+"""The initial position of the sliders: the unchanged model."""
 
 
 @_calls.told
@@ -77,7 +77,7 @@ def live_sliders(
     """
     own = _OwnModel(model, inputs, loss, path)
     alt, controls, spec = _charts.altair(), own.controls(), own.spec()
-    # Altair checks the chart that it is given for seconds; of that, the widget needs the parameters.
+    # Altair would check the whole chart for seconds; the widget needs only its parameters.
     stub = alt.Chart(alt.InlineData(values=[])).mark_point()
     stub.params = [alt.VariableParameter(**each) for each in spec["params"]]
     widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
@@ -93,7 +93,7 @@ def live_sliders(
 
 
 class _OwnModel:
-    """A model and what it is called with, run at any stop of the sliders."""
+    """A model and its arguments, run at any stop of the sliders."""
 
     def __init__(
         self,

@@ -173,7 +173,7 @@ element("settings").oninput = () => shown && show();
 
 
 def _controls(stops: Stops, start: PlaygroundSetting) -> str:
-    """A list for words, a slider with its stops below it for numbers; Vega's own controls get no room."""
+    """The controls: a list for words, a slider with its stops below it for numbers."""
     controls = "".join(
         (_list if isinstance(some[0], str) else _slider)(
             name, some, some.index(getattr(start, name))
@@ -218,7 +218,7 @@ h1 { font-size: 18px }
 
 
 def _greyed(stops: Stops) -> str:
-    """CSS that greys a control out, and takes it no clicks, where the cell does not have what it sets."""
+    """CSS that greys out a control, and stops its clicks, if the chosen cell lacks it."""
     rules = []
     for name, cells in APPLIES.items():
         others = [k for k, cell in enumerate(stops["cell"]) if cell not in cells]
