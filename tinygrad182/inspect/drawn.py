@@ -94,6 +94,30 @@ class Paged:
         return path
 
 
+class Viewed(Paged):
+    """A page of several views, each of which has a picture."""
+
+    @abstractmethod
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        """The specification of a view, or of all of them as on the page."""
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as an image, on white or on dark.
+
+        ``chosen`` are the other arguments of a microscope's ``chart``, or of a playground's ``spec``.
+        """
+        scale = 2 if view is None else 3  # one view stands on a slide
+        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as a drawing that can be scaled; see :meth:`save_png`."""
+        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
+
+
 def slide(chart: Any) -> Any:
     """Return the chart of a view in the size of a slide, with the signals that it refers to."""
     alt = _charts.altair()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..backpropagation import ancestors
 from ..errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ..modes import enable_grad, modes_kept
 from ..nn.module import Module
-from .drawn import Paged
+from .drawn import Viewed
 from .flow import GradientFlow, StackFlow, gradient_flow
 from .hosting import on_host
 from .microscope.curves import Anomaly, curves_chart
@@ -54,7 +53,7 @@ _VIEWS = {
 """View → what it shows."""
 
 
-class Microscope(Paged):
+class Microscope(Viewed):
     """A page about the graph of a loss. Its parts are computed on first use; see :func:`look`.
 
     Attributes
@@ -389,19 +388,6 @@ class Microscope(Paged):
                 if isinstance(reason := getattr(views, view), str):
                     found[f"{name} has no view of {what}"] = reason
         return found
-
-    def save_png(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
-    ) -> None:
-        """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
-        scale = 2 if view is None else 3  # one view stands on a slide
-        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
-
-    def save_svg(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
-    ) -> None:
-        """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
-        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
 
     def live(self, path: str | None = None, dark: bool = False) -> Any:
         """Return a recurrence for a notebook, in which a click opens any step in full.

@@ -14,7 +14,7 @@ from ..._reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ...nn.checks import check_size
-from ..drawn import Paged
+from ..drawn import Viewed
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
@@ -29,7 +29,7 @@ _GATES = {"GRU": "z"}
 """The gate that passes a state straight on, where that is not a block of the Jacobian."""
 
 
-class Playground(Paged):
+class Playground(Viewed):
     """Networks at every stop of some sliders, and the page that shows them; see :func:`playground`.
 
     Attributes
@@ -167,18 +167,8 @@ class Playground(Paged):
         setting = PlaygroundSetting(**stops)
         return chart_spec(self.row(setting), Names(STATES, PARTS), view)
 
-    def save_png(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
-    ) -> None:
-        """Write a view of a setting, or all of them, as an image; see :meth:`spec`."""
-        scale = 2 if view is None else 3  # one view stands on a slide
-        _charts.save_png("save_png", self.spec(view, **stops), path, dark, scale)
-
-    def save_svg(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
-    ) -> None:
-        """Write a view of a setting, or all of them, as a drawing; see :meth:`spec`."""
-        _charts.save_svg("save_svg", self.spec(view, **stops), path, dark)
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        return self.spec(view, **chosen)
 
     def _repr_html_(self) -> str:
         try:
