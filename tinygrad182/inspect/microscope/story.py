@@ -31,8 +31,8 @@ LOOKED_AT = 48
 """Steps, evenly spread, at which causes are measured, besides the named ones."""
 
 
-TOLD, MOST = 0.2, 0.5
-"""Jumps are named if they make this part of all change, and come first if they make that part."""
+NAMED_PART, FIRST_PART = 0.2, 0.5
+"""Parts of all change: jumps that make the first one are named, jumps that make the second come first."""
 
 
 @np.errstate(all="ignore")  # models whose numbers are not finite get sentences too
@@ -173,7 +173,7 @@ class _Recurrence:
         self.jumps = jumps(way.log)
         changes = float(np.abs(np.diff(way.log)).sum())
         self.part = sum(abs(self._step(i)) for i in self.jumps) / changes if changes else 0.0
-        if self.part < TOLD:
+        if self.part < NAMED_PART:
             self.jumps = []
         self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
         self.words = self.words._replace(varies=len(self.pieces) > 1)
@@ -181,7 +181,7 @@ class _Recurrence:
     @property
     def by_steps(self) -> bool:
         """Whether single steps make most of the change."""
-        return bool(self.jumps) and self.part >= MOST
+        return bool(self.jumps) and self.part >= FIRST_PART
 
     def sentences(self) -> list[Sentence]:
         """All sentences: what becomes of the gradient, where, why, and notes behind a fold."""
