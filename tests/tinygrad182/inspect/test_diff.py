@@ -432,7 +432,7 @@ def test_without_values_no_cause_is_claimed() -> None:
     found = tg.inspect.diff(*graphs)
     assert found.gradients is not None
     assert (found.gradients.cause, found.backward) == ("unknown", None)
-    assert "cannot be told without them" in words(found)
+    assert "they were not saved" in words(found)
     assert "detach" not in words(found)
 
 
@@ -470,7 +470,7 @@ def test_what_follows_from_other_shapes_is_not_called_a_change(options: dict[str
     assert found.values is not None
     assert (found.values.path, found.values.cause) == ("loss", "uncompared")
     told = words(found)
-    assert "cannot be compared, for the runs do not have the same steps, shapes or layers" in told
+    assert "the runs do not have the same steps, shapes or layers" in told
     assert "different numbers" not in told
     assert "as by an intervention" not in told
 
@@ -481,7 +481,7 @@ def test_another_mask_of_dropout_is_no_other_input() -> None:
     assert found.values is not None
     assert (found.values.path, found.values.label) == ("lstm.l1", "x")
     assert found.values.cause == "between"
-    assert "as a mask of dropout" in words(found)
+    assert "a mask of dropout" in words(found)
 
 
 def test_ragged_sequences_have_no_other_backward_pass() -> None:

@@ -470,7 +470,7 @@ def test_a_page_of_many_states_tells_of_the_worst_and_folds_the_others() -> None
     assert len(folded) == 3
     assert sorted(front[3:] + folded) == sorted(watch._sentences()[2:])
     html = watch.page()
-    assert "<summary>More of what there is to see</summary>" in html
+    assert "<summary>More about this gradient</summary>" in html
     assert "_reverse" not in html
 
 

@@ -1,4 +1,4 @@
-"""The rolled network: modules and recurrences as boxes, and the gradients that flow between them."""
+"""The rolled network: modules and recurrences as boxes, and the gradients between them."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Network:
 def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
     """Roll a graph up: modules and recurrences as boxes, and what goes from one to another as arrows.
 
-    A recurrence is one box, whether it was run as one operation or step by step, and so is a state of
-    one's own loop that is marked with its time step, or the depth of a residual network. See
+    A recurrence is one box, whether it was run as one operation or step by step; so is your own loop whose
+    state is marked with its time step, and the depth of a residual network. See
     :func:`blocks_of` for what belongs to which box.
 
     One backward pass gives the gradient over every arrow. Its cotangents carry powers of two, so a norm of
@@ -127,7 +127,7 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
 
 
 class Rolled:
-    """A graph sorted into boxes, for whoever makes the backward pass for other ends too.
+    """A graph sorted into boxes. It can share its backward pass with other targets.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Rolled:
             self._seeds = [(self._twins.get(node, node), g) for node, g in seeds]
 
     def _shared(self) -> set[Node]:
-        """What goes over an arrow and is read by more boxes than one.
+        """Values that go over arrows to more than one box.
 
         Also recurrences that will be opened: their states then need not stand in one node.
         """
@@ -170,7 +170,7 @@ class Rolled:
                 self._twins[node] = node.again(read)
 
     def _read(self, x: Node, key: Key, shared: set[Node]) -> Node:
-        """What operations of a box read in the place of a node."""
+        """The node that operations of a box read in the place of another."""
         source = self._twins.get(x, x)
         if x not in shared or self.blocks.key[x] == key:
             return source

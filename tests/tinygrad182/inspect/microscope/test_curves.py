@@ -114,4 +114,4 @@ def test_selections_are_made_on_demand() -> None:
 
 def test_states_of_several_blocks_share_their_lines() -> None:
     found = texts(spec_of(stack("a", h=[-1.0, 0.0], c=[-1.0, 0.0]), stack("b", h=[-2.0, 0.0])))
-    assert [text for text in found if "∂" in text] == ["‖∂L/∂h_t‖", "‖∂L/∂c_t‖"]
+    assert [text for text in found if "∂" in text] == ["‖∂L/∂hₜ‖", "‖∂L/∂cₜ‖"]
