@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 import tinygrad182 as tg
 from tinygrad182.errors import ArgumentError
-from tinygrad182.inspect.differences import diff_chart
+from tinygrad182.inspect.differences import chart
 
 T, B, H = 24, 2, 5
 LAYERS: dict[str, Any] = {"RNN": tg.nn.RNN, "LSTM": tg.nn.LSTM, "GRU": tg.nn.GRU}
@@ -585,7 +585,7 @@ def test_long_runs_are_drawn_with_the_largest_difference_of_each_column() -> Non
     found = tg.inspect.diff(
         model.layer(tg.tensor(x))[0][-1].sum(), model.layer(tg.tensor(x), truncate=333)[0][-1].sum()
     )
-    panel = diff_chart._steps(found.boxes[0], "gradients", None)
+    panel = chart._steps(found.boxes[0], "gradients", None)
     rows = [row for layer in panel.layer for row in layer.data.values]
     columns = {row["t"] for row in rows if row.get("y") == "h" and "kind" in row}
     assert 100 < len(columns) <= 210
@@ -595,6 +595,6 @@ def test_curves_are_those_of_a_state_that_differs() -> None:
     """Where one loop has two layers, the curves are those of the layer that was changed."""
     found = tg.inspect.diff(loop(), loop(bump=15))
     assert found.boxes[0].a.states == ("h", "g")
-    assert diff_chart._state_of_interest(found.boxes[0], found.tolerance) == "g"
+    assert chart._state_of_interest(found.boxes[0], found.tolerance) == "g"
     same = tg.inspect.diff(loop(), loop())
-    assert diff_chart._state_of_interest(same.boxes[0], same.tolerance) == "h"
+    assert chart._state_of_interest(same.boxes[0], same.tolerance) == "h"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..passes.scaling import HostArray
 from ..views.paths import GainSplit
-from .passing import Carried
+from .passed_back import Carried
 from .wording import LEVEL, Words, factor
 
 

@@ -18,14 +18,14 @@ from ...nn.module import Module
 from ...tensors import functions
 from ...tensors.tensor import Tensor
 from ..charts.curves import Anomaly, curves_chart
-from ..charts.drawn import Viewed
-from ..charts.kept import DrawnSteps, steps_to_draw
-from ..charts.linked_charts import charts_of
+from ..charts.drawn_steps import DrawnSteps, steps_to_draw
+from ..charts.pictures import Viewed
+from ..charts.view_charts import charts_of
 from ..loops.hosting import on_host
 from ..loops.recurrences import chosen
 from ..views.flow import GradientFlow, StackFlow, gradient_flow
 from ..views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
-from .linked import LinkedViews, linked_views
+from .linked_views import LinkedViews, linked_views
 from .live import live
 from .network import Network, network_of
 from .network_chart import network_chart

@@ -14,18 +14,18 @@ from ...engine.backpropagation import ancestors
 from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
 from ...tensors.tensor import Tensor
-from ..charts.kept import spread
+from ..charts.drawn_steps import spread
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.scaling import HostArray
 from ..views.flow import StackFlow, StateFlow, gradient_flow
 from ..views.operations import flow_among
 from ..views.paths import gain_split, path_split
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
-from .layers import of_layers
-from .passing import Path, far, runs_in_depth
+from .feed_forward import of_layers
+from .inside_steps import hidden_path, large_input
+from .passed_back import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
 from .wording import LEVEL, Kind, Sentence, Words, amount, factor, pace, passes
-from .workings import hidden_path, large_input
 
 LOOKED_AT = 48
 """Steps, evenly spread, at which causes are measured, besides the named ones."""

@@ -20,7 +20,7 @@ from ..microscope.live import live_type
 from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure
 from .rows import coded_row, loss_row, values_row
-from .telling import WHY, sentences_about
+from .sentences import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
 """The initial position of the sliders: the unchanged model."""

@@ -21,7 +21,7 @@ from ...errors import UnknownPathError
 from ...recurrence.scans import by_definition, steps_of_scan
 from ...recurrence.unrolling import opening
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, curves
+from ..charts.pictures import Drawn, curves
 from ..loops.hosting import on_host
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside

@@ -24,7 +24,7 @@ from ..loops.times import node_times
 from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import row_norms, sample_norms, total_norms
 from ..table import text_table
-from .polynomials import (
+from .hop_polynomials import (
     Coefficients,
     InsideScans,
     Polynomials,

@@ -22,9 +22,9 @@ from ...errors import GraphError
 from ...tensors import functions as tg
 from ...tensors.creation import zeros
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, slide
-from ..charts.linked_charts import singular_chart
-from ..charts.views import SingularValues
+from ..charts.pictures import Drawn, slide
+from ..charts.view_arrays import SingularValues
+from ..charts.view_charts import singular_chart
 from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from ..loops.steps import Steps, scans_of
 from ..loops.viewed import ViewedRecurrence

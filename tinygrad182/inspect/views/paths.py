@@ -16,9 +16,9 @@ from ...engine.recording import Node
 from ...errors import GraphError
 from ...kernels.powers import times_rows
 from ...tensors.tensor import Tensor
-from ..charts.drawn import SLIDE, Drawn, signalled, slide
-from ..charts.linked_charts import gain_chart, shares_chart
-from ..charts.views import Shares
+from ..charts.pictures import SLIDE, Drawn, signalled, slide
+from ..charts.view_arrays import Shares
+from ..charts.view_charts import gain_chart, shares_chart
 from ..loops.recurrences import Stack, Wanted
 from ..loops.step_rows import Rows
 from ..loops.steps import (

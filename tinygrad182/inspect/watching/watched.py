@@ -12,15 +12,15 @@ from ..._numbers import check_whole
 from ...display import charts
 from ...display.reprs import preformatted, shown
 from ...errors import MissingDependencyError
-from ..charts.drawn import Drawn, Paged
 from ..charts.magnitudes import number
+from ..charts.pictures import Drawn, Paged
 from ..microscope.page import page
 from ..microscope.wording import and_
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
 from ..views.flow import ByName, StatesByName
-from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
-from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
+from .chart import READING, REVERSE, Grid, drawn, loss_text
+from .file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 
 
 class _Arrays(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tinygrad182.inspect.charts.curves import Anomaly, curves_chart
-from tinygrad182.inspect.charts.drawn import signalled
+from tinygrad182.inspect.charts.pictures import signalled
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

@@ -11,9 +11,9 @@ import pytest
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array, const, host, leaf
-from tinygrad182.inspect.charts.kept import spread
-from tinygrad182.inspect.charts.views import Matrix, SingularValues
-from tinygrad182.inspect.microscope.linked import LinkedViews, linked_views
+from tinygrad182.inspect.charts.drawn_steps import spread
+from tinygrad182.inspect.charts.view_arrays import Matrix, SingularValues
+from tinygrad182.inspect.microscope.linked_views import LinkedViews, linked_views
 
 T, B, H, I = 7, 2, 4, 3  # noqa: E741
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array
-from tinygrad182.inspect.charts.kept import steps_to_draw
+from tinygrad182.inspect.charts.drawn_steps import steps_to_draw
 from tinygrad182.inspect.microscope.story import story
 from tinygrad182.inspect.microscope.wording import Sentence, pace
 

@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array
-from tinygrad182.inspect.microscope.passing import far
+from tinygrad182.inspect.microscope.passed_back import far
 from tinygrad182.inspect.microscope.story import story
 from tinygrad182.inspect.microscope.trend import pieces
 from tinygrad182.inspect.microscope.wording import Sentence

@@ -12,7 +12,7 @@ import pytest
 import tinygrad182 as tg
 from tinygrad182.display import charts
 from tinygrad182.display.charts import Row
-from tinygrad182.inspect.charts.drawn import signalled
+from tinygrad182.inspect.charts.pictures import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
 from tinygrad182.inspect.views.operations import StepFlow, StepVectors, step_flow
 

@@ -25,7 +25,7 @@ from ...tensors.tensor import Tensor
 from ...transforms.derivatives import jacobian, vjp
 from ..passes.scaling import HostArray
 from ..table import text_table
-from .descent import EndPoints, minimized
+from .least_squares import EndPoints, minimized
 
 ELEMENTS = 1 << 20
 """About so many elements of Jacobians are worked on at once, which limits memory."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...display import charts
-from ..charts.kept import spread
+from ..charts.drawn_steps import spread
 from ..graph.traces import TracedBox
 from ..passes.scaling import HostArray
 from .comparing import BOTH, BoxDifference, What

@@ -17,8 +17,8 @@ from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...tensors.tensor import Tensor
-from ..charts.kept import spread
-from ..charts.views import Matrix, Shares, SingularValues, StepNorms
+from ..charts.drawn_steps import spread
+from ..charts.view_arrays import Matrix, Shares, SingularValues, StepNorms
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
 from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of
 from ..loops.viewed import ViewedRecurrence
@@ -89,7 +89,7 @@ def linked_views(
     Examples
     --------
     >>> import tinygrad182 as tg
-    >>> from tinygrad182.inspect.microscope.linked import linked_views
+    >>> from tinygrad182.inspect.microscope.linked_views import linked_views
     >>> lstm = tg.nn.LSTM(1, 8, rng=0)
     >>> output, _ = lstm(tg.ones((20, 1, 1)))
     >>> views = linked_views((output**2).sum(), None, range(20))

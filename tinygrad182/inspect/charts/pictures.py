@@ -16,9 +16,9 @@ from ...display import charts
 from ...engine.recording import is_tensor
 from ...errors import ArgumentError, ShapeError
 from .curves import curves_chart
-from .kept import spread
-from .linked_charts import matrix_chart
-from .views import Matrix
+from .drawn_steps import spread
+from .view_arrays import Matrix
+from .view_charts import matrix_chart
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""

@@ -20,7 +20,7 @@ from ...errors import ArgumentError, DTypeError, GraphError, TinygradError, brie
 from ...nn import Module
 from ...tensors.tensor import Tensor
 from ..views.flow import gradient_flow
-from .watch_file import Appended, Moment, Norms, Record, end_line, moment_line
+from .file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 
 

@@ -31,10 +31,10 @@ from ...display.charts import (
     layered,
 )
 from .magnitudes import LOOKS, coded
-from .views import Matrix, SingularValues
+from .view_arrays import Matrix, SingularValues
 
 if TYPE_CHECKING:
-    from ..microscope.linked import LinkedViews
+    from ..microscope.linked_views import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
 
@@ -121,7 +121,7 @@ _DIGITS = (1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3)
 def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
     """Keep the fewest ticks that enclose the range.
 
-    >>> from tinygrad182.inspect.charts.linked_charts import _enclosing
+    >>> from tinygrad182.inspect.charts.view_charts import _enclosing
     >>> _enclosing([-2.0, -1.0, 0.0, 1.0], -0.5, 0.0)
     [-1.0, 0.0]
     """
@@ -480,7 +480,7 @@ def weights_chart(panel: Panel) -> Any:
 def _short(norms: Mapping[str, HostArray]) -> dict[str, HostArray]:
     """Names of weights without their layer, which stands on its box, if they stay distinct.
 
-    >>> from tinygrad182.inspect.charts.linked_charts import _short
+    >>> from tinygrad182.inspect.charts.view_charts import _short
     >>> _short({"weight_ih_l0_reverse": 0, "weight_hh_l0_reverse": 1})
     {'weight_ih': 0, 'weight_hh': 1}
     """

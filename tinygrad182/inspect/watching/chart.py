@@ -26,7 +26,7 @@ from ...display.charts import (
     finite,
     layered,
 )
-from ..charts.kept import spread, steps_to_draw
+from ..charts.drawn_steps import spread, steps_to_draw
 from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, Extent, coded, norm_text
 from ..passes.scaling import HostArray
 

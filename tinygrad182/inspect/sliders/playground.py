@@ -15,13 +15,13 @@ from ...display.charts import Row
 from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
-from ..charts.drawn import Viewed
+from ..charts.pictures import Viewed
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
 from .rows import coded_row, loss_row, values_row
+from .sentences import WHY, sentences_about
 from .settings import INPUTS, STOPS, Draws, PlaygroundSetting, closed_form_of, settings
-from .telling import WHY, sentences_about
 
 Rows = dict[str, Row]
 Track = Callable[[Sequence[Any]], Iterable[Any]]

@@ -14,15 +14,15 @@ from ...display import charts
 from ...display.reprs import shown, text
 from ...errors import ArgumentError, MissingDependencyError, brief
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, Paged
+from ..charts.pictures import Drawn, Paged
 from ..graph.graph import Graph
 from ..graph.traces import Trace, load_trace, trace_of
 from ..microscope.page import page
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
-from . import diff_words as words
+from . import sentences as words
+from .chart import diff_chart
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
-from .diff_chart import diff_chart
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
 
 
