@@ -298,13 +298,53 @@ SUMMARY_NOTE = (
 )
 
 
+def summary_columns(lstm: bool) -> tuple[Column, ...]:
+    """Numbers of a network; an LSTM has four W_h and no closed form, so people are not shown them."""
+
+    def rnn(heading: str) -> str:
+        return "" if lstm else heading
+
+    return (
+        Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
+        Column("moment", "training"),
+        Column("eigenvalue", rnn("|λ|max"), ".3f", get=lambda m: m.flow.spectral_radius),
+        Column(
+            "gradient_last_log10",
+            "at step T" if lstm else "‖∂L/∂h_T‖",
+            get=lambda m: m.flow.gradient[-1],
+        ),
+        Column(
+            "gradient_first_log10",
+            "at step 1" if lstm else "‖∂L/∂h_1‖",
+            get=lambda m: m.flow.gradient[0],
+        ),
+        Column("decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope),
+        Column(
+            "predicted_decades_per_step",
+            rnn("log10 |λ|max"),
+            "+.3f",
+            get=lambda m: m.flow.predicted_slope,
+        ),
+        Column("verdict", "the gradient"),
+        Column(
+            "closed_form_error",
+            rnn("closed form ±"),
+            ".0e",
+            get=lambda m: worst(m.flow.closed_form_error),
+        ),
+        Column("state_first", get=lambda m: m.flow.state[0]),
+        Column("state_last", get=lambda m: m.flow.state[-1]),
+        Column("loss", "loss", ".3g"),
+    )
+
+
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
     lstm = opts.cell == "lstm"
 
     def where(heading: str, shown: bool) -> str:
-        return heading if shown else ""  # an LSTM has four W_h, and no closed form
+        return heading if shown else ""
 
     keys = (
         Column(
@@ -338,43 +378,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             measurements,
             (
                 *keys,
-                Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
-                Column("moment", "training"),
-                Column(
-                    "eigenvalue",
-                    where("|λ|max", not lstm),
-                    ".3f",
-                    get=lambda m: m.flow.spectral_radius,
-                ),
-                Column(
-                    "gradient_last_log10",
-                    "at step T" if lstm else "‖∂L/∂h_T‖",
-                    get=lambda m: m.flow.gradient[-1],
-                ),
-                Column(
-                    "gradient_first_log10",
-                    "at step 1" if lstm else "‖∂L/∂h_1‖",
-                    get=lambda m: m.flow.gradient[0],
-                ),
-                Column(
-                    "decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope
-                ),
-                Column(
-                    "predicted_decades_per_step",
-                    where("log10 |λ|max", not lstm),
-                    "+.3f",
-                    get=lambda m: m.flow.predicted_slope,
-                ),
-                Column("verdict", "the gradient"),
-                Column(
-                    "closed_form_error",
-                    where("closed form ±", not lstm),
-                    ".0e",
-                    get=lambda m: worst(m.flow.closed_form_error),
-                ),
-                Column("state_first", get=lambda m: m.flow.state[0]),
-                Column("state_last", get=lambda m: m.flow.state[-1]),
-                Column("loss", "loss", ".3g"),
+                *summary_columns(lstm),
             ),
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),

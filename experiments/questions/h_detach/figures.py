@@ -181,6 +181,19 @@ SETTING = (
 )
 
 
+NETWORKS = (
+    *SETTING,
+    Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", get=lambda e: arrived(e.true)),
+    Column("detached_first_log10", "without h", get=lambda e: arrived(e.detached)),
+    Column("growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)),
+    Column("hidden_share", "via h, one step", "+.2f", get=lambda e: e.true.hidden_share),
+    Column("cosine", "∂L/∂θ without h: cosine", "+.3f", get=lambda e: e.detached.cosine),
+    Column("length", "length", ".3g", get=lambda e: e.detached.length),
+    Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
+    Column("error", "hops ±", ".0e", get=lambda e: max(b.error for b in e.blocked)),
+)
+
+
 def tables(found: Sequence[Network]) -> tuple[Table, ...]:
     """Every network for people; every probability, time step and number of hops for programs."""
     return (
@@ -188,23 +201,7 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
             "networks",
             "Each network with h, and with h blocked at every step",
             found,
-            (
-                *SETTING,
-                Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", get=lambda e: arrived(e.true)),
-                Column("detached_first_log10", "without h", get=lambda e: arrived(e.detached)),
-                Column(
-                    "growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)
-                ),
-                Column(
-                    "hidden_share", "via h, one step", "+.2f", get=lambda e: e.true.hidden_share
-                ),
-                Column(
-                    "cosine", "∂L/∂θ without h: cosine", "+.3f", get=lambda e: e.detached.cosine
-                ),
-                Column("length", "length", ".3g", get=lambda e: e.detached.length),
-                Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
-                Column("error", "hops ±", ".0e", get=lambda e: max(b.error for b in e.blocked)),
-            ),
+            NETWORKS,
             "Via h: signed share of ∂L/∂c_t in one step, median. Cosine and length: of the gradient of all "
             "parameters against the true one. Noise: of ∂L/∂c_1 of a single draw of the blocked steps, in "
             "units of the mean over draws, largest of any p. Hops ±: the mean against Σ_j (1 − p)^j times "

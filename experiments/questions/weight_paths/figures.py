@@ -100,6 +100,19 @@ def figures(
     )
 
 
+NETWORKS = (
+    Column("nonlinearity", "nonlinearity"),
+    Column("seed", "seed"),
+    Column("norm_first_log10", "‖G_2‖", get=lambda e: log10(e.norm[1])),
+    Column("norm_last_log10", "‖G_T‖", get=lambda e: log10(e.norm[-1])),
+    Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
+    Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
+    Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),
+    Column("sum_error", "ΣG_t ±", ".0e"),
+    Column("copy_error", "copies ±", ".0e", get=lambda e: e.copy_error.max()),
+)
+
+
 def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...]:
     """The scalar paths and the networks for people; every step for programs."""
     return (
@@ -122,17 +135,7 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
             "networks",
             "The contributions of all steps in each network",
             found,
-            (
-                Column("nonlinearity", "nonlinearity"),
-                Column("seed", "seed"),
-                Column("norm_first_log10", "‖G_2‖", get=lambda e: log10(e.norm[1])),
-                Column("norm_last_log10", "‖G_T‖", get=lambda e: log10(e.norm[-1])),
-                Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
-                Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
-                Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),
-                Column("sum_error", "ΣG_t ±", ".0e"),
-                Column("copy_error", "copies ±", ".0e", get=lambda e: e.copy_error.max()),
-            ),
+            NETWORKS,
             "ΣG_t ±: against ∂L/∂W_h by backward. Copies ±: each G_t against the gradient of its own "
             "copy of W_h, largest relative error.",
             printed=True,
