@@ -416,7 +416,7 @@ class Scan(Primitive):
         needs_grad = NeedsGrad(True, True, True, *biases, bool(given.others))
         if needed is not None:
             n = 1 + len(self.parts)
-            needs_grad = NeedsGrad(needed[0], *needed[n : n + 4], any(needed[n + 4 :]))
+            needs_grad = NeedsGrad._make((needed[0], *needed[n : n + 4], any(needed[n + 4 :])))
         rest = given.weight_ih, given.lengths is not None, needs_grad
         return ProductOperands(m, program, given.x, given.initial[0], states, *rest)
 

@@ -654,7 +654,7 @@ class _Total:
                 g, _, power = self._settled(g, int(power), ends=self.end_at_weights)
                 power -= self.power
             weights.append(WithPower(g, power))
-        return InputCotangents(None, None, tuple(weights), self.last.setting).by_weights()
+        return InputCotangents(None, None, tuple(weights), self.last.operands).by_weights()
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
         """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
