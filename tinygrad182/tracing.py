@@ -51,8 +51,6 @@ KNOWN = CHEAP | MASKS | frozenset((
 
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
-# --- symbols --------------------------------------------------------------------------------------
-
 
 class NotByUnitsError(TypeError):
     """A step does something that cannot be done for each hidden unit by itself."""
@@ -217,9 +215,6 @@ def _function(name: str) -> Callable[..., Any]:
 
 _SYMBOLS = _Symbols()
 NAMESPACES[Symbol] = _SYMBOLS
-
-
-# --- from a step to its program ---------------------------------------------------------------------
 
 
 class Sizes(NamedTuple):
@@ -408,9 +403,6 @@ def _by_user_primitive(primitive: Primitive, operands: list[Any], params: dict[s
     return like.like(tuple(blocks))
 
 
-# --- the sums of gates --------------------------------------------------------------------------------
-
-
 def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The gates that have two sums, and those of which only x + h is used."""
     uses: dict[Any, list[Register]] = {}
@@ -449,9 +441,6 @@ def _is_whole_sum(inputs: list[Any], places: dict[Any, int]) -> bool:
     """Whether two operands are the x and the h of a gate with one sum, and not one of them twice."""
     a, b = inputs
     return a != b and a in places and places[a] == places.get(b)
-
-
-# --- backward -----------------------------------------------------------------------------------------
 
 
 class _Reverse:

@@ -156,9 +156,6 @@ def products(s: ProductOperands, found: StepCotangents) -> InputCotangents:
     return InputCotangents(by_x, found.initial, weights, s)
 
 
-# --- the products of weights ------------------------------------------------------------------------
-
-
 def _weight_products(s: ProductOperands, sums: Array, first: int = 0) -> tuple[Array, ...]:
     """The products that ``InputCotangents.weights`` has, from the cotangents of the sums (*lead, rows, ·).
 
@@ -285,9 +282,6 @@ def _exponent_of_operands(s: ProductOperands, limit: int) -> Array:
         if a.size:
             top = m.maximum(top, m.abs(a).max())
     return m.where(m.isfinite(top), m.frexp(top)[1], limit)
-
-
-# --- the cotangents of all inputs -------------------------------------------------------------------
 
 
 def input_cotangents(s: ProductOperands, found: StepCotangents) -> tuple[Any, ...]:

@@ -173,9 +173,6 @@ class Replay:
             values[to][...] = values[i]
 
 
-# --- operations on blocks that lie side by side ------------------------------------------------------
-
-
 class _Groups(NamedTuple):
     """Registers that one call can compute together, in the order of their blocks.
 
@@ -236,9 +233,6 @@ def _with_one_block(
     """Apply a function of two operands to several blocks, each with the same block or number ``x``."""
     x = x[..., None, :] if x.ndim else x
     function(*((wide, x) if swapped else (x, wide)), out)
-
-
-# --- operations that write into given memory ---------------------------------------------------------
 
 
 def writing(m: Any, xp: Namespace, real: bool, op: str) -> Callable[..., Any]:

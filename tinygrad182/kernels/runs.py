@@ -103,8 +103,6 @@ class StepCotangents(NamedTuple):
         )
 
 
-# --- windows of time ------------------------------------------------------------------------------
-
 WINDOW_SUMS = 1 << 20
 """About how many sums a window has on the host: they should stay in the processor's cache."""
 
