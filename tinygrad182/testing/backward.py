@@ -14,8 +14,8 @@ from .handwritten import Arrays, HandWritten
 from .layouts import Layout
 from .numerical import complex_step, five_points
 from .recognizing import KnownCell
-from .recordings import Vector
 from .relations import ratio, relations
+from .samples import Array
 
 RTOL = 1e-8
 FLOOR = 1e-13
@@ -151,10 +151,10 @@ class _Right:
     """
 
     parts: Arrays
-    bound: Vector
+    bound: Array
 
     @property
-    def whole(self) -> Vector:
+    def whole(self) -> Array:
         """The gradient."""
         return np.asarray(sum(self.parts.values()))
 
@@ -203,7 +203,7 @@ class _Step:
 
     # --- right gradients ------------------------------------------------------------------------
 
-    def _vector(self, point: Vector) -> Vector:
+    def _vector(self, point: Array) -> Array:
         """The next state as one vector, of all that is given as one."""
         given, start = {}, 0
         for name, array in self.given.items():
@@ -227,7 +227,7 @@ class _Step:
         slack = 1e-6 * np.abs(points.derivative) + 10 * points.bound
         return bool((np.abs(exact - points.derivative) <= slack).all())
 
-    def _column(self, j: int) -> tuple[Vector, Vector]:
+    def _column(self, j: int) -> tuple[Array, Array]:
         """The derivative of the next state by one number, and how far it may be off."""
         v = np.zeros(self.point.size)
         v[j] = 1.0
@@ -269,12 +269,12 @@ class _Step:
             self._raise(wrong, arrays, right, rtol)
         return [self._report(name, arrays[name], right[name]) for name in arrays]
 
-    def _fits(self, found: Vector, right: _Right, rtol: float) -> bool:
+    def _fits(self, found: Array, right: _Right, rtol: float) -> bool:
         if found.shape != right.whole.shape:
             return False
         return bool((np.nan_to_num(self._excess(found, right, rtol), nan=np.inf) <= 1).all())
 
-    def _excess(self, found: Vector, right: _Right, rtol: float) -> Vector:
+    def _excess(self, found: Array, right: _Right, rtol: float) -> Array:
         """How many times the difference is what is allowed; 0 for what was not tried."""
         whole = right.whole
         tried = ~np.isnan(right.bound)
@@ -283,7 +283,7 @@ class _Step:
         allowed = rtol * largest + right.bound + FLOOR * max(sizes) ** 2
         return np.where(tried, np.abs(found - whole) / allowed, 0.0)
 
-    def _report(self, name: str, found: Vector, right: _Right) -> CheckedInput:
+    def _report(self, name: str, found: Array, right: _Right) -> CheckedInput:
         whole = right.whole
         tried = ~np.isnan(whole)
         largest = np.abs(whole[tried]).max(initial=0.0)
@@ -319,14 +319,14 @@ class _Step:
         lines += [f"right: {', '.join(fine)}"] * bool(fine)
         raise GradientCheckError("\n".join(lines))
 
-    def _explained(self, name: str, found: Vector, right: _Right, rtol: float) -> list[str]:
+    def _explained(self, name: str, found: Array, right: _Right, rtol: float) -> list[str]:
         """What a wrong gradient has to do with the right one."""
         whole = right.whole
         if np.isnan(whole).any():  # not every entry was tried
             return []
         allowed = rtol * np.abs(whole).max(initial=0.0) + 10 * right.bound.max(initial=0.0) + FLOOR
 
-        def close(a: Vector, b: Vector) -> bool:
+        def close(a: Array, b: Array) -> bool:
             return bool((np.abs(a - b) <= allowed).all())
 
         blocks = self.layout.gates if self.layout.has_blocks(name) else ()
@@ -338,7 +338,7 @@ class _Step:
     def _known(self, arrays: Arrays) -> list[str]:
         """The known mistakes that give these gradients."""
 
-        def close(a: Vector, b: Vector) -> bool:
+        def close(a: Array, b: Array) -> bool:
             return bool((np.abs(a - b) <= RTOL * np.abs(b).max(initial=0.0) + FLOOR).all())
 
         cell = KnownCell(self.given, self.cell.state, self.layout)
@@ -346,7 +346,7 @@ class _Step:
         return [f"mistake: {m}" for m in cell.mistakes(after, self.cotangents, arrays, close)]
 
 
-def _gradient(name: str, value: Any, step: int) -> Vector:
+def _gradient(name: str, value: Any, step: int) -> Array:
     """A gradient that was returned, as an array of numbers."""
     try:
         array = np.asarray(value)
@@ -360,7 +360,7 @@ def _gradient(name: str, value: Any, step: int) -> Vector:
     return array.astype(float)
 
 
-def _check_given(inputs: Vector, state: Arrays, max_entries: int) -> None:
+def _check_given(inputs: Array, state: Arrays, max_entries: int) -> None:
     """Refuse inputs and states that do not belong together."""
     if max_entries < 1:
         raise ArgumentError(f"check_backward: max_entries is {max_entries}; try at least 1")
@@ -378,7 +378,7 @@ def _check_given(inputs: Vector, state: Arrays, max_entries: int) -> None:
         )
 
 
-def _array(name: str, value: Any) -> Vector:
+def _array(name: str, value: Any) -> Array:
     try:
         if np.iscomplexobj(value):
             raise TypeError("complex")

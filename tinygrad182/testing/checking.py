@@ -16,9 +16,10 @@ from ..tensors.tensor import Tensor
 from .comparing import SMALLEST, Probes, compare
 from .faults import LEADING_AXES, PropertyError
 from .numerical import FivePoints
-from .recordings import RecordedGradient, Recording, Vector
+from .recordings import RecordedGradient, Recording
 from .references import Reference, sampled
 from .rounding import ULPS, rounding
+from .samples import Array
 from .vectors import VectorFunction
 
 
@@ -113,7 +114,7 @@ class Checker:
         self.rows = sampled(value.size, max_entries, self.rng)
         self.reference = Reference(f, noise, max_entries, self.rng)
         self._given_rtol = rtol
-        self.second: Vector | None = None  # until the second order is checked
+        self.second: Array | None = None  # until the second order is checked
 
     @property
     def rtol(self) -> float:
@@ -235,7 +236,7 @@ class Checker:
         first = [inputs.index(label) for label in dict.fromkeys(inputs)]
         return list(dict.fromkeys([*first, *range(0, len(units), max(1, len(units) // 8))]))
 
-    def _directions(self, v: Vector, alone: bool) -> list[Any]:
+    def _directions(self, v: Array, alone: bool) -> list[Any]:
         """A direction cut into tensors; with ``alone``, None for inputs it does not move."""
         pairs = zip(self.f.tensors(v), self.f.inputs, strict=True)
         return [t if not alone or v[i.part].any() else None for t, i in pairs]
@@ -263,10 +264,10 @@ class Checker:
         for what, actual in found.items():
             self._compare_gradient(what, actual, expected, allowed, "five points")
 
-    def _second_rounding(self, first: RecordedGradient, directions: list[Tensor]) -> Vector:
+    def _second_rounding(self, first: RecordedGradient, directions: list[Tensor]) -> Array:
         return rounding(first.nodes(), lambda edge: first.along(directions, edge), self.rng)
 
-    def _compare_by_cotangent(self, tangent: Vector, bound: Vector) -> None:
+    def _compare_by_cotangent(self, tangent: Array, bound: Array) -> None:
         """The derivative of ⟨gradient, v⟩ by the cotangent is the tangent along v."""
         allowed = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
         expected = self.tangents[:, -1:]
@@ -276,7 +277,7 @@ class Checker:
         method = self.reference.method
         compare(what, probes, found, expected, self._tolerance(expected, allowed), method)
 
-    def _points_of_gradient(self, v: Vector) -> FivePoints:
+    def _points_of_gradient(self, v: Array) -> FivePoints:
         points = self.reference.five_points(
             v, lambda x: self.f.record(x).pulled(self.rows[-1]), self.rounding[-1] / ULPS
         )
@@ -302,7 +303,7 @@ class Checker:
         pairs = zip(self.f.tensors(v), narrow.leaves, strict=True)
         directions = [t.astype(x.dtype) for t, x in pairs]
 
-        def allowed(expected: Vector, bound: Vector) -> Vector:
+        def allowed(expected: Array, bound: Array) -> Array:
             # a relative 2e-5 in float32; and what rounding does is coarser, and adds up in sums
             return 4e-14 * coarse * np.abs(expected) + 16 * coarse / ULPS * bound + 10 * least
 
@@ -331,14 +332,14 @@ class Checker:
 
     # --- how they are compared ------------------------------------------------------------------
 
-    def _one_by_one(self, recording: Recording, edge: Any = None) -> Vector:
+    def _one_by_one(self, recording: Recording, edge: Any = None) -> Array:
         return np.array([recording.pulled(g, edge) for g in self.rows])
 
-    def _tolerance(self, expected: Vector, bound: Vector) -> Vector:
+    def _tolerance(self, expected: Array, bound: Array) -> Array:
         return np.asarray(self.rtol * np.abs(expected) + bound)
 
     def _compare_gradient(
-        self, what: str, actual: Vector, expected: Vector, allowed: Vector, method: str = "expected"
+        self, what: str, actual: Array, expected: Array, allowed: Array, method: str = "expected"
     ) -> None:
         """Compare gradients for the random cotangent."""
         probes = Probes(self.f, self.rows[-1:])

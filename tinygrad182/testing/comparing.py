@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .faults import PropertyError
-from .recordings import Vector
+from .samples import Array
 from .vectors import VectorFunction
 
 SMALLEST = 1e-290
@@ -26,8 +26,8 @@ class Probes:
     """
 
     function: VectorFunction
-    rows: Vector | None = None
-    columns: Vector | None = None
+    rows: Array | None = None
+    columns: Array | None = None
 
     def facts(self, i: int, j: int) -> dict[str, Any]:
         """Names of the entry (i, j)."""
@@ -47,7 +47,7 @@ class Probes:
         return {**facts, "entry": f"{over} by {by}"}
 
     @staticmethod
-    def _unit(vectors: Vector | None, i: int) -> int | None:
+    def _unit(vectors: Array | None, i: int) -> int | None:
         """Which unit vector row ``i`` is; ``None`` vectors are all unit vectors."""
         if vectors is None:
             return i
@@ -62,9 +62,9 @@ class Probes:
 def compare(
     what: str,
     probes: Probes,
-    actual: Vector,
-    expected: Vector,
-    allowed: Vector,
+    actual: Array,
+    expected: Array,
+    allowed: Array,
     method: str = "expected",
 ) -> None:
     """Compare every entry on its own scale.

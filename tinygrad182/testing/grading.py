@@ -19,7 +19,7 @@ from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of
 from .loops import OUTPUT, RIGHT, Loop, loops_of, read
 from .mistakes import ONE_BIAS, Mistake, mistakes_of
-from .recordings import Vector
+from .samples import Array
 from .stepping import Step, StepResult, run_step, step_of
 
 RTOL = 1e-9
@@ -216,8 +216,8 @@ _OF = {"forward": "values", "backward": "gradients"}
 class _Ran:
     """A step that both cells ran."""
 
-    given: dict[str, Vector]
-    cotangents: dict[str, Vector]
+    given: dict[str, Array]
+    cotangents: dict[str, Array]
     mine: StepResult
     reference: StepResult
 
@@ -252,13 +252,13 @@ class _Pair:
         self.steps: list[_Ran] = []
         for t, x_t in enumerate(inputs):
             given = {"x": x_t, **before, **self.parameters}
-            cotangents: dict[str, Vector] = {p: rng.standard_normal(shape) for p in self.parts}
+            cotangents: dict[str, Array] = {p: rng.standard_normal(shape) for p in self.parts}
             own, ours = (self._run(t, step, given, cotangents) for step in steps)
             self.steps.append(_Ran(given, cotangents, own, ours))
             before = {part: ours.values[part] for part in self.parts}
 
     def _run(
-        self, t: int, step: Step, given: dict[str, Vector], cotangents: dict[str, Vector]
+        self, t: int, step: Step, given: dict[str, Array], cotangents: dict[str, Array]
     ) -> StepResult:
         try:
             return run_step(step, given, cotangents, self.device)
@@ -317,7 +317,7 @@ class _Pair:
         given, parts = self.whole, self.parts
         steps, batch, _ = given["x"].shape
         shape = steps, batch, self.units
-        cotangents: dict[str, Vector] = {p: self.rng.standard_normal(shape[1:]) for p in parts}
+        cotangents: dict[str, Array] = {p: self.rng.standard_normal(shape[1:]) for p in parts}
         cotangents[OUTPUT] = self.rng.standard_normal(shape)
         last = steps - 1
 
@@ -370,7 +370,7 @@ class _Pair:
         except TinygradError:  # W h has no meaning where W is not square
             return False
 
-    def _values(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Vector, Vector, _Ran]]:
+    def _values(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array, _Ran]]:
         found = self._computed(formula, ran)
         for part in self.parts:
             yield ran.mine.values[part], found[part].numpy(), ran
@@ -380,13 +380,13 @@ class _Pair:
         with no_grad():
             return formula({n: tensor(a, device=self.device) for n, a in ran.given.items()})
 
-    def _gradients(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Vector, Vector, _Ran]]:
+    def _gradients(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array, _Ran]]:
         found = run_step(formula, ran.given, ran.cotangents, self.device).gradients
         for name, mine in ran.mine.gradients.items():
             yield mine, found[name], ran
 
 
-def _excess(mine: Vector, reference: Vector, ran: _Ran, rtol: float) -> Vector:
+def _excess(mine: Array, reference: Array, ran: _Ran, rtol: float) -> Array:
     """How many times the difference is what is allowed."""
     epsilon = ran.mine.epsilon
     coarser = max(1.0, epsilon / np.finfo(float).eps)
@@ -427,7 +427,7 @@ def _check(mine: Any, reference: Any, names: Any) -> None:
             )
 
 
-def _parameters_of(reference: Recurrent, rng: np.random.Generator) -> dict[str, Vector]:
+def _parameters_of(reference: Recurrent, rng: np.random.Generator) -> dict[str, Array]:
     """The parameters by PyTorch's names, with two biases that add up to the one of ours."""
     named = dict(reference.named_parameters())
     found = {n.removesuffix("_l0"): p.numpy().astype(float) for n, p in named.items()}
@@ -446,7 +446,7 @@ def _parameters_of(reference: Recurrent, rng: np.random.Generator) -> dict[str, 
     }
 
 
-def _inputs(x: Any, reference: Recurrent) -> Vector:
+def _inputs(x: Any, reference: Recurrent) -> Array:
     inputs = _host(x)
     if inputs.ndim != 3 or inputs.shape[2] != reference.input_size or 0 in inputs.shape:
         raise ShapeError(
@@ -458,7 +458,7 @@ def _inputs(x: Any, reference: Recurrent) -> Vector:
 
 def _initial(
     state: Any, parts: tuple[str, ...], shape: tuple[int, int], rng: np.random.Generator
-) -> dict[str, Vector]:
+) -> dict[str, Array]:
     """The state before the first step, drawn where none is given."""
     if state is None:
         return {part: 0.5 * rng.standard_normal(shape) for part in parts}
@@ -472,14 +472,14 @@ def _initial(
     return dict(zip(parts, arrays, strict=True))
 
 
-def _host(x: Any) -> Vector:
-    array: Vector = (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
+def _host(x: Any) -> Array:
+    array: Array = (x if isinstance(x, Tensor) else tensor(x)).numpy().astype(float)
     if not np.isfinite(array).all():
         raise ArgumentError("compare_cells: x or the state has numbers that are not finite")
     return array
 
 
-def _failed(t: int, error: Exception, given: Mapping[str, Vector]) -> ArgumentError:
+def _failed(t: int, error: Exception, given: Mapping[str, Array]) -> ArgumentError:
     text = f"compare_cells: step {t} fails: {type(error).__name__}: {error}"
     if isinstance(error, (ShapeError, ValueError)):
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in given.items())

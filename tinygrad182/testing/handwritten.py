@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import ArgumentError, GradientCheckError, brief
 from .naming import data_name
-from .recordings import Vector
+from .samples import Array
 
-Arrays = dict[str, Vector]
+Arrays = dict[str, Array]
 
 
 class HandWritten:
@@ -44,7 +44,7 @@ class HandWritten:
 
     # --- forward --------------------------------------------------------------------------------
 
-    def run(self, given: Arrays) -> tuple[list[Vector], Any]:
+    def run(self, given: Arrays) -> tuple[list[Array], Any]:
         """Return the parts of the next state, and the cache."""
         data = [given["x"], *(given[part] for part in self.state)]
         parameters = {name: given[name] for name in self._own}
@@ -64,7 +64,7 @@ class HandWritten:
                 f"check_backward: forward fails: {type(error).__name__}: {error}"
             ) from error
 
-    def _with_own(self, parameters: Arrays, data: list[Vector]) -> Any:
+    def _with_own(self, parameters: Arrays, data: list[Array]) -> Any:
         """Run forward while the arrays that it uses from outside hold other numbers."""
         if any(array.dtype.kind == "c" for array in (*parameters.values(), *data)):
             raise TypeError("arrays used from outside keep their type")
@@ -77,7 +77,7 @@ class HandWritten:
             for name, array in before.items():
                 self._own[name][...] = array
 
-    def _split(self, result: Any) -> tuple[list[Vector], Any]:
+    def _split(self, result: Any) -> tuple[list[Array], Any]:
         *state, cache = result if isinstance(result, tuple) else (result,)
         if len(state) == 1 and isinstance(state[0], (tuple, list)):
             state = list(state[0])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import TinygradError
-from .recordings import Vector
+from .samples import Array
 
-Function = Callable[[Vector], Vector]
+Function = Callable[[Array], Array]
 
 EPSILON = np.finfo(float).eps
 UNKNOWN = 1e300
@@ -21,7 +21,7 @@ _CLOSER = 2.0**-14
 """Beside the least step: there, what is a kink is still the same kink."""
 
 
-def complex_step(f: Function, x: Vector, v: Vector) -> Vector | None:
+def complex_step(f: Function, x: Array, v: Array) -> Array | None:
     """The derivative of ``f`` at ``x`` along ``v``: Im f(x + ihv) / h, exact to rounding.
 
     Nothing is subtracted, so a derivative of 1e-100 comes out as true as one of 1 [1]_. None where
@@ -50,7 +50,7 @@ def complex_step(f: Function, x: Vector, v: Vector) -> Vector | None:
     return derivative
 
 
-def _complex_step(f: Function, x: Vector, v: Vector, h: float) -> Vector | None:
+def _complex_step(f: Function, x: Array, v: Array, h: float) -> Array | None:
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
@@ -75,14 +75,14 @@ class FivePoints:
         there is no derivative.
     """
 
-    derivative: Vector
-    bound: Vector
-    left: Vector
-    right: Vector
-    kinked: Vector
+    derivative: Array
+    bound: Array
+    left: Array
+    right: Array
+    kinked: Array
 
 
-def five_points(f: Function, x: Vector, v: Vector, noise: Vector | float = 0.0) -> FivePoints:
+def five_points(f: Function, x: Array, v: Array, noise: Array | float = 0.0) -> FivePoints:
     """The derivative along ``v`` by (f(−2h) − 8f(−h) + 8f(h) − f(2h)) / 12h, with an error bound.
 
     Each output takes the step whose bound is least, of fifteen relative to the elements of ``x`` (a
@@ -101,14 +101,12 @@ def five_points(f: Function, x: Vector, v: Vector, noise: Vector | float = 0.0) 
     return best
 
 
-def _fields(points: FivePoints) -> tuple[Vector, ...]:
+def _fields(points: FivePoints) -> tuple[Array, ...]:
     return points.derivative, points.bound, points.left, points.right, points.kinked
 
 
 @np.errstate(all="ignore")
-def _five_points(
-    f: Function, x: Vector, v: Vector, scale: float, noise: Vector | float
-) -> FivePoints:
+def _five_points(f: Function, x: Array, v: Array, scale: float, noise: Array | float) -> FivePoints:
     steps = scale * _STEPS
     center = f(x)
     plus, minus = (np.array([f(x + sign * h * v) for h in steps]) for sign in (1, -1))
@@ -142,13 +140,13 @@ def _five_points(
     return FivePoints(derivative, bound, left[-1], right[-1], kinked | outside)
 
 
-def _kinked(gaps: Vector, slopes: Vector, rounding: Vector) -> Vector:
+def _kinked(gaps: Array, slopes: Array, rounding: Array) -> Array:
     """Whether the two slopes differ by the same at every scale; a smooth gap shrinks as h³."""
     windows = [slice(k, k + 7, 3) for k in range(len(gaps) - 6)]  # three steps, each an eighth
     return np.logical_or.reduce([_steady(gaps[w], slopes[w], rounding[w]) for w in windows])
 
 
-def _steady(gaps: Vector, slopes: Vector, rounding: Vector) -> Vector:
+def _steady(gaps: Array, slopes: Array, rounding: Array) -> Array:
     clear = np.abs(gaps) > 4 * rounding + 1e-6 * slopes
     steady = np.abs(gaps).max(axis=0) < 2 * np.abs(gaps).min(axis=0)
     jump = (np.abs(gaps[1:]) > 4 * np.abs(gaps[:-1])).all(axis=0)  # a step: slopes grow as 1/h

@@ -11,12 +11,12 @@ from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
 from .layouts import Layout
 from .mistakes import Mistake, mistakes_of
 from .naming import role_of
-from .recordings import Vector
+from .samples import Array
 from .stepping import StepResult, run_step
 
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
-Arrays = Mapping[str, Vector]
+Arrays = Mapping[str, Array]
 
 
 class KnownCell:
@@ -41,7 +41,7 @@ class KnownCell:
         for bias in ("bias_ih", "bias_hh"):
             self.given.setdefault(bias, np.zeros(rows))
 
-    def _translated(self, arrays: Arrays) -> dict[str, Vector]:
+    def _translated(self, arrays: Arrays) -> dict[str, Array]:
         """Inputs and parameters, or their gradients, by PyTorch's names and in its layout."""
         found = {}
         for name, array in arrays.items():

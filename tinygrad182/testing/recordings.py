@@ -18,9 +18,7 @@ from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
 from ..transforms.derivatives import push_forward
 from .faults import PropertyError
-from .samples import laid_out
-
-Vector = np.ndarray[Any, Any]
+from .samples import Array, laid_out
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iter
             p._data, p._node = data, node
 
 
-def joined(tensors: Sequence[Tensor]) -> Vector:
+def joined(tensors: Sequence[Tensor]) -> Array:
     """All elements in one vector, on the host."""
     return np.concatenate([t.numpy().ravel() for t in tensors])
 
@@ -65,7 +63,7 @@ class Recording:
         """Everything recorded, oldest first."""
         return ancestors(node_of(y) for y in self.outputs if y.requires_grad)
 
-    def value(self) -> Vector:
+    def value(self) -> Array:
         """All outputs in one vector: what the nodes hold, where there are nodes."""
         return joined([y if y._node is None else wrap(y._node.value) for y in self.outputs])
 
@@ -79,7 +77,7 @@ class Recording:
     # --- backward -------------------------------------------------------------------------------
 
     @modes_kept
-    def pulled(self, g: Vector, edge: Any = None, layout: str = "contiguous") -> Vector:
+    def pulled(self, g: Array, edge: Any = None, layout: str = "contiguous") -> Array:
         """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
         seeds = self._seeds(self.outputs, g, layout)
         with no_grad(), self.again():
@@ -87,13 +85,13 @@ class Recording:
         return self.vector([found.get(node) for node in self.targets], g.shape[:-1])
 
     def _seeds(
-        self, outputs: Sequence[Tensor], g: Vector, layout: str = "contiguous"
+        self, outputs: Sequence[Tensor], g: Array, layout: str = "contiguous"
     ) -> list[tuple[Node, Any]]:
         cotangents = zip(outputs, self.cut(g, layout), strict=True)
         return [(node_of(y), c._data) for y, c in cotangents if needs_grad(y)]
 
     @modes_kept
-    def check_untouched(self, g: Vector) -> None:
+    def check_untouched(self, g: Array) -> None:
         """A backward pass leaves everything recorded, and every cotangent it passed, as it was."""
         passed: list[tuple[Node, Any, bytes]] = []
         nodes = self.nodes()
@@ -114,7 +112,7 @@ class Recording:
                 fault = f"it writes into the cotangent of {node.op}"
                 raise PropertyError("backward pass", {"fault": fault})
 
-    def cut(self, g: Vector, layout: str = "contiguous") -> list[Tensor]:
+    def cut(self, g: Array, layout: str = "contiguous") -> list[Tensor]:
         """A vector, or an array of them, as cotangents of the outputs."""
         parts, start = [], 0
         for y in self.outputs:
@@ -126,7 +124,7 @@ class Recording:
             start += y.size
         return parts
 
-    def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Vector:
+    def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Array:
         """Gradients of the inputs as one vector; zeros where there is none."""
         parts = [
             np.zeros((*lead, x.size)) if g is None else wrap(g).numpy().reshape((*lead, x.size))
@@ -137,7 +135,7 @@ class Recording:
     # --- forward --------------------------------------------------------------------------------
 
     @modes_kept
-    def pushed(self, tangents: Sequence[Tensor | None]) -> Vector:
+    def pushed(self, tangents: Sequence[Tensor | None]) -> Array:
         """The outputs' tangents, given one for each input (None: it does not move)."""
         with no_grad(), self.again():
             found = self._push([None if t is None else t._data for t in tangents])
@@ -152,7 +150,7 @@ class Recording:
     # --- second order ---------------------------------------------------------------------------
 
     @modes_kept
-    def gradient_of_tangent(self, g: Vector, tangents: Sequence[Tensor]) -> Vector:
+    def gradient_of_tangent(self, g: Array, tangents: Sequence[Tensor]) -> Array:
         """The derivative by all inputs of ⟨g, tangent⟩, the tangent recorded as it is pushed forward."""
         with enable_grad(), self.again():
             seeds = self._seeds(self._push(tangents), g)
@@ -161,7 +159,7 @@ class Recording:
         return self.vector([found.get(node) for node in self.targets])
 
     @modes_kept
-    def differentiated(self, g: Vector) -> RecordedGradient:
+    def differentiated(self, g: Array) -> RecordedGradient:
         """The gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
         cotangents = [tensor(c, requires_grad=True) for c in self.cut(g)]
         pairs = [(y, c) for y, c in zip(self.outputs, cotangents, strict=True) if y.requires_grad]
@@ -194,7 +192,7 @@ class RecordedGradient:
         return ancestors(node_of(d) for d in self._found if needs_grad(d))
 
     @modes_kept
-    def along(self, directions: Sequence[Tensor], edge: Any = None) -> Vector:
+    def along(self, directions: Sequence[Tensor], edge: Any = None) -> Array:
         """The derivative of ⟨gradient, directions⟩, by the inputs and then by the cotangents."""
         pairs = zip(self._found, directions, strict=True)
         seeds = [(node_of(d), u._data) for d, u in pairs if needs_grad(d)]

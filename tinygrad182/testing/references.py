@@ -6,14 +6,14 @@ import numpy as np
 
 from ..errors import NotDifferentiableError
 from .numerical import FivePoints, Function, complex_step, five_points
-from .recordings import Vector
+from .samples import Array
 from .vectors import VectorFunction
 
 _ELEMENTS = 10**7
 """At most so many in all unit vectors of one kind: a large model is tried at fewer entries."""
 
 
-def sampled(size: int, most: int, rng: np.random.Generator) -> Vector:
+def sampled(size: int, most: int, rng: np.random.Generator) -> Array:
     """Unit vectors, all or a sample, and a random one."""
     most = min(size, most, max(_ELEMENTS // max(size, 1), 1))
     vectors = np.zeros((most + 1, size))
@@ -37,7 +37,7 @@ class Reference:
     """
 
     def __init__(
-        self, f: VectorFunction, noise: Vector, max_entries: int, rng: np.random.Generator
+        self, f: VectorFunction, noise: Array, max_entries: int, rng: np.random.Generator
     ) -> None:
         self.f, self.x, self.noise = f, f.point, noise
         columns = sampled(self.x.size, max_entries, rng)
@@ -52,21 +52,21 @@ class Reference:
             self.method = "complex step"
 
     def five_points(
-        self, v: Vector, f: Function | None = None, noise: Vector | None = None
+        self, v: Array, f: Function | None = None, noise: Array | None = None
     ) -> FivePoints:
         """Five points along ``v``: of the function, or of another one at the same point."""
         if f is None:
             return five_points(self.f, self.x, v, self.noise)
         return five_points(f, self.x, v, 0.0 if noise is None else noise)
 
-    def _agrees(self, v: Vector, points: FivePoints) -> bool:
+    def _agrees(self, v: Array, points: FivePoints) -> bool:
         exact = complex_step(self.f, self.x, v)
         if exact is None:
             return False
         slack = 1e-6 * np.abs(points.derivative) + 10 * points.bound
         return bool((np.abs(exact - points.derivative) <= slack).all())
 
-    def derivatives(self) -> tuple[Vector, Vector]:
+    def derivatives(self) -> tuple[Array, Array]:
         """∂f along every column, (m, columns), and how far each may be off."""
         if self.method == "complex step":
             exact = [complex_step(self.f, self.x, v) for v in self.columns]

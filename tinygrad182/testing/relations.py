@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .recordings import Vector
+from .samples import Array
 
-Close = Callable[[Vector, Vector], bool]
+Close = Callable[[Array, Array], bool]
 
 
 def relations(
-    found: Vector,
-    right: Vector,
-    parts: Mapping[str, Vector],
+    found: Array,
+    right: Array,
+    parts: Mapping[str, Array],
     batch: int,
     blocks: tuple[tuple[str, ...], int],
     close: Close,
@@ -46,8 +46,8 @@ def relations(
 
 
 def _of_one_shape(
-    right: Vector, parts: Mapping[str, Vector], batch: int, blocks: tuple[tuple[str, ...], int]
-) -> Iterator[tuple[str, Vector]]:
+    right: Array, parts: Mapping[str, Array], batch: int, blocks: tuple[tuple[str, ...], int]
+) -> Iterator[tuple[str, Array]]:
     yield "it is 0 everywhere", 0 * right
     yield "its sign is wrong", -right
     yield "it is twice as large as it should be", 2 * right
@@ -68,7 +68,7 @@ def _of_one_shape(
             yield f"its blocks are those of {names}", np.concatenate([cut[k] for k in order], axis)
 
 
-def _of_other_shapes(right: Vector, found: Vector) -> Iterator[tuple[str, Vector]]:
+def _of_other_shapes(right: Array, found: Array) -> Iterator[tuple[str, Array]]:
     if found.ndim == right.ndim == 2:
         yield "it is transposed", right.T
     if found.ndim == right.ndim + 1 and found.shape[1:] == right.shape:
@@ -82,7 +82,7 @@ def _of_other_shapes(right: Vector, found: Vector) -> Iterator[tuple[str, Vector
         yield "its numbers are right, and its shape is not", right.reshape(found.shape)
 
 
-def _adds_up(found: Vector, right: Vector, axis: int = 0) -> bool:
+def _adds_up(found: Array, right: Array, axis: int = 0) -> bool:
     return bool(np.allclose(found.sum(axis=axis), right, rtol=1e-7, atol=1e-12))
 
 

@@ -16,7 +16,7 @@ from ..primitives import PRIMITIVES
 from ..recurrence.scans import is_scan
 from ..recurrence.unrolling import unrolled
 from .faults import LEADING_AXES, PropertyError
-from .recordings import Vector
+from .samples import Array
 from .vectors import VectorFunction
 
 Check = Callable[[Callable[..., Any], list[Any], int], PropertyError | None]
@@ -135,10 +135,10 @@ def _literal(value: Any) -> str:
     return repr(str(value)) if isinstance(value, np.dtype) else repr(value)
 
 
-def _smallest(arrays: list[Vector], fails: Callable[[list[Vector]], bool]) -> list[Vector]:
+def _smallest(arrays: list[Array], fails: Callable[[list[Array]], bool]) -> list[Array]:
     """The arrays with fewer elements, fewer axes and rounder numbers, as long as the fault stays."""
 
-    def keep(change: Callable[[Vector], Vector]) -> None:
+    def keep(change: Callable[[Array], Array]) -> None:
         nonlocal arrays
         with suppress(Exception):  # shapes that no longer fit each other or the parameters
             smaller = [change(x) for x in arrays]

@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays import backend
 from ..engine.recording import Node
 from ..primitives.index import Slice
-from .recordings import Vector
+from .samples import Array
 
 ULPS = 64
 MARGIN = 4
@@ -20,8 +20,8 @@ TRIALS = 3
 
 
 def rounding(
-    nodes: Sequence[Node], compute: Callable[[Any], Vector], rng: np.random.Generator
-) -> Vector:
+    nodes: Sequence[Node], compute: Callable[[Any], Array], rng: np.random.Generator
+) -> Array:
     """How far rounding can have moved what is computed from recorded nodes.
 
     Every recorded result, and every cotangent that passes an edge, is made wrong by up to 64 units in

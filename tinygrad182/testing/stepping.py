@@ -19,7 +19,7 @@ from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
 from .calling import Caller, Given
 from .loops import read
-from .recordings import Vector
+from .samples import Array
 
 Step = Callable[[Given], dict[str, Tensor]]
 """Maps what is given to the gates that can be seen and the parts of the next state, by their names."""
@@ -39,14 +39,14 @@ class StepResult:
         The coarsest rounding of what was computed.
     """
 
-    values: dict[str, Vector]
-    gradients: dict[str, Vector]
+    values: dict[str, Array]
+    gradients: dict[str, Array]
     epsilon: float
 
 
 @modes_kept
 def run_step(
-    step: Step, given: Mapping[str, Vector], cotangents: Mapping[str, Vector], device: str
+    step: Step, given: Mapping[str, Array], cotangents: Mapping[str, Array], device: str
 ) -> StepResult:
     """Run a step in float64 on leaves of its own, and send the cotangents of the next state back."""
     leaves = {n: tensor(a, "float64", device, requires_grad=True) for n, a in given.items()}

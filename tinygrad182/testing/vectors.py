@@ -15,7 +15,8 @@ from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, DTypeError
 from ..tensors.creation import beside, tensor
 from ..tensors.tensor import Tensor
-from .recordings import Recording, Vector, as_laid_out, joined, standing_in
+from .recordings import Recording, as_laid_out, joined, standing_in
+from .samples import Array
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class VectorFunction:
     # --- calls ----------------------------------------------------------------------------------
 
     @modes_kept
-    def __call__(self, x: Vector) -> Vector:
+    def __call__(self, x: Array) -> Array:
         """All outputs in one vector, on the host."""
         if x.dtype.kind != "c":  # recorded, for a function that differentiates inside
             return self.record(x).value()
@@ -108,7 +109,7 @@ class VectorFunction:
             return joined(self._run(self.tensors(x)))
 
     @modes_kept
-    def record(self, x: Vector, dtypes: bool = False, layout: str = "contiguous") -> Recording:
+    def record(self, x: Array, dtypes: bool = False, layout: str = "contiguous") -> Recording:
         """Record the function at ``x``.
 
         In float64, or with ``dtypes`` in the dtypes that were given; NumPy arrays in the layout named.
@@ -120,11 +121,11 @@ class VectorFunction:
             outputs = self._run(leaves)
         return Recording(leaves, outputs, list(self.parameters.values()))
 
-    def tensors(self, x: Vector) -> list[Tensor]:
+    def tensors(self, x: Array) -> list[Tensor]:
         """``x`` cut into constants like the inputs."""
         return [wrap(self._array(i, x)) for i in self.inputs]
 
-    def _array(self, given: Input, x: Vector, dtype: Any = None) -> Any:
+    def _array(self, given: Input, x: Array, dtype: Any = None) -> Any:
         xp = backend.namespace(given.array)
         part = x[given.part].reshape(tuple(given.array.shape)).copy()
         array = xp.from_numpy(part, xp.device(given.array))
