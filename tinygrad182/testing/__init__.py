@@ -9,8 +9,8 @@ import importlib
 from typing import Any
 
 from .backward import check_backward
-from .checking import GradientCheck
-from .gradients import check_gradients
+from .gradients.check_gradients import check_gradients
+from .gradients.checker import GradientCheck
 from .grading import CellComparison, compare_cells
 
 __all__ = [

@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
-from .checking import CheckedInput, GradientCheck
+from .gradients.checker import CheckedInput, GradientCheck
 from .handwritten import Arrays, HandWritten
 from .layouts import Layout
-from .numerical import complex_step, five_points
+from .numerical_derivatives import complex_step, five_points
 from .recognizing import KnownCell
 from .relations import ratio, relations
 from .samples import Array

@@ -14,8 +14,8 @@ from ..errors import ArgumentError, ShapeError
 from ..nn import Module
 from ..nn.recurrent import RecurrentLayer
 from ..tensors.tensor import Tensor
+from .gradients.recorded_function import standing_in
 from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of, unknown
-from .recordings import standing_in
 
 Given = Mapping[str, Tensor]
 """The input, the parts of the state and the parameters of a step, by their names."""

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .._trees import flatten, rebuild
-from ..arrays import backend
-from ..engine.modes import enable_grad, modes_kept, no_grad
-from ..engine.recording import Leaf, is_tensor, wrap
-from ..errors import ArgumentError, DTypeError
-from ..tensors.creation import beside, tensor
-from ..tensors.tensor import Tensor
-from .recordings import Recording, as_laid_out, joined, standing_in
-from .samples import Array
+from ..._trees import flatten, rebuild
+from ...arrays import backend
+from ...engine.modes import enable_grad, modes_kept, no_grad
+from ...engine.recording import Leaf, is_tensor, wrap
+from ...errors import ArgumentError, DTypeError
+from ...tensors.creation import beside, tensor
+from ...tensors.tensor import Tensor
+from ..samples import Array
+from .recorded_function import Recording, as_laid_out, joined, standing_in
 
 
 @dataclass(frozen=True)

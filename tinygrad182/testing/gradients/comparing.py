@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .faults import PropertyError
-from .samples import Array
-from .vectors import VectorFunction
+from ..samples import Array
+from .property_error import PropertyError
+from .vector_function import VectorFunction
 
 SMALLEST = 1e-290
 """Below it float64 loses digits, and a derivative cannot be certified."""

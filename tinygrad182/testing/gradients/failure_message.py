@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..engine.backpropagation import ancestors
-from ..engine.recording import Node, apply, node_of
-from ..primitives import PRIMITIVES
-from ..recurrence.scans import is_scan
-from ..recurrence.unrolling import unrolled
-from .faults import LEADING_AXES, PropertyError
-from .samples import Array
-from .vectors import VectorFunction
+from ...arrays import backend
+from ...engine.backpropagation import ancestors
+from ...engine.recording import Node, apply, node_of
+from ...primitives import PRIMITIVES
+from ...recurrence.scans import is_scan
+from ...recurrence.unrolling import unrolled
+from ..samples import Array
+from .property_error import LEADING_AXES, PropertyError
+from .vector_function import VectorFunction
 
 Check = Callable[[Callable[..., Any], list[Any], int], PropertyError | None]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..engine.recording import Node
-from ..primitives.index import Slice
-from .samples import Array
+from ...arrays import backend
+from ...engine.recording import Node
+from ...primitives.index import Slice
+from ..samples import Array
 
 ULPS = 64
 MARGIN = 4

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..display.reprs import fold, shown, table, text, times
-from ..errors import ArgumentError, NotDifferentiableError
-from ..tensors.tensor import Tensor
+from ...display.reprs import fold, shown, table, text, times
+from ...errors import ArgumentError, NotDifferentiableError
+from ...tensors.tensor import Tensor
+from ..numerical_derivatives import FivePoints
+from ..samples import Array
 from .comparing import SMALLEST, Probes, compare
-from .faults import LEADING_AXES, PropertyError
-from .numerical import FivePoints
-from .recordings import RecordedGradient, Recording
-from .references import Reference, sampled
+from .property_error import LEADING_AXES, PropertyError
+from .recorded_function import RecordedGradient, Recording
+from .reference import Reference, sampled
 from .rounding import ULPS, rounding
-from .samples import Array
-from .vectors import VectorFunction
+from .vector_function import VectorFunction
 
 
 class CheckedInput(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import NotDifferentiableError
-from .numerical import FivePoints, Function, complex_step, five_points
-from .samples import Array
-from .vectors import VectorFunction
+from ...errors import NotDifferentiableError
+from ..numerical_derivatives import FivePoints, Function, complex_step, five_points
+from ..samples import Array
+from .vector_function import VectorFunction
 
 _ELEMENTS = 10**7
 """At most so many in all unit vectors of one kind: a large model is tried at fewer entries."""

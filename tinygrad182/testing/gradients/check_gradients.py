@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .._numbers import check_whole
-from ..engine.recording import Leaf
-from ..errors import ArgumentError, GradientCheckError, TinygradError
-from ..nn import Module
-from ..tensors.tensor import Tensor
-from .checking import Checker, GradientCheck
-from .faults import PropertyError
-from .report import explain
-from .vectors import VectorFunction
+from ..._numbers import check_whole
+from ...engine.recording import Leaf
+from ...errors import ArgumentError, GradientCheckError, TinygradError
+from ...nn import Module
+from ...tensors.tensor import Tensor
+from .checker import Checker, GradientCheck
+from .failure_message import explain
+from .property_error import PropertyError
+from .vector_function import VectorFunction
 
 
 def check_gradients(

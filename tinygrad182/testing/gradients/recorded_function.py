@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..engine.autodiff import grad
-from ..engine.backpropagation import ancestors, backpropagate
-from ..engine.modes import enable_grad, modes_kept, no_grad
-from ..engine.recording import Node, needs_grad, node_of, wrap
-from ..recurrence.unrolling import unrolled
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
-from ..transforms.derivatives import push_forward
-from .faults import PropertyError
-from .samples import Array, laid_out
+from ...arrays import backend
+from ...engine.autodiff import grad
+from ...engine.backpropagation import ancestors, backpropagate
+from ...engine.modes import enable_grad, modes_kept, no_grad
+from ...engine.recording import Node, needs_grad, node_of, wrap
+from ...recurrence.unrolling import unrolled
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ...transforms.derivatives import push_forward
+from ..samples import Array, laid_out
+from .property_error import PropertyError
 
 
 @contextmanager
