@@ -11,7 +11,7 @@ from typing import Any
 from .backward import check_backward
 from .gradients.check_gradients import check_gradients
 from .gradients.checker import GradientCheck
-from .grading import CellComparison, compare_cells
+from .grading.compare_cells import CellComparison, compare_cells
 
 __all__ = [
     "CellComparison",

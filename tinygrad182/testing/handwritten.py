@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, GradientCheckError, brief
-from .naming import data_name
+from .grading.parameter_names import data_name
 from .samples import Array
 
 Arrays = dict[str, Array]

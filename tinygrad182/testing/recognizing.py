@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..errors import TinygradError
-from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
+from .grading.formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
+from .grading.mistakes import Mistake, mistakes_of
+from .grading.parameter_names import role_of
+from .grading.run_step import StepResult, run_step
 from .layouts import Layout
-from .mistakes import Mistake, mistakes_of
-from .naming import role_of
 from .samples import Array
-from .stepping import StepResult, run_step
 
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

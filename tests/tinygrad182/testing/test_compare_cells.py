@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import device, host
-from tinygrad182.testing.formulas import LSTM_FORMULA, formula_of
-from tinygrad182.testing.mistakes import mistakes_of
-from tinygrad182.testing.stepping import run_step
+from tinygrad182.testing.grading.formulas import LSTM_FORMULA, formula_of
+from tinygrad182.testing.grading.mistakes import mistakes_of
+from tinygrad182.testing.grading.run_step import run_step
 
 from . import students
 

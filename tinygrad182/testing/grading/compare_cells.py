@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..display.reprs import fold, shown, table, text
-from ..engine.modes import modes_kept, no_grad
-from ..errors import ArgumentError, ShapeError, TinygradError, brief
-from ..nn.recurrent import Recurrent, RecurrentLayer
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
+from ...display.reprs import fold, shown, table, text
+from ...engine.modes import modes_kept, no_grad
+from ...errors import ArgumentError, ShapeError, TinygradError, brief
+from ...nn.recurrent import Recurrent, RecurrentLayer
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ..samples import Array
 from .calling import Caller
-from .entries import Entry, entry_of_input, entry_of_parameter, entry_of_state
+from .entry_names import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of
-from .loops import OUTPUT, RIGHT, Loop, loops_of, read
 from .mistakes import ONE_BIAS, Mistake, mistakes_of
-from .samples import Array
-from .stepping import Step, StepResult, run_step, step_of
+from .mistakes_in_loops import OUTPUT, RIGHT, Loop, loops_of, read
+from .run_step import Step, StepResult, run_step, step_of
 
 RTOL = 1e-9
 FLOOR = 1e-13

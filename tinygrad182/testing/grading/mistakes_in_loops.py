@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, brief
-from ..tensors.creation import tensor
-from ..tensors.functions import stack
-from ..tensors.tensor import Tensor
+from ...errors import ArgumentError, brief
+from ...tensors.creation import tensor
+from ...tensors.functions import stack
+from ...tensors.tensor import Tensor
 from .calling import Given
 from .mistakes import Mistake
 

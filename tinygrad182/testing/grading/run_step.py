@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.autodiff import grad
-from ..engine.backpropagation import ancestors
-from ..engine.modes import enable_grad, modes_kept
-from ..engine.recording import node_of, wrap
-from ..errors import ArgumentError, ShapeError, brief
-from ..nn.recurrent import Recurrent
-from ..recurrence.intervening import gate_reader
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
+from ...engine.autodiff import grad
+from ...engine.backpropagation import ancestors
+from ...engine.modes import enable_grad, modes_kept
+from ...engine.recording import node_of, wrap
+from ...errors import ArgumentError, ShapeError, brief
+from ...nn.recurrent import Recurrent
+from ...recurrence.intervening import gate_reader
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ..samples import Array
 from .calling import Caller, Given
-from .loops import read
-from .samples import Array
+from .mistakes_in_loops import read
 
 Step = Callable[[Given], dict[str, Tensor]]
 """Maps what is given to the gates that can be seen and the parts of the next state, by their names."""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import ArgumentError
-from ..tensors.functions import concat
-from ..tensors.tensor import Tensor
+from ...errors import ArgumentError
+from ...tensors.functions import concat
+from ...tensors.tensor import Tensor
 
 Role = str | tuple[str, ...]
 """A parameter of the reference; a gate's block of it, ``weight_ih_f``; its transpose, ``weight_ih.T``;

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
-from ..tensors.functions import concat, relu, reshape, sigmoid, tanh
+from ...tensors.functions import concat, relu, reshape, sigmoid, tanh
 from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Bend, Formula, Line, Reading
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from ..nn import GRU, LSTM, RNN
-from ..nn.nonlinearity import apply_nonlinearity
-from ..recurrence.scans import Scan
-from ..tensors import functions
-from ..tensors.functions import concat, sigmoid, tanh
+from ...nn import GRU, LSTM, RNN
+from ...nn.nonlinearity import apply_nonlinearity
+from ...recurrence.scans import Scan
+from ...tensors import functions
+from ...tensors.functions import concat, sigmoid, tanh
 
 Line = Callable[..., Any]
 """A function whose arguments are named after what it reads: other lines, inputs, or blocks of them."""

@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
-from ..nn import Module
-from ..nn.recurrent import RecurrentLayer
-from ..tensors.tensor import Tensor
-from .gradients.recorded_function import standing_in
-from .naming import ALL, DICTS, Parameters, Role, both_biases, data_name, meant_by, role_of, unknown
+from ...errors import ArgumentError, ShapeError
+from ...nn import Module
+from ...nn.recurrent import RecurrentLayer
+from ...tensors.tensor import Tensor
+from ..gradients.recorded_function import standing_in
+from .parameter_names import (
+    ALL,
+    DICTS,
+    Parameters,
+    Role,
+    both_biases,
+    data_name,
+    meant_by,
+    role_of,
+    unknown,
+)
 
 Given = Mapping[str, Tensor]
 """The input, the parts of the state and the parameters of a step, by their names."""
