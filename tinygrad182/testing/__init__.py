@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .backward import check_backward
 from .gradients.check_gradients import check_gradients
 from .gradients.checker import GradientCheck
 from .grading.compare_cells import CellComparison, compare_cells
+from .handwritten.check_backward import check_backward
 
 __all__ = [
     "CellComparison",

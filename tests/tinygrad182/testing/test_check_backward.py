@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import host_only
-from tinygrad182.testing.layouts import Layout
+from tinygrad182.testing.handwritten.parameter_layout import Layout
 
 pytestmark = host_only("check_backward is for plain NumPy")
 

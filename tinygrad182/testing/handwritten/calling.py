@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, GradientCheckError, brief
-from .grading.parameter_names import data_name
-from .samples import Array
+from ...errors import ArgumentError, GradientCheckError, brief
+from ..grading.parameter_names import data_name
+from ..samples import Array
 
 Arrays = dict[str, Array]
 

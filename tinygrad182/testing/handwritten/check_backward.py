@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
-from .gradients.checker import CheckedInput, GradientCheck
-from .handwritten import Arrays, HandWritten
-from .layouts import Layout
-from .numerical_derivatives import complex_step, five_points
-from .recognizing import KnownCell
-from .relations import ratio, relations
-from .samples import Array
+from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
+from ..gradients.checker import CheckedInput, GradientCheck
+from ..numerical_derivatives import complex_step, five_points
+from ..samples import Array
+from .calling import Arrays, HandWritten
+from .known_mistakes import KnownCell
+from .parameter_layout import Layout
+from .wrong_gradients import ratio, relations
 
 RTOL = 1e-8
 FLOOR = 1e-13

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .samples import Array
+from ..samples import Array
 
 Close = Callable[[Array, Array], bool]
 

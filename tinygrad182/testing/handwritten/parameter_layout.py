@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .grading.entry_names import Entry, entry_of_input, entry_of_parameter, entry_of_state
+from ..grading.entry_names import Entry, entry_of_input, entry_of_parameter, entry_of_state
 
 
 @dataclass(frozen=True)

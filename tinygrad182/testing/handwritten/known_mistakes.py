@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..errors import TinygradError
-from .grading.formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
-from .grading.mistakes import Mistake, mistakes_of
-from .grading.parameter_names import role_of
-from .grading.run_step import StepResult, run_step
-from .layouts import Layout
-from .samples import Array
+from ...errors import TinygradError
+from ..grading.formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
+from ..grading.mistakes import Mistake, mistakes_of
+from ..grading.parameter_names import role_of
+from ..grading.run_step import StepResult, run_step
+from ..samples import Array
+from .parameter_layout import Layout
 
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
