@@ -328,7 +328,7 @@ def test_so_are_those_of_strategies(strategy: st.SearchStrategy[Any], message: s
         drawn(strategy, 1)
 
 
-@pytest.mark.parametrize("module", ["strategies", "indexing"])
+@pytest.mark.parametrize("module", ["strategies", "strategies.index_keys"])
 def test_without_hypothesis_the_command_is_named(module: str) -> None:
     """In a process of its own: what is imported stays imported."""
     program = f"""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..tensors.creation import integers
+from ...errors import ArgumentError
+from ...tensors.creation import integers
 from ._hypothesis import st
 
 Shape = tuple[int, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import MissingDependencyError
+from ...errors import MissingDependencyError
 
 try:
     from hypothesis import note
