@@ -9,9 +9,9 @@ import importlib
 from typing import Any
 
 from .gradients.check_gradients import check_gradients
-from .gradients.checker import GradientCheck
 from .grading.compare_cells import CellComparison, compare_cells
 from .handwritten.check_backward import check_backward
+from .results import GradientCheck
 
 __all__ = [
     "CellComparison",

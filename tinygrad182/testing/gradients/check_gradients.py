@@ -12,7 +12,8 @@ from ...engine.recording import Leaf
 from ...errors import ArgumentError, GradientCheckError, TinygradError
 from ...nn import Module
 from ...tensors.tensor import Tensor
-from .checker import Checker, GradientCheck
+from ..results import GradientCheck
+from .checker import Checker
 from .failure_message import explain
 from .property_error import PropertyError
 from .vector_function import VectorFunction

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
-from ..gradients.checker import CheckedInput, GradientCheck
 from ..numerical_derivatives import complex_step, five_points
+from ..results import CheckedInput, GradientCheck
 from ..samples import Array
 from .calling import Arrays, HandWritten
 from .known_mistakes import KnownCell
