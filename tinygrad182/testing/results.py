@@ -9,7 +9,7 @@ from ..display.reprs import fold, shown, table, text, times
 
 
 class CheckedInput(NamedTuple):
-    """One input or parameter, and how far its first derivatives are from the numerical ones.
+    """The errors of the first derivatives by one input or parameter.
 
     Attributes
     ----------
@@ -18,9 +18,9 @@ class CheckedInput(NamedTuple):
     shape : tuple of int
     dtype : str
     tried : int
-        How many of its elements were moved one by one.
+        The number of its elements that were moved one by one.
     error : float
-        The largest difference among these, as in :attr:`GradientCheck.error`.
+        The largest error among these, as in :attr:`GradientCheck.error`.
     """
 
     name: str
@@ -32,21 +32,21 @@ class CheckedInput(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What :func:`check_gradients` found right.
+    """The result of a check that passed.
 
     Attributes
     ----------
     method : str
         ``"complex step"`` or ``"five points"``.
     entries : int
-        How many entries of the Jacobian were compared one by one.
+        The number of entries of the Jacobian that were compared one by one.
     error : float
-        The largest difference to the numerical first derivative, relative to each entry, among those
-        that rounding leaves all digits.
+        The largest relative difference to a numerical first derivative, among entries whose digits are
+        not lost by rounding.
     order : int
-        Up to which order.
+        The highest order of derivatives that was checked.
     inputs : tuple of CheckedInput
-        What was found of each input and parameter.
+        The errors by input and parameter.
     """
 
     method: str

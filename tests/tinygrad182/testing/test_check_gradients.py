@@ -308,7 +308,7 @@ def test_the_message_names_everything() -> None:
     assert "ratio         1.5" in lines[5]
     assert "so in the function checked the first derivative is wrong" in lines
     example = "\n".join(
-        line.strip() for line in lines[lines.index("the least example that shows it:") + 1 :]
+        line.strip() for line in lines[lines.index("the smallest example that shows it:") + 1 :]
     )
     assert "x0 = np.array(1.0" not in example  # a product needs its axes
     with pytest.raises(tg.GradientCheckError, match=r"product: .*") as again:

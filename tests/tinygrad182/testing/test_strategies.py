@@ -282,13 +282,13 @@ def test_wrong_calls() -> None:
 
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
-    (lambda: ts.between(2, 1), r"^between: bounds 2 and 1; .* in this order"),
+    (lambda: ts.between(2, 1), r"^between: bounds 2 and 1 must .* smaller one first"),
     (lambda: ts.between(0, np.inf), r"^between: .* finite"),
     (lambda: ts.away_from(np.nan), r"^away_from: kinks \(nan,\)"),
     (lambda: ts.away_from(0.0, distance=-1.0), r"^away_from: .* distance -1\.0"),
     (lambda: ts.apart(0.0), r"^apart: distance 0\.0; it must be positive"),
-    (lambda: ts.log_uniform(0, 1), r"^log_uniform: sizes 0 to 1; they must be positive"),
-    (lambda: ts.log_uniform(2, 1), r"^log_uniform: .* in this order"),
+    (lambda: ts.log_uniform(0, 1), r"^log_uniform: sizes 0 and 1 must be positive"),
+    (lambda: ts.log_uniform(2, 1), r"^log_uniform: .* smaller one first"),
     (lambda: ts.sample(-1), r"^sample: shape -1 must hold whole numbers from 0"),
     (lambda: ts.sample((2.5,)), r"^sample: shape \(2\.5,\) must be a whole number"),
     (lambda: ts.sample((2,), "real"), r"^sample: domain 'real' .* strategies\.real"),  # type: ignore[arg-type]
@@ -296,18 +296,21 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: ts.sample((2,), dtype="foo"), r"^sample: dtype 'foo' .* 'float32'"),
     (lambda: ts.sample((2,), dtype="U3"), r"^sample: dtype 'U3'"),
     (lambda: ts.sample((2,), layout="C"), r"^laid_out: layout 'C' must be one of contiguous"),
-    (lambda: ts.sample((2,), seed=-1), r"^sample: seed -1; use an integer that is not negative"),
+    (lambda: ts.sample((2,), seed=-1), r"^sample: seed -1; pass an integer that is not negative"),
     (lambda: ts.sample((2,), seed="a"), r"^sample: seed 'a'"),  # type: ignore[arg-type]
 ]
 WRONG_STRATEGIES: list[tuple[st.SearchStrategy[Any], str]] = [
-    (ts.shapes(3, 2), r"^shapes: min_dims=3 and max_dims=2 must be whole numbers from 0 on"),
+    (ts.shapes(3, 2), r"^shapes: min_dims=3 and max_dims=2 must be whole numbers of at least 0"),
     (ts.shapes(-1, 2), r"^shapes: min_dims=-1"),
     (ts.shapes(1.5, 2), r"^shapes: min_dims=1\.5"),  # type: ignore[arg-type]
-    (ts.shapes(1, 2, 0, 3), r"^shapes: min_side=0 and max_side=3 must be whole numbers from 1 on"),
+    (
+        ts.shapes(1, 2, 0, 3),
+        r"^shapes: min_side=0 and max_side=3 must be whole numbers of at least 1",
+    ),
     (ts.shapes(1, 2, 3, 2), r"^shapes: min_side=3"),
     (ts.broadcastable_shapes(0), r"^broadcastable_shapes: 0 operands"),
     (ts.broadcastable_shapes(2, whole=(2, -1)), r"^broadcastable_shapes: whole \(2, -1\)"),
-    (ts.broadcastable_arrays(), r"^broadcastable_arrays: give a domain"),
+    (ts.broadcastable_arrays(), r"^broadcastable_arrays: pass a domain"),
     (ts.arrays((2,), domain="real"), r"^sample: domain 'real'"),  # type: ignore[arg-type]
     (ts.arrays((2,), dtype="foo"), r"^sample: dtype 'foo'"),
     (ts.arrays((2,), layout="C"), r"^laid_out: layout 'C'"),

@@ -1,4 +1,4 @@
-"""One check of one function: its derivatives against the numerical ones, and against each other."""
+"""The properties that ``check_gradients`` checks, one method each."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .vector_function import VectorFunction
 
 
 class Checker:
-    """The checks of one function, each raising :class:`PropertyError` where it fails.
+    """The checks of one function. A check that fails raises :class:`PropertyError`.
 
     Parameters
     ----------
     f : VectorFunction
     rtol : float or None
-        Relative tolerance beside rounding; None for what the method allows.
+        Relative tolerance in addition to rounding; None for the default of the method.
     max_entries : int
-        How many inputs and outputs are tried one by one.
+        The most inputs and outputs that are tried one by one.
     seed : int
-        Of everything drawn.
+        The seed of all random numbers.
     """
 
     def __init__(self, f: VectorFunction, rtol: float | None, max_entries: int, seed: int) -> None:
@@ -44,8 +44,8 @@ class Checker:
             raise ArgumentError("check_gradients: the function is not finite at this point")
         if f(self.x).tobytes() != value.tobytes():
             raise ArgumentError(
-                "check_gradients: the function gives another value when called again; "
-                "if it draws random numbers, seed them inside"
+                "check_gradients: the function gives another value when it is called again; if it draws "
+                "random numbers, seed them inside the function"
             )
         self.recording = f.record(self.x)
         self.steps = self.recording.step_by_step()
@@ -60,7 +60,7 @@ class Checker:
 
     @property
     def rtol(self) -> float:
-        """Relative tolerance beside rounding."""
+        """Relative tolerance in addition to rounding."""
         if self._given_rtol is not None:
             return self._given_rtol
         return max(1e-11 if self.reference.method == "complex step" else 1e-9, 8 * self.coarsest)
@@ -69,25 +69,25 @@ class Checker:
         """Make all checks up to this order."""
         self.error = 0.0
         for name, check in self._checks(order):
-            with _named(name):
+            with _rule_errors_as_faults(name):
                 check()
         entries = (len(self.rows) - 1) * self.reference.units
         return GradientCheck(self.reference.method, entries, self.error, order, self._by_input())
 
     def _by_input(self) -> tuple[CheckedInput, ...]:
-        """The errors of the columns that move one element of an input."""
+        """The errors by input: those of the columns that move one of its elements."""
         units = self.reference.columns[: self.reference.units]
         moved = units @ np.arange(units.shape[1])
-        found = []
+        checked = []
         for i in self.f.inputs:
             its = (moved >= i.part.start) & (moved < i.part.stop)
             error = float(self.errors[: len(units)][its].max(initial=0.0))
             shape, dtype = tuple(i.array.shape), str(i.array.dtype)
-            found.append(CheckedInput(i.label, shape, dtype, int(its.sum()), error))
-        return tuple(found)
+            checked.append(CheckedInput(i.label, shape, dtype, int(its.sum()), error))
+        return tuple(checked)
 
     def _checks(self, order: int) -> Iterator[tuple[str, Any]]:
-        """Each with the name it has where a rule raises in it."""
+        """Yield each check with its name; the name is used if a rule raises an error in it."""
         yield "first derivative", self.first_order
         yield "backward pass", lambda: self.recording.check_untouched(self.rows[-1])
         yield "gradient for a multiple of the cotangent", self.linearity
@@ -102,7 +102,7 @@ class Checker:
     # --- first order ----------------------------------------------------------------------------
 
     def first_order(self) -> None:
-        """Every row of the Jacobian, by a backward pass of its own."""
+        """Compare every row of the Jacobian, computed by its own backward pass."""
         self.jacobian = self._one_by_one(self.recording)
         self.rounding = rounding(self.nodes, partial(self._one_by_one, self.steps), self.rng)
         try:
@@ -114,9 +114,9 @@ class Checker:
 
     def _compare_jacobian(self) -> None:
         columns = self.reference.columns
-        derivatives, bound = self.reference.derivatives()
-        self.tangents = self.rows @ derivatives
-        self.bounds = self.rounding @ np.abs(columns.T) + np.abs(self.rows) @ bound
+        numerical = self.reference.derivatives()
+        self.tangents = self.rows @ numerical.values
+        self.bounds = self.rounding @ np.abs(columns.T) + np.abs(self.rows) @ numerical.bounds
         actual, expected = self.jacobian @ columns.T, self.tangents
         allowed = self._tolerance(expected, self.bounds)
         probes = Probes(self.f, self.rows, columns)
@@ -128,7 +128,7 @@ class Checker:
         self.resolved = bool((known | (self.bounds == 0)).all())
 
     def linearity(self) -> None:
-        """A power of two scales the gradient exactly, 0 gives 0, and sums of cotangents add."""
+        """Scaling a cotangent by a power of two or 0 is exact, and the gradients of a sum add up."""
         pulled = self.recording.pulled
         g, other = self.rows[-1], self.rng.standard_normal(self.rows.shape[1])
         base, added = self.jacobian[-1], pulled(other)
@@ -145,7 +145,7 @@ class Checker:
         self._compare_gradient(what, pulled(g + other), base + added, allowed)
 
     def leading_axes(self) -> None:
-        """Many cotangents at once, on an axis in front, give the same as one by one."""
+        """Many cotangents on an axis in front give the gradients that they give one by one."""
         allowed = self._tolerance(self.jacobian, self.rounding)
         together = self.recording.pulled(self.rows)
         compare(
@@ -153,7 +153,7 @@ class Checker:
         )
 
     def layouts(self) -> None:
-        """How inputs and cotangents lie in memory changes nothing."""
+        """The memory layout of inputs and cotangents does not change the gradient."""
         allowed = self._tolerance(self.jacobian[-1], self.rounding[-1])
         for layout in ("fortran", "reversed", "strided"):
             found = self.f.record(self.x, layout=layout).pulled(self.rows[-1], layout=layout)
@@ -161,7 +161,7 @@ class Checker:
             self._compare_gradient(what, found, self.jacobian[-1], allowed, "of contiguous ones")
 
     def forward_mode(self) -> None:
-        """Tangents: of all inputs together, and of some elements, the other inputs at rest."""
+        """JVPs: along all inputs together, and along single elements with no tangent for other inputs."""
         columns = self.reference.columns
         for j in (*self._some_units(), len(columns) - 2, len(columns) - 1):
             tangents = self._directions(columns[j], alone=j < self.reference.units)
@@ -172,21 +172,21 @@ class Checker:
             compare("JVP", probes, found, expected, allowed, self.reference.method)
 
     def _some_units(self) -> list[int]:
-        """Unit directions: the first into each input, and a few more."""
+        """Positions of some unit directions: the first of each input, and a few more."""
         units = self.reference.columns[: self.reference.units]
         inputs = [self.f.input_at(int(np.argmax(v))).label for v in units]
         first = [inputs.index(label) for label in dict.fromkeys(inputs)]
         return list(dict.fromkeys([*first, *range(0, len(units), max(1, len(units) // 8))]))
 
     def _directions(self, v: Array, alone: bool) -> list[Any]:
-        """A direction cut into tensors; with ``alone``, None for inputs it does not move."""
+        """Cut a direction into tensors; with ``alone``, None stands for an input that does not move."""
         pairs = zip(self.f.tensors(v), self.f.inputs, strict=True)
         return [t if not alone or v[i.part].any() else None for t, i in pairs]
 
     # --- second order, other dtypes -------------------------------------------------------------
 
     def second_order(self) -> None:
-        """A recorded gradient: its value, and its derivatives by the cotangent and by the inputs."""
+        """Check a recorded gradient: its value, and its derivatives by the cotangent and the inputs."""
         g, v, size = self.rows[-1], self.reference.columns[-1], self.x.size
         first = self.f.record(self.x).differentiated(g)
         allowed = self._tolerance(self.jacobian[-1], self.rounding[-1])
@@ -232,7 +232,7 @@ class Checker:
         return points
 
     def given_dtypes(self) -> None:
-        """In the dtypes that were given, derivatives are those in float64, rounded."""
+        """Derivatives in the given dtypes are those in float64, rounded."""
         narrow = self.f.record(self.x, dtypes=True)
         if not np.isfinite(narrow.value()).all():
             raise ArgumentError(
@@ -246,7 +246,7 @@ class Checker:
         directions = [t.astype(x.dtype) for t, x in pairs]
 
         def allowed(expected: Array, bound: Array) -> Array:
-            # a relative 2e-5 in float32; and what rounding does is coarser, and adds up in sums
+            # a relative 2e-5 in float32; its rounding is coarser, and adds up in sums
             return 4e-14 * coarse * np.abs(expected) + 16 * coarse / ULPS * bound + 10 * least
 
         gradient = self.jacobian[-1]
@@ -289,8 +289,8 @@ class Checker:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Turn what a rule raises into a fault of this property."""
+def _rule_errors_as_faults(what: str) -> Iterator[None]:
+    """Turn an error that a rule raises into a fault of this property."""
     try:
         yield
     except (PropertyError, NotDifferentiableError, ArgumentError):

@@ -1,4 +1,4 @@
-"""The comparison of two matrices of derivatives, entry by entry, each on its own scale."""
+"""Compare two matrices of derivatives entry by entry, each entry on its own scale."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .property_error import PropertyError
 from .vector_function import VectorFunction
 
 SMALLEST = 1e-290
-"""Below it float64 loses digits, and a derivative cannot be certified."""
+"""Below this size float64 loses digits, so that a derivative cannot be checked."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """The directions that a matrix of derivatives was taken along: unit vectors, and others.
+    """The directions of a matrix of derivatives: unit vectors and others.
 
     Attributes
     ----------
     rows, columns : (r, m) and (c, n), or None
-        Of the outputs and of the inputs.
+        Directions of the outputs and of the inputs; None stands for all unit vectors.
     """
 
     function: VectorFunction
@@ -30,7 +30,7 @@ class Probes:
     columns: Array | None = None
 
     def facts(self, i: int, j: int) -> dict[str, Any]:
-        """Names of the entry (i, j)."""
+        """The input and the name of the entry (i, j), for a message."""
         out = self._unit(self.rows, i)
         into = self._unit(self.columns, j)
         facts = {} if into is None else {"input": self.function.input_at(into).describe()}
@@ -48,14 +48,14 @@ class Probes:
 
     @staticmethod
     def _unit(vectors: Array | None, i: int) -> int | None:
-        """Which unit vector row ``i`` is; ``None`` vectors are all unit vectors."""
+        """Position of the 1 if row ``i`` is a unit vector, else None."""
         if vectors is None:
             return i
-        places = np.flatnonzero(vectors[i])
-        return int(places[0]) if len(places) == 1 and vectors[i, places[0]] == 1 else None
+        nonzero = np.flatnonzero(vectors[i])
+        return int(nonzero[0]) if len(nonzero) == 1 and vectors[i, nonzero[0]] == 1 else None
 
-    def single(self, i: int, j: int) -> int:
-        """How many of the two are unit vectors."""
+    def unit_vectors(self, i: int, j: int) -> int:
+        """How many of row i and column j are unit vectors."""
         return (self._unit(self.rows, i) is not None) + (self._unit(self.columns, j) is not None)
 
 
@@ -74,36 +74,31 @@ def compare(
     what : str
         The property, for the message.
     probes : Probes
-        What the entries are.
+        The directions of the rows and columns.
     actual, expected, allowed : (r, c)
-        Both values, and how far they may be apart.
+        Both values, and how large their difference may be.
     method : str
         Where the expected values come from, for the message.
 
     Raises
     ------
     PropertyError
-        For the entry that is worst off, one input by one output if there is such a one.
+        An entry is wrong. The worst one is named, preferably one of a single input and a single output.
     """
     difference = np.abs(actual - expected)
     excess = difference / (allowed + SMALLEST)
     wrong = [tuple(map(int, ij)) for ij in np.argwhere(~(excess <= 1))]
     if wrong:
-        i, j = max(
-            wrong, key=lambda ij: (probes.single(*ij), np.nan_to_num(excess[ij], nan=np.inf))
-        )
+        excess = np.nan_to_num(excess, nan=np.inf)
+        i, j = max(wrong, key=lambda ij: (probes.unit_vectors(*ij), excess[ij]))
         computed, wanted = float(actual[i, j]), float(expected[i, j])
-        values = {"computed": _number(computed), method: _number(wanted)}
-        facts = {**probes.facts(i, j), **values, "ratio": _ratio(computed, wanted)}
+        values = {"computed": f"{computed:.12g}", method: f"{wanted:.12g}"}
+        facts = {**probes.facts(i, j), **values, "ratio": ratio(computed, wanted)}
         raise PropertyError(what, facts, column=j)
 
 
-def _number(value: float) -> str:
-    return f"{value:.12g}"
-
-
-def _ratio(actual: float, expected: float) -> str:
-    """Their ratio, or by how many decades they are apart."""
+def ratio(actual: float, expected: float) -> str:
+    """The ratio of two values, as a power of ten if they are more than three decades apart."""
     if not (np.isfinite(actual) and actual and expected):
         return "-"
     decades = np.log10(abs(actual / expected))

@@ -1,4 +1,4 @@
-"""What a check raises when a property does not hold."""
+"""``PropertyError``: a check raises it when a property does not hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LEADING_AXES = "gradient for cotangents with an extra leading axis"
-"""What is checked of many cotangents at once; a rule may say that it takes none."""
+"""The property of many cotangents at once. Not every rule promises it."""
 
 
 @dataclass
@@ -18,9 +18,9 @@ class PropertyError(Exception):
     what : str
         The property: ``"first derivative"``.
     facts : dict
-        What is known about it, in the order it is told: input, entry, both values.
+        Lines of the message, in order: input, entry, both values.
     column : int
-        Which of the directions that were compared shows it.
+        The direction that shows it, among those that were compared.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""A function recorded once: backward passes and tangents through it, as vectors."""
+"""A recorded function: backward passes and JVPs through its graph, as vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .property_error import PropertyError
 
 @contextmanager
 def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Let every use of the parameters mean the last of the tensors, for a while."""
+    """Give the parameters the data and nodes of the last tensors while the context lasts."""
     before = [(p, p._data, p._node) for p in parameters]
     try:
         for p, t in zip(parameters, tensors[len(tensors) - len(parameters) :], strict=True):
@@ -35,12 +35,12 @@ def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iter
 
 
 def joined(tensors: Sequence[Tensor]) -> Array:
-    """All elements in one vector, on the host."""
+    """Join the elements of all tensors in one NumPy vector."""
     return np.concatenate([t.numpy().ravel() for t in tensors])
 
 
 class Recording:
-    """A function recorded on leaves of its own.
+    """A function, recorded on new leaves.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Recording:
         self._parameters = parameters
 
     def again(self) -> Any:
-        """Context in which what a pass runs again (``remat``) finds the parameters as recorded."""
+        """Context in which a pass that runs a part again (``remat``) finds the recorded parameters."""
         return standing_in(self._parameters, self.leaves)
 
     def nodes(self) -> list[Node]:
@@ -64,11 +64,11 @@ class Recording:
         return ancestors(node_of(y) for y in self.outputs if y.requires_grad)
 
     def value(self) -> Array:
-        """All outputs in one vector: what the nodes hold, where there are nodes."""
+        """All outputs in one vector, from their nodes if they have some."""
         return joined([y if y._node is None else wrap(y._node.value) for y in self.outputs])
 
     def step_by_step(self) -> Recording:
-        """The same with recurrences in single operations, each of which rounds."""
+        """Return this recording with each recurrence unrolled into its operations, which all round."""
         roots = [unrolled(node_of(y)) if y.requires_grad else None for y in self.outputs]
         pairs = zip(self.outputs, roots, strict=True)
         outputs = [y if root is None else wrap(root.value, root) for y, root in pairs]
@@ -78,7 +78,7 @@ class Recording:
 
     @modes_kept
     def pulled(self, g: Array, edge: Any = None, layout: str = "contiguous") -> Array:
-        """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
+        """Gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
         seeds = self._seeds(self.outputs, g, layout)
         with no_grad(), self.again():
             found = backpropagate(seeds, set(self.targets), edge=edge, retain_graph=True)
@@ -92,7 +92,7 @@ class Recording:
 
     @modes_kept
     def check_untouched(self, g: Array) -> None:
-        """A backward pass leaves everything recorded, and every cotangent it passed, as it was."""
+        """Check that a backward pass changes no recorded value and no cotangent."""
         passed: list[tuple[Node, Any, bytes]] = []
         nodes = self.nodes()
         before = [_bits(node.value) for node in nodes]
@@ -113,7 +113,7 @@ class Recording:
                 raise PropertyError("backward pass", {"fault": fault})
 
     def cut(self, g: Array, layout: str = "contiguous") -> list[Tensor]:
-        """A vector, or an array of them, as cotangents of the outputs."""
+        """Cut a vector, or an array of vectors, into cotangents of the outputs."""
         parts, start = [], 0
         for y in self.outputs:
             part = g[..., start : start + y.size].reshape((*g.shape[:-1], *y.shape))
@@ -125,7 +125,7 @@ class Recording:
         return parts
 
     def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Array:
-        """Gradients of the inputs as one vector; zeros where there is none."""
+        """Gradients of the inputs in one vector; zeros stand for a missing gradient."""
         parts = [
             np.zeros((*lead, x.size)) if g is None else wrap(g).numpy().reshape((*lead, x.size))
             for x, g in zip(self.leaves, gradients, strict=True)
@@ -136,7 +136,7 @@ class Recording:
 
     @modes_kept
     def pushed(self, tangents: Sequence[Tensor | None]) -> Array:
-        """The outputs' tangents, given one for each input (None: it does not move)."""
+        """Tangents of the outputs, from one for each input; None is an input that does not move."""
         with no_grad(), self.again():
             found = self._push([None if t is None else t._data for t in tangents])
         pairs = zip(found, self.outputs, strict=True)
@@ -151,7 +151,7 @@ class Recording:
 
     @modes_kept
     def gradient_of_tangent(self, g: Array, tangents: Sequence[Tensor]) -> Array:
-        """The derivative by all inputs of ⟨g, tangent⟩, the tangent recorded as it is pushed forward."""
+        """Gradient of ⟨g, JVP⟩ by all inputs, through the recorded forward mode."""
         with enable_grad(), self.again():
             seeds = self._seeds(self._push(tangents), g)
         with no_grad(), self.again():
@@ -160,7 +160,7 @@ class Recording:
 
     @modes_kept
     def differentiated(self, g: Array) -> RecordedGradient:
-        """The gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
+        """Gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
         cotangents = [tensor(c, requires_grad=True) for c in self.cut(g)]
         pairs = [(y, c) for y, c in zip(self.outputs, cotangents, strict=True) if y.requires_grad]
         found: list[Tensor | None] = [None] * len(self.leaves)
@@ -193,23 +193,23 @@ class RecordedGradient:
 
     @modes_kept
     def along(self, directions: Sequence[Tensor], edge: Any = None) -> Array:
-        """The derivative of ⟨gradient, directions⟩, by the inputs and then by the cotangents."""
+        """Gradient of ⟨gradient, directions⟩ by the inputs and then by the cotangents."""
         pairs = zip(self._found, directions, strict=True)
         seeds = [(node_of(d), u._data) for d, u in pairs if needs_grad(d)]
-        own = list(map(node_of, self._cotangents))
-        targets = [*self._recording.targets, *own]
+        by = list(map(node_of, self._cotangents))
+        targets = [*self._recording.targets, *by]
         with no_grad(), self._recording.again():
             found = backpropagate(seeds, set(targets), edge=edge, retain_graph=True)
         by_inputs = self._recording.vector([found.get(n) for n in self._recording.targets])
         by_cotangents = [
             wrap(found[n]).numpy().ravel() if n in found else np.zeros(c.size)
-            for n, c in zip(own, self._cotangents, strict=True)
+            for n, c in zip(by, self._cotangents, strict=True)
         ]
         return np.concatenate([by_inputs, *by_cotangents])
 
 
 def as_laid_out(array: Any, layout: str) -> Any:
-    """A NumPy array in another memory layout; one of another library as it is."""
+    """Return a NumPy array in another memory layout; an array of another library stays as it is."""
     return laid_out(array, layout) if isinstance(array, np.ndarray) else array
 
 

@@ -1,20 +1,28 @@
-"""The numerical derivatives of one function, by the method that it allows."""
+"""The numerical derivatives of a function: by the complex step if it allows that, else by five points."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import NotDifferentiableError
-from ..numerical_derivatives import FivePoints, Function, complex_step, five_points
+from ..numerical_derivatives import (
+    FivePoints,
+    Function,
+    complex_step,
+    complex_step_agrees,
+    five_points,
+)
 from ..samples import Array
 from .vector_function import VectorFunction
 
 _ELEMENTS = 10**7
-"""At most so many in all unit vectors of one kind: a large model is tried at fewer entries."""
+"""The most elements that all unit vectors may have together: a large model is tried at fewer entries."""
 
 
 def sampled(size: int, most: int, rng: np.random.Generator) -> Array:
-    """Unit vectors, all or a sample, and a random one."""
+    """All unit vectors or ``most`` of them, and behind them a random vector; a row each."""
     most = min(size, most, max(_ELEMENTS // max(size, 1), 1))
     vectors = np.zeros((most + 1, size))
     vectors[np.arange(most), np.sort(rng.permutation(size)[:most])] = 1.0
@@ -22,18 +30,24 @@ def sampled(size: int, most: int, rng: np.random.Generator) -> Array:
     return vectors
 
 
+class Derivatives(NamedTuple):
+    """Derivatives along each column and their error bounds, each ``(m, columns)``."""
+
+    values: Array
+    bounds: Array
+
+
 class Reference:
-    """Derivatives without a derivative rule.
+    """Numerical derivatives of a function.
 
     Attributes
     ----------
     method : str
-        ``"complex step"``, if that agrees with five points along a random direction;
-        ``"five points"`` otherwise.
+        ``"complex step"`` if that agrees with five points along a random direction, else ``"five points"``.
     columns : (n + 2, size)
-        The directions: unit vectors, a random one, and a random one relative to the inputs' sizes.
+        The directions: unit vectors, a random one, and a random one in proportion to the inputs' sizes.
     units : int
-        How many unit vectors.
+        The number of unit vectors.
     """
 
     def __init__(
@@ -48,56 +62,51 @@ class Reference:
         points = self.five_points(relative)
         if points.kinked.any():
             self._raise_at_kink()
-        if self._agrees(relative, points):
+        if complex_step_agrees(f, self.x, relative, points):
             self.method = "complex step"
 
     def five_points(
         self, v: Array, f: Function | None = None, noise: Array | None = None
     ) -> FivePoints:
-        """Five points along ``v``: of the function, or of another one at the same point."""
+        """Derivative along ``v`` by five points: of the function, or of another function at this point."""
         if f is None:
             return five_points(self.f, self.x, v, self.noise)
         return five_points(f, self.x, v, 0.0 if noise is None else noise)
 
-    def _agrees(self, v: Array, points: FivePoints) -> bool:
-        exact = complex_step(self.f, self.x, v)
-        if exact is None:
-            return False
-        slack = 1e-6 * np.abs(points.derivative) + 10 * points.bound
-        return bool((np.abs(exact - points.derivative) <= slack).all())
-
-    def derivatives(self) -> tuple[Array, Array]:
-        """∂f along every column, (m, columns), and how far each may be off."""
+    def derivatives(self) -> Derivatives:
+        """Return the derivative of every output along every column."""
         if self.method == "complex step":
             exact = [complex_step(self.f, self.x, v) for v in self.columns]
             found = np.array(exact, dtype=float).T
-            return found, np.zeros(found.shape)
+            return Derivatives(found, np.zeros(found.shape))
         points = [self.five_points(v) for v in self.columns]
-        return np.array([p.derivative for p in points]).T, np.array([p.bound for p in points]).T
+        values, bounds = [p.derivative for p in points], [p.bound for p in points]
+        return Derivatives(np.array(values).T, np.array(bounds).T)
 
     def doubtful(self, column: int) -> bool:
-        """Look again along a direction that shows a fault, for a kink or a wrong complex step.
+        """Look along a direction that shows a fault for a kink or a wrong complex step.
 
         Returns
         -------
         bool
-            Whether the method was changed to five points, because the two disagree.
+            Whether the method was changed to five points, because the complex step disagrees with them.
 
         Raises
         ------
         NotDifferentiableError
-            There is a kink along it.
+            The function has a kink along this direction.
         """
         points = self.five_points(self.columns[column])
         if points.kinked.any():
             self._raise_at_kink()
-        if self.method == "complex step" and not self._agrees(self.columns[column], points):
-            self.method = "five points"
-            return True
-        return False
+        v = self.columns[column]
+        if self.method == "five points" or complex_step_agrees(self.f, self.x, v, points):
+            return False
+        self.method = "five points"
+        return True
 
     def _raise_at_kink(self) -> None:
-        """Name the entry at whose value the function has a kink."""
+        """Raise an error that names the entry at which the function has a kink."""
         for j in range(min(self.x.size, 1000)):
             unit = np.zeros(self.x.size)
             unit[j] = 1.0
@@ -110,6 +119,6 @@ class Reference:
                     "check at a point away from the kink"
                 )
         raise NotDifferentiableError(
-            "check_gradients: the function has a kink at this point: along a random direction its "
-            "slopes on the two sides differ; check at a point away from it"
+            "check_gradients: the function has a kink at this point: along a random direction its slopes "
+            "on the two sides differ; check at a point away from the kink"
         )

@@ -1,4 +1,4 @@
-"""How far rounding can have moved a gradient: found by rounding worse, on purpose."""
+"""How far rounding can have moved a gradient, measured by rounding more coarsely on purpose."""
 
 from __future__ import annotations
 
@@ -22,63 +22,63 @@ TRIALS = 3
 def rounding(
     nodes: Sequence[Node], compute: Callable[[Any], Array], rng: np.random.Generator
 ) -> Array:
-    """How far rounding can have moved what is computed from recorded nodes.
+    """Return how far rounding can have moved a result that is computed from recorded nodes.
 
-    Every recorded result, and every cotangent that passes an edge, is made wrong by up to 64 units in
-    its last place: what moves is what rounding can move.
+    Every recorded value, and every cotangent that passes an edge, is changed by up to 64 units in its last
+    place. The result then moves at least as far as rounding can have moved it.
 
     Parameters
     ----------
     nodes : sequence of Node
         The graph, oldest first.
     compute : callable
-        ``compute(edge)``, with the hook on edges that ``backpropagate`` takes.
+        ``compute(edge)`` returns the result; ``edge`` is the hook that ``backpropagate`` calls on edges.
     rng : numpy.random.Generator
     """
     exact, moved = compute(None), []
     for _ in range(TRIALS):
         with _perturbed(nodes, rng):
-            found = compute(lambda consumer, parent, cotangent: _off_part(cotangent, rng))
-        moved.append(np.abs(found - exact))
+            result = compute(lambda consumer, parent, cotangent: _changed_cotangent(cotangent, rng))
+        moved.append(np.abs(result - exact))
     return np.asarray(MARGIN * np.fmax.reduce(moved))
 
 
 @contextmanager
 def _perturbed(nodes: Sequence[Node], rng: np.random.Generator) -> Iterator[None]:
-    """Let every recorded result be off, for a while.
+    """Change every recorded value a little while the context lasts.
 
-    The graph is run again from its leaves, so that what follows from a result follows from the one
-    that is off. What only selects (a maximum, a view) stays exact.
+    The graph runs again from its leaves, so that changes pass on to later values. Operations that only
+    select elements (a maximum, a view) stay exact.
     """
-    made = [n for n in nodes if n.primitive is not None]
-    before = [n.value for n in made]
+    operations = [n for n in nodes if n.primitive is not None]
+    before = [n.value for n in operations]
     try:
-        for node in made:
-            node.value = _again(node, rng)
+        for node in operations:
+            node.value = _rerun(node, rng)
         yield
     finally:
-        for node, value in zip(made, before, strict=True):
+        for node, value in zip(operations, before, strict=True):
             node.value = value
 
 
-def _again(node: Node, rng: np.random.Generator) -> Any:
+def _rerun(node: Node, rng: np.random.Generator) -> Any:
     xs = [x.value if isinstance(x, Node) else x for x in node.inputs or ()]
     xp = backend.namespace(node.value)
     with xp.on(node.value):
         value = node.primitive.forward(xp, *xs, **node.params)  # type: ignore[union-attr]
         value = np.asarray(value) if isinstance(value, np.generic) else value
         arrays = [x for x in xs if hasattr(x, "shape")]
-        return value if _selects(value, arrays) else _off(value, rng)
+        return value if _selects(value, arrays) else _changed(value, rng)
 
 
-def _off_part(cotangent: Any, rng: np.random.Generator) -> Any:
+def _changed_cotangent(cotangent: Any, rng: np.random.Generator) -> Any:
     if type(cotangent) is Slice:
-        return replace(cotangent, value=_off(cotangent.value, rng))
-    return _off(cotangent, rng)
+        return replace(cotangent, value=_changed(cotangent.value, rng))
+    return _changed(cotangent, rng)
 
 
-def _off(array: Any, rng: np.random.Generator) -> Any:
-    """The array, every element off by up to 64 units in its last place."""
+def _changed(array: Any, rng: np.random.Generator) -> Any:
+    """The array with every element changed by up to 64 units in its last place."""
     xp = backend.namespace(array)
     host = xp.to_numpy(array)
     if host.dtype.kind != "f":

@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
+from ..gradients.comparing import ratio
 from ..numerical_derivatives import complex_step, five_points
 from ..results import CheckedInput, GradientCheck
 from ..samples import Array
 from .calling import Arrays, HandWritten
 from .known_mistakes import KnownCell
 from .parameter_layout import Layout
-from .wrong_gradients import ratio, relations
+from .wrong_gradients import relations
 
 RTOL = 1e-8
 FLOOR = 1e-13

@@ -1,8 +1,8 @@
 """Hypothesis strategies for operations on arrays: shapes, layouts, values and index expressions.
 
-What is drawn at random seldom tests much: 7 of 100 pairs of plain random shapes broadcast on both sides,
-none is empty, no array is anything but contiguous. Here what matters has a name and is drawn first: a
-pattern of broadcasting, a layout, a kind of index. Values come from one seed. When a test fails, hypothesis
+Purely random examples test little: of 100 pairs of random shapes 7 broadcast on both sides, none is empty,
+and every array is contiguous. These strategies first draw the property that matters, by its name: a pattern
+of broadcasting, a memory layout, a kind of index. The values come from one seed. When a test fails, hypothesis
 prints the names, and for each array the call of :func:`sample` that makes it again.
 
 >>> import numpy as np
