@@ -33,8 +33,8 @@ def check_gradients(
     The numerical derivatives come from the complex step if ``f`` can take complex arguments: that is as
     exact for a gradient of 1e-100 as for one of 1. Otherwise they come from five points, with an error
     bound. Each entry is compared on its own scale, so that a wrong entry of 1e-50 does not hide behind
-    right entries of 1. The effect of rounding is measured: the graph runs again with every result changed in its
-    last places.
+    right entries of 1. The effect of rounding is measured: the graph runs again with every result changed
+    in its last places.
 
     The check covers
 

@@ -1,4 +1,4 @@
-"""How a step that somebody wrote is called: a function, a module, an object with arrays of its own."""
+"""Call a student's cell with the reference's parameters: a function, a module or an object."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from .parameter_names import (
 )
 
 Given = Mapping[str, Tensor]
-"""The input, the parts of the state and the parameters of a step, by their names."""
+"""The input, the parts of the state and the parameters of a step, by the reference's names."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Calls a cell that somebody wrote with what is given, whatever it calls its arguments.
+    """Calls a student's cell with given numbers, whatever names its arguments have.
 
     Attributes
     ----------
     cell : Module or callable
     gates, state : tuple of str
-        The reference's.
+        The names of the reference's gates and parts of the state.
     names : dict of str to str
-        The reference's names for those of the cell, where they are not found by themselves.
+        The reference's names for those of the cell that are not recognized.
     """
 
     cell: Callable[..., Any]
@@ -50,22 +50,21 @@ class Caller:
     names: Mapping[str, Any]
 
     def __call__(self, given: Given) -> Any:
-        """Return what the cell returns.
+        """Call the cell and return what it returns.
 
         Raises
         ------
         ArgumentError, ShapeError
-            It takes something that is not given, or none of the parameters.
+            The cell takes an unknown argument or none of the parameters, or a parameter has another shape.
         """
         owner = getattr(self.cell, "__self__", self.cell)
-        return (
-            self._of_module(owner, given)
-            if isinstance(owner, Module)
-            else self._of_function(owner, given)
-        )
+        if isinstance(owner, Module):
+            return self._call_module(owner, given)
+        with _attributes(owner, self._attributes_of(owner, given)) as replaced:
+            return self._call(_signature(self.cell), given, replaced)
 
-    def _of_module(self, module: Module, given: Given) -> Any:
-        """Run a module, or a method of one, on the parameters that are given."""
+    def _call_module(self, module: Module, given: Given) -> Any:
+        """Call a module, or a method of one, while its parameters have the given values."""
         own = dict(module.named_parameters())
         tensors = self._matched(own, self._parameters(given))
         for name, parameter in own.items():
@@ -76,13 +75,8 @@ class Caller:
             called = self.cell.forward if isinstance(self.cell, Module) else self.cell
             return self._call(_signature(called), given, bool(own))
 
-    def _of_function(self, owner: Any, given: Given) -> Any:
-        """Run a function, or an object or its method on what stands in the place of its arrays."""
-        with _attributes(owner, self._of_object(owner, given)) as replaced:
-            return self._call(_signature(self.cell), given, replaced)
-
-    def _of_object(self, owner: Any, given: Given) -> dict[str, Any]:
-        """What stands in the place of an object's own arrays, for those that are parameters."""
+    def _attributes_of(self, owner: Any, given: Given) -> dict[str, Any]:
+        """New values for the attributes of an object that are parameters."""
         parameters = self._parameters(given)
         arrays, found = {}, {}
         for name, value in getattr(owner, "__dict__", {}).items():
@@ -124,7 +118,7 @@ class Caller:
         if not (has_own or roles or whole):
             raise ArgumentError(
                 "compare_cells: yours takes none of the parameters, so it computes with others than the "
-                f"reference; let it take {', '.join(parameters)}, or keep them as attributes of a module"
+                f"reference; let it take {', '.join(parameters)}, or make them attributes of a module"
             )
         only = [p.name for p in positional if p.kind is p.POSITIONAL_ONLY]
         return self.cell(*[by_name.pop(name) for name in only], **by_name)
@@ -132,7 +126,7 @@ class Caller:
     def _data(
         self, data: list[inspect.Parameter], given: Given, parameters: Given
     ) -> dict[str, Any]:
-        """The input and the state, by the names of the arguments that take them."""
+        """Return the input and the state by the names of the arguments for them."""
         meanings = {p.name: data_name(p.name, self.state) for p in data}
         if {"x", *self.state} <= set(meanings.values()):
             extra = [p.name for p in data if meanings[p.name] is None and p.default is p.empty]
@@ -143,8 +137,8 @@ class Caller:
         if first and not rest:
             wanted = ", ".join(self.state)
             raise ArgumentError(
-                f"compare_cells: yours takes {first[0].name!r} and no state; let it take the state that it "
-                f"begins with too: {wanted}"
+                f"compare_cells: yours takes {first[0].name!r} and no state; let it take the state "
+                f"before the step, too: {wanted}"
             )
         parts = [given[name] for name in self.state]
         others = [p.name for p in rest[len(self.state) :] if p.default is p.empty]
@@ -155,8 +149,8 @@ class Caller:
             )
         if others:
             raise ArgumentError(unknown(others, parameters))
-        needed = [p for p in rest if p.default is p.empty]
-        if len(parts) > 1 and (len(rest) < len(parts) or len(needed) == 1):
+        required = [p for p in rest if p.default is p.empty]
+        if len(parts) > 1 and (len(rest) < len(parts) or len(required) == 1):
             parts = [tuple(parts)]  # type: ignore[list-item]
         return {first[0].name: given["x"]} | {p.name: x for p, x in zip(rest, parts, strict=False)}
 
@@ -164,7 +158,7 @@ class Caller:
         return {name: x for name, x in given.items() if name not in ("x", *self.state)}
 
     def _matched(self, asked: Iterable[str], parameters: Given) -> dict[str, Tensor]:
-        """The parameters that a cell asks for, by its own names."""
+        """Return the parameters that a cell asks for, by the student's names."""
         roles: dict[str, Role] = {}
         missing = []
         for name in asked:
@@ -180,11 +174,11 @@ class Caller:
 
     def _check_shape(self, name: str, found: Any, wanted: Any) -> None:
         if tuple(found) != tuple(wanted):
-            remedy = "keep parameters in PyTorch's layout"
+            remedy = "use PyTorch's layout"
             if tuple(found) == tuple(wanted)[::-1]:
                 remedy += f", or say names={{{name!r}: 'weight_ih.T'}}"
             raise ShapeError(
-                f"compare_cells: {name} of yours has shape {tuple(found)}, and that of the reference "
+                f"compare_cells: {name} of yours has shape {tuple(found)}; in the reference it is "
                 f"{tuple(wanted)}; {remedy}"
             )
 
@@ -194,14 +188,14 @@ def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            "compare_cells: the arguments of yours cannot be read; pass a function step(x, h, c, ...) that "
-            "is written in Python"
+            "compare_cells: the arguments of yours cannot be read; pass a function step(x, h, c, ...) "
+            "written in Python"
         ) from error
 
 
 @contextmanager
 def _attributes(owner: Any, values: Mapping[str, Any]) -> Iterator[bool]:
-    """Let attributes of an object have other values for a while."""
+    """Give attributes of an object other values while the context lasts."""
     before = {name: vars(owner)[name] for name in values}
     try:
         for name, value in values.items():
@@ -213,7 +207,7 @@ def _attributes(owner: Any, values: Mapping[str, Any]) -> Iterator[bool]:
 
 
 def _one_step(layer: RecurrentLayer, x: Tensor, parts: list[Tensor]) -> Any:
-    """Run a layer on a sequence of one step, step by step: loops are not worth compiling for one."""
+    """Run a layer on a sequence of one step, without the compilation of a fused loop."""
     whole = [part[None] for part in parts]
     sequence = x[:, None] if layer.batch_first else x[None]
     fused, layer.fused = layer.fused, False

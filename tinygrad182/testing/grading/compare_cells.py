@@ -1,14 +1,13 @@
-"""``compare_cells``: a cell that somebody wrote against one of ours, step by step and gate by gate."""
+"""``compare_cells``: compare a student's cell with one of ours, step by step and gate by gate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...display.reprs import fold, shown, table, text
 from ...engine.modes import modes_kept, no_grad
 from ...errors import ArgumentError, ShapeError, TinygradError, brief
 from ...nn.recurrent import Recurrent, RecurrentLayer
@@ -16,105 +15,17 @@ from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..samples import Array
 from .calling import Caller
+from .comparison import CellComparison, Difference, Phase
 from .entry_names import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of
 from .mistakes import ONE_BIAS, Mistake, mistakes_of
-from .mistakes_in_loops import OUTPUT, RIGHT, Loop, loops_of, read
+from .mistakes_in_loops import RIGHT, Loop, loops_of
+from .return_values import OUTPUT, returned_by_loop
 from .run_step import Step, StepResult, run_step, step_of
 
 RTOL = 1e-9
 FLOOR = 1e-13
-"""Rounding of numbers of size 1, which stays where a difference of such numbers is small."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An entry in which two cells differ: of all entries of one array, the one that differs most.
-
-    Attributes
-    ----------
-    phase : {"forward", "backward"}
-        Whether it is a value, or a gradient.
-    name : str
-        A gate or a part of the state; in the backward phase, what the gradient is taken by: ``"x"``, a part
-        of the state before the step, or a parameter.
-    entry : Entry
-        Its step, gate, sequence and unit.
-    mine, reference : float
-        Both values.
-    """
-
-    phase: Literal["forward", "backward"]
-    name: str
-    entry: Entry
-    mine: float
-    reference: float
-
-    @property
-    def step(self) -> int | None:
-        """The step, counted from 0."""
-        return self.entry.step
-
-    @property
-    def gate(self) -> str | None:
-        """The gate that the entry belongs to; None for one of a state or an input."""
-        return self.entry.gate
-
-    def __str__(self) -> str:
-        what = "" if self.name == self.gate else f"{self.name}, "
-        what = what if self.phase == "forward" else f"gradient by {self.name}, "
-        values = f"yours is {self.mine:.9g}, the reference's {self.reference:.9g}"
-        return f"{self.phase}, {what}{self.entry}: {values}"
-
-
-@dataclass(frozen=True)
-class CellComparison:
-    """What :func:`compare_cells` found. It is true where the cells are equal.
-
-    Attributes
-    ----------
-    steps : int
-        How many steps were compared.
-    differences : tuple of Difference
-        One for each array that differs: values of all steps first, then gradients.
-    mistakes : tuple of Mistake
-        Those that give the student's numbers: more than one where they give the same numbers.
-    """
-
-    steps: int
-    differences: tuple[Difference, ...] = ()
-    mistakes: tuple[Mistake, ...] = field(default=())
-
-    @property
-    def equal(self) -> bool:
-        """Whether all values and gradients are equal to rounding."""
-        return not self.differences
-
-    @property
-    def first(self) -> Difference | None:
-        """Where the cells differ first."""
-        return self.differences[0] if self.differences else None
-
-    @property
-    def mistake(self) -> str | None:
-        """The name of the mistake that was recognized; None where there is none."""
-        return self.mistakes[0].name if self.mistakes else None
-
-    def __bool__(self) -> bool:
-        return self.equal
-
-    def __repr__(self) -> str:
-        if self.first is None:
-            return f"equal in {self.steps} steps, forward and backward"
-        lines = [f"different: {self.first}"]
-        lines += [f"mistake: {mistake}" for mistake in self.mistakes]
-        return "\n".join(lines if self.mistakes else [*lines, "mistake: none that is known"])
-
-    def _repr_html_(self) -> str:
-        rows = [(d.phase, d.name, str(d.entry), d.mine, d.reference) for d in self.differences]
-        header = ("phase", "of", "entry", "yours", "reference")
-        head = "<br>".join(map(text, repr(self).splitlines()))
-        return shown(fold(head, table(header, rows) if rows else "", opened=True))
+"""The rounding error of numbers of size 1; it also affects small differences of such numbers."""
 
 
 def compare_cells(
@@ -128,63 +39,61 @@ def compare_cells(
     rtol: float = RTOL,
     seed: int = 0,
 ) -> CellComparison:
-    """Compare a cell with one of ours, and say where they differ first and which mistake explains it.
+    """Compare a cell with one of ours: say where they differ first, and which mistake explains it.
 
-    Both cells run on the reference's parameters, in float64. At each step both begin with the reference's
-    state, so the first step that differs is one whose rule differs, and nothing is carried to it from an
-    earlier step. Compared are the gates, the next state, and the gradients by the input, the state and
-    each parameter, of a loss that is a random linear function of the next state.
+    Both cells use the reference's parameters, in float64. At each step both begin with the reference's
+    state, so an error does not carry over to the next step. The function compares the gates, the next
+    state, and the gradients of a random linear function of it by the input, the state and each parameter.
 
-    A difference is then explained, if a known mistake explains it: each mistake is planted into the right
-    formula, and those are named whose numbers are the student's at all steps.
+    To explain a difference, it plants each known mistake into the right formula. A mistake is named if its
+    numbers are the student's at all steps.
 
     Parameters
     ----------
     mine : Module or callable
-        One of
+        The student's cell, one of
 
         - a function ``step(x, h, c, **parameters)`` or ``step(x, state, **parameters)`` of Tensors that
           returns the next state. Its parameters are named ``weight_ih`` or ``W_ih``, ``weight_hh`` or
           ``W_hh``, ``bias_ih`` or ``b_ih``, ``bias_hh`` or ``b_hh``, in PyTorch's layout; one ``b`` alone
           is the sum of both, ``W_if`` one gate's block, and ``params`` a dict of all. NumPy's functions
-          take Tensors, so a step written in NumPy will do;
-        - a module with such parameters, called as ``cell(x, state)``, or an object that keeps them as
-          attributes;
-        - a class of one's own of :class:`RecurrentCell` or :class:`RecurrentLayer`.
+          take Tensors, so a step may be written in NumPy;
+        - a module with such parameters, called as ``cell(x, state)``, or an object with such attributes;
+        - an instance of your own subclass of :class:`RecurrentCell` or :class:`RecurrentLayer`.
 
-        Gates are compared where they can be seen: those that such a class declares, and in other code those
-        that :func:`tinygrad182.inspect.mark` names: ``i = tg.inspect.mark(i, "i")``.
+        Gates are compared if they have names: such a subclass declares them, and other code names them by
+        :func:`tinygrad182.inspect.mark`: ``i = tg.inspect.mark(i, "i")``.
     reference : RecurrentCell or RecurrentLayer
-        ``tg.nn.LSTMCell``, ``GRUCell`` or ``RNNCell``, or any other; of a layer, its one layer is used.
-        Where it has one bias, that is drawn apart into two that add up to it.
+        ``tg.nn.LSTMCell``, ``GRUCell``, ``RNNCell``, or another cell or layer. A single bias is split at
+        random into two that add up to it.
     x : array or Tensor ``(T, B, I)``
         The inputs.
     state : array or tuple of arrays ``(B, H)``, optional
-        The state before the first step; by default drawn, for errors do not show in a state of zeros.
+        The state before the first step. By default it is random, because a state of zeros hides errors.
     names : dict of str to str, optional
-        What parameters and marks of the student are called in the reference, where they have other names:
+        The reference's names for the student's parameters and marks that are not recognized:
         ``{"x2h.weight": "weight_ih"}``. ``"weight_ih.T"`` is a transpose, ``"weight_ih_f"`` the block of
-        one gate, and ``("weight_hh", "weight_ih")`` both side by side, for a product with [h, x].
+        one gate, and ``("weight_hh", "weight_ih")`` are two weights side by side, as in [h, x].
     sequence : bool
         Whether ``mine`` takes a whole sequence, as a layer does: ``mine(x, state)`` with x of shape
-        ``(T, B, I)``, which returns ``(output, state)``. It is compared on sequences of one step first;
-        where these are equal, on the whole sequence, so that a mistake in its loop over time is found.
+        ``(T, B, I)`` returns ``(output, state)``. It is first compared on sequences of one step. If these
+        are equal, it is compared on the whole sequence, to find a mistake in its loop over time.
     rtol : float
-        The relative tolerance in float64. Where the student's code rounds to a coarser type, it is larger.
+        The relative tolerance in float64. It is larger if the student's code rounds to a coarser dtype.
     seed : int
-        Of what is drawn.
+        The seed of all random numbers.
 
     Returns
     -------
     CellComparison
-        True where the cells are equal, so that ``assert comparison, comparison`` is a test. Its ``first``
-        says where they differ, its ``mistake`` why.
+        It is true if the cells are equal, so ``assert comparison, comparison`` is a test. ``first`` says
+        where they differ first, and ``mistake`` why.
 
     Raises
     ------
     ArgumentError, ShapeError
-        The cells cannot be compared: one fails, takes parameters of unknown names or other shapes, or
-        returns another state.
+        One of the cells raises an error, takes parameters of unknown names or other shapes,
+        or returns a state of another shape.
 
     Examples
     --------
@@ -199,31 +108,53 @@ def compare_cells(
     "your gates are in the order i, f, o, g; PyTorch's and ours is i, f, g, o"
     """
     _check(mine, reference, names)
-    sequence = sequence and not isinstance(mine, RecurrentLayer)  # its loop is ours
-    pair = _Pair(mine, reference, x, state, names or {}, sequence, seed)
-    differences = sorted(pair.differences(rtol), key=lambda d: d.phase == "backward")
-    mistakes = pair.mistakes(rtol) if differences else []
+    sequence = sequence and not isinstance(mine, RecurrentLayer)  # the loop of a layer is ours
+    pair = _Pair(mine, reference, x, state, names or {}, sequence, rtol, seed)
+    differences = sorted(pair.differences(), key=lambda d: d.phase == "backward")
+    mistakes = pair.mistakes() if differences else []
     if sequence and not mistakes:
-        more, mistakes = pair.of_the_loop(rtol)
+        more, mistakes = pair.of_the_loop()
         differences = differences or more
     return CellComparison(len(pair.steps), tuple(differences), tuple(mistakes))
 
 
-_OF = {"forward": "values", "backward": "gradients"}
+_RESULTS = {"forward": "values", "backward": "gradients"}
 
 
 @dataclass(frozen=True)
 class _Ran:
-    """A step that both cells ran."""
+    """The results of both cells in one step."""
 
     given: dict[str, Array]
     cotangents: dict[str, Array]
     mine: StepResult
     reference: StepResult
+    rtol: float
+
+    def excess(self, mine: Array, reference: Array) -> Array:
+        """The difference as a multiple of the largest that is allowed."""
+        epsilon = self.mine.epsilon
+        coarser = max(1.0, epsilon / np.finfo(float).eps)
+        largest = np.abs(reference).max(initial=0.0)
+        sizes = [np.abs(a).max(initial=1.0) for a in self.given.values()]
+        rtol = max(self.rtol, 1e3 * epsilon) if coarser > 1 else self.rtol
+        allowed = rtol * largest + FLOOR * coarser * max(sizes) ** 2
+        return np.asarray(np.abs(mine - reference) / allowed)
+
+    def close(self, mine: Array, reference: Array) -> bool:
+        """Whether all differences are allowed."""
+        return bool((self.excess(mine, reference) <= 1).all())
+
+
+class _LoopComparison(NamedTuple):
+    """The differences over a whole sequence, and the mistakes in a loop that explain them."""
+
+    differences: list[Difference]
+    mistakes: list[Mistake]
 
 
 class _Pair:
-    """Two cells, and what they gave at each step."""
+    """Two cells and their results at each step."""
 
     def __init__(
         self,
@@ -233,11 +164,12 @@ class _Pair:
         state: Any,
         names: Mapping[str, Any],
         sequence: bool,
+        rtol: float,
         seed: int,
     ) -> None:
-        rng = np.random.default_rng(seed)
+        self.rtol, rng = rtol, np.random.default_rng(seed)
         scan = reference.scan
-        self.gates = scan.gates if len(scan.gates) > 1 else ()  # a single one is the state
+        self.gates = scan.gates if len(scan.gates) > 1 else ()  # a single gate is the state
         self.parts, self.units = scan.parts, reference.hidden_size
         self.formula = formula_of(scan, reference._params())
         self.parameters = _parameters_of(reference, rng)
@@ -253,9 +185,9 @@ class _Pair:
         for t, x_t in enumerate(inputs):
             given = {"x": x_t, **before, **self.parameters}
             cotangents: dict[str, Array] = {p: rng.standard_normal(shape) for p in self.parts}
-            own, ours = (self._run(t, step, given, cotangents) for step in steps)
-            self.steps.append(_Ran(given, cotangents, own, ours))
-            before = {part: ours.values[part] for part in self.parts}
+            results = [self._run(t, step, given, cotangents) for step in steps]
+            self.steps.append(_Ran(given, cotangents, *results, rtol))
+            before = {part: results[1].values[part] for part in self.parts}
 
     def _run(
         self, t: int, step: Step, given: dict[str, Array], cotangents: dict[str, Array]
@@ -271,30 +203,25 @@ class _Pair:
 
     # --- differences ----------------------------------------------------------------------------
 
-    def differences(self, rtol: float) -> Iterator[Difference]:
-        """Yield one for each array that differs, step by step."""
+    def differences(self) -> Iterator[Difference]:
+        """Yield one difference for each array that differs, step by step."""
         for t, ran in enumerate(self.steps):
-            seen = [name for name in self._order() if name in ran.mine.values]
-            for name in seen:
-                found = ran.mine.values[name], ran.reference.values.get(name)
-                yield from self._difference("forward", t, name, found, ran, rtol)
-            for name in (*self.parameters, *self.parts, "x"):
-                found = ran.mine.gradients[name], ran.reference.gradients[name]
-                yield from self._difference("backward", t, name, found, ran, rtol)
+            computed = (*self.gates, *reversed(self.parts))  # in the order of a step: h is the last
+            both = ran.mine.values.keys() & ran.reference.values.keys()
+            inputs = (*self.parameters, *self.parts, "x")
+            yield from self._differing("forward", t, [n for n in computed if n in both], ran)
+            yield from self._differing("backward", t, inputs, ran)
 
-    def _order(self) -> tuple[str, ...]:
-        """Gates and states in the order in which a step computes them: the output last."""
-        return (*self.gates, *reversed(self.parts))
-
-    def _difference(
-        self, phase: Any, t: int | None, name: str, found: Any, ran: _Ran, rtol: float
+    def _differing(
+        self, phase: Phase, t: int | None, names: Iterable[str], ran: _Ran
     ) -> Iterator[Difference]:
-        mine, reference = found
-        if reference is None:
-            return
-        excess = _excess(mine, reference, ran, rtol)
-        if not (excess <= 1).all():
-            excess = np.nan_to_num(excess, nan=np.inf)
+        """Yield the differences in values or gradients of these names; without ``t``, in all steps."""
+        ours, theirs = (getattr(r, _RESULTS[phase]) for r in (ran.reference, ran.mine))
+        for name in names:
+            mine, reference = theirs[name], ours[name]
+            excess = np.nan_to_num(ran.excess(mine, reference), nan=np.inf)
+            if (excess <= 1).all():
+                continue
             if t is None and excess.ndim == 3:  # the first step that differs
                 excess[1 + int(np.argmax((excess > 1).any(axis=(1, 2)))) :] = 0
             index = np.unravel_index(int(np.argmax(excess)), mine.shape)
@@ -312,8 +239,8 @@ class _Pair:
 
     # --- a loop over time -----------------------------------------------------------------------
 
-    def of_the_loop(self, rtol: float) -> tuple[list[Difference], list[Mistake]]:
-        """Return the differences over a whole sequence, and the mistakes in a loop that give them."""
+    def of_the_loop(self) -> _LoopComparison:
+        """Compare the whole sequence; return the differences and the mistakes that explain them."""
         given, parts = self.whole, self.parts
         steps, batch, _ = given["x"].shape
         shape = steps, batch, self.units
@@ -324,79 +251,74 @@ class _Pair:
         def run(loop: Loop, step: Step) -> StepResult:
             return run_step(lambda x: loop(step, x, parts), given, cotangents, self.device)
 
-        mine = self._run(last, lambda x: read(self.mine(x), parts, shape), given, cotangents)
+        mine = self._run(
+            last, lambda x: returned_by_loop(self.mine(x), parts, shape), given, cotangents
+        )
         right = run(RIGHT, self.reference)
-        ran = _Ran(given, cotangents, mine, right)
-        differences: list[Difference] = []
-        for phase, names in (("forward", (OUTPUT, *parts)), ("backward", tuple(given))):
-            for name in names:
-                found = getattr(mine, _OF[phase])[name], getattr(right, _OF[phase])[name]
-                differences += self._difference(phase, None, name, found, ran, rtol)
+        ran = _Ran(given, cotangents, mine, right, self.rtol)
+        differences = [
+            *self._differing("forward", None, (OUTPUT, *parts), ran),
+            *self._differing("backward", None, given, ran),
+        ]
         if not differences:
-            return [], []
+            return _LoopComparison([], [])
 
-        def agrees(found: StepResult, *of: str) -> bool:
-            pairs = [(getattr(mine, w)[n], y) for w in of for n, y in getattr(found, w).items()]
-            return all((_excess(a, b, ran, rtol) <= 1).all() for a, b in pairs)
+        def agrees(result: StepResult, what: str) -> bool:
+            arrays = getattr(result, what)
+            return all(ran.close(getattr(mine, what)[n], y) for n, y in arrays.items())
 
-        tried = [(loop.mistake, run(loop, self.formula)) for loop in loops_of(parts)]
-        close = [(m, found) for m, found in tried if agrees(found, "values")]
-        exact = [m for m, found in close if agrees(found, "gradients")]
+        results = [(loop.mistake, run(loop, self.formula)) for loop in loops_of(parts)]
+        by_values = [(m, result) for m, result in results if agrees(result, "values")]
+        exact = [m for m, result in by_values if agrees(result, "gradients")]
         forward = any(d.phase == "forward" for d in differences)
-        return differences, exact or [m for m, _ in close if forward]
+        return _LoopComparison(differences, exact or [m for m, _ in by_values if forward])
 
     # --- mistakes -------------------------------------------------------------------------------
 
-    def mistakes(self, rtol: float) -> list[Mistake]:
-        """List the mistakes that give what the student's cell gives.
+    def mistakes(self) -> list[Mistake]:
+        """Return the mistakes that give the student's values and gradients.
 
-        If none gives all its values and gradients, those that give its values, if these are wrong.
+        If there is none and the values are wrong, return the mistakes that give these values.
         """
         planted = [(m, m.planted_in(self.formula)) for m in mistakes_of(self.formula)]
         for lines in ONE_BIAS if not self.gates else ():
             base = self.formula.changed(lines)
             others = (m for m in mistakes_of(base) if m.lines and m.lines.keys().isdisjoint(lines))
             planted += [(m, m.planted_in(base)) for m in others]
-        exact = [m for m, f in planted if self._agrees(f, rtol, self._values, self._gradients)]
-        if exact or self._agrees(self.formula, rtol, self._values):
+        exact = [m for m, f in planted if self._agrees(f, self._values, self._gradients)]
+        if exact or self._agrees(self.formula, self._values):
             return list(dict.fromkeys(exact))
-        return list(dict.fromkeys(m for m, f in planted if self._agrees(f, rtol, self._values)))
+        return list(dict.fromkeys(m for m, f in planted if self._agrees(f, self._values)))
 
-    def _agrees(self, formula: Formula, rtol: float, *find: Callable[..., Any]) -> bool:
-        """Whether a formula gives what the student's cell gives, at all steps; most differ at the first."""
+    def _agrees(self, formula: Formula, *pairs_of: Callable[..., Any]) -> bool:
+        """Whether a formula gives the student's numbers at all steps; most formulas differ at the first."""
         try:
-            pairs = (pair for ran in self.steps for each in find for pair in each(formula, ran))
-            return all((_excess(a, b, ran, rtol) <= 1).all() for a, b, ran in pairs)
-        except TinygradError:  # W h has no meaning where W is not square
+            return all(
+                ran.close(*pair)
+                for ran in self.steps
+                for pairs in pairs_of
+                for pair in pairs(formula, ran)
+            )
+        except TinygradError:  # W is not square, so W h has no meaning
             return False
 
-    def _values(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array, _Ran]]:
+    def _values(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array]]:
         found = self._computed(formula, ran)
         for part in self.parts:
-            yield ran.mine.values[part], found[part].numpy(), ran
+            yield ran.mine.values[part], found[part].numpy()
 
     @modes_kept
     def _computed(self, formula: Formula, ran: _Ran) -> dict[str, Tensor]:
         with no_grad():
             return formula({n: tensor(a, device=self.device) for n, a in ran.given.items()})
 
-    def _gradients(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array, _Ran]]:
+    def _gradients(self, formula: Formula, ran: _Ran) -> Iterator[tuple[Array, Array]]:
         found = run_step(formula, ran.given, ran.cotangents, self.device).gradients
         for name, mine in ran.mine.gradients.items():
-            yield mine, found[name], ran
+            yield mine, found[name]
 
 
-def _excess(mine: Array, reference: Array, ran: _Ran, rtol: float) -> Array:
-    """How many times the difference is what is allowed."""
-    epsilon = ran.mine.epsilon
-    coarser = max(1.0, epsilon / np.finfo(float).eps)
-    largest = np.abs(reference).max(initial=0.0)
-    sizes = [np.abs(a).max(initial=1.0) for a in ran.given.values()]
-    allowed = max(rtol, 1e3 * epsilon * (coarser > 1)) * largest + FLOOR * coarser * max(sizes) ** 2
-    return np.asarray(np.abs(mine - reference) / allowed)
-
-
-# --- what is given --------------------------------------------------------------------------------
+# --- checks of the arguments ----------------------------------------------------------------------
 
 
 def _check(mine: Any, reference: Any, names: Any) -> None:
@@ -406,7 +328,7 @@ def _check(mine: Any, reference: Any, names: Any) -> None:
         )
     if not isinstance(reference, Recurrent):
         raise ArgumentError(
-            f"compare_cells: the reference is {brief(reference)}; pass a cell or layer of ours, such as "
+            f"compare_cells: the reference is {brief(reference)}; pass a cell or layer such as "
             "tg.nn.LSTMCell(3, 4, rng=0)"
         )
     roles = names.values() if isinstance(names, Mapping) else [names]
@@ -428,22 +350,17 @@ def _check(mine: Any, reference: Any, names: Any) -> None:
 
 
 def _parameters_of(reference: Recurrent, rng: np.random.Generator) -> dict[str, Array]:
-    """The parameters by PyTorch's names, with two biases that add up to the one of ours."""
+    """The parameters by PyTorch's names. A single bias is split into two that add up to it."""
     named = dict(reference.named_parameters())
     found = {n.removesuffix("_l0"): p.numpy().astype(float) for n, p in named.items()}
-    whole = found.get("bias_ih", np.zeros(len(found["weight_hh"])))
-    second = rng.standard_normal(whole.shape) if "bias_ih" in found else whole
-    second = found.get("bias_hh", second)
+    bias = found.get("bias_ih", np.zeros(len(found["weight_hh"])))
+    second = rng.standard_normal(bias.shape) if "bias_ih" in found else bias
+    biases = {"bias_ih": bias, "bias_hh": found.get("bias_hh", second)}
     if "bias_hh" not in found:
-        whole = whole - second
+        biases["bias_ih"] = bias - second
+    weights = {name: found[name] for name in ("weight_ih", "weight_hh")}
     others = {n: p for n, p in found.items() if not n.startswith(("weight_", "bias_"))}
-    return {
-        "bias_ih": whole,
-        "bias_hh": second,
-        "weight_ih": found["weight_ih"],
-        "weight_hh": found["weight_hh"],
-        **others,
-    }
+    return biases | weights | others
 
 
 def _inputs(x: Any, reference: Recurrent) -> Array:
@@ -459,7 +376,7 @@ def _inputs(x: Any, reference: Recurrent) -> Array:
 def _initial(
     state: Any, parts: tuple[str, ...], shape: tuple[int, int], rng: np.random.Generator
 ) -> dict[str, Array]:
-    """The state before the first step, drawn where none is given."""
+    """The state before the first step: the given one, or a random one."""
     if state is None:
         return {part: 0.5 * rng.standard_normal(shape) for part in parts}
     given = state if isinstance(state, (tuple, list)) else (state,)
@@ -484,7 +401,7 @@ def _failed(t: int, error: Exception, given: Mapping[str, Array]) -> ArgumentErr
     if isinstance(error, (ShapeError, ValueError)):
         shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in given.items())
         text += (
-            f"\nIt was given {shapes}: rows are sequences, and weights lie as in PyTorch, so that the sums "
-            "are x @ weight_ih.T + h @ weight_hh.T"
+            f"\nIt was given {shapes}. Rows of x and h are sequences, and weights have PyTorch's layout: "
+            "the sums are x @ weight_ih.T + h @ weight_hh.T"
         )
     return ArgumentError(text)

@@ -1,4 +1,4 @@
-"""A loop over time that somebody wrote: one step of it, the whole of it, and what goes wrong in one."""
+"""The mistakes that students make in a loop over time: a row each."""
 
 from __future__ import annotations
 
@@ -6,104 +6,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ...errors import ArgumentError, brief
-from ...tensors.creation import tensor
 from ...tensors.functions import stack
-from ...tensors.tensor import Tensor
 from .calling import Given
 from .mistakes import Mistake
+from .return_values import OUTPUT
 
 State = dict[str, Any]
 """The parts of a state, by their names."""
 
-OUTPUT = "output"
-"""What a sequence gives beside the last state: the first part of the state at every step."""
-
-
-# --- what a loop returns --------------------------------------------------------------------------
-
-
-def read(result: Any, state: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the outputs and the last state, in whatever a loop over time returns.
-
-    Parameters
-    ----------
-    result : Any
-        ``(output, h)`` or ``(output, (h, c))``, as our layers return them; the states of all steps, one
-        array for each part; or the outputs alone where the state has no other part.
-    state : tuple of str
-    shape : tuple of int
-        That of the outputs, ``(T, B, H)``.
-
-    Raises
-    ------
-    ArgumentError
-        It is none of these.
-    """
-    items = list(result) if isinstance(result, tuple) else [result]
-    items = [_stacked(item, shape) for item in items]
-    output, rest = items[0], items[1:]
-    if len(rest) == 1 and isinstance(rest[0], (tuple, list)):
-        rest = list(rest[0])
-    if isinstance(output, Tensor) and output.shape == shape:
-        if len(rest) >= len(state):
-            last = [_last(part, shape) for part in rest[: len(state)]]
-            if all(part is not None for part in last):
-                return {OUTPUT: output, **dict(zip(state, last, strict=True))}
-        last = [_last(part, shape) for part in [output, *rest][: len(state)]]
-        if len(last) == len(state) and all(part is not None for part in last):
-            return {OUTPUT: output, **dict(zip(state, last, strict=True))}
-    wanted = state[0] if len(state) == 1 else f"({', '.join(state)})"
-    raise ArgumentError(
-        f"compare_cells: yours returns {brief(result)} for a sequence; return (output, {wanted}), with "
-        f"output of shape (T, B, H), which is {shape} here, and the last state"
-    )
-
-
-def _stacked(item: Any, shape: tuple[int, ...]) -> Any:
-    """A list of the states of all steps as one array."""
-    if isinstance(item, np.ndarray):
-        return tensor(item)
-    if not isinstance(item, list) or len(item) != shape[0]:
-        return item
-    return (
-        stack(item) if all(isinstance(y, Tensor) and y.shape == shape[1:] for y in item) else item
-    )
-
-
-def _last(part: Any, shape: tuple[int, ...]) -> Any:
-    """The last state, of one array: of itself, of one layer, or of all steps."""
-    if not isinstance(part, Tensor):
-        return None
-    if part.shape == shape[1:]:
-        return part
-    return part[-1] if part.shape in (shape, (1, *shape[1:])) else None
-
-
-# --- a right loop, and wrong ones -----------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop over time, and where it differs from a right one.
+    """A loop over time, right or with one mistake.
 
     Attributes
     ----------
     name, sentence : str
         The mistake.
     begins : callable
-        ``begins(before, first)``: the state that a step begins with, of the state after the step before and
-        the initial state.
+        ``begins(before, first)`` returns the state that a later step begins with, from the state after the
+        step before it and the initial state.
     first : callable
-        ``first(initial)``: the state that the first step begins with.
+        ``first(initial)`` returns the state that the first step begins with.
     input : callable
-        ``input(t, T)``: which of the T inputs step t reads.
+        ``input(t, T)`` returns the index of the input that step t reads, of T inputs.
     output : callable
-        ``output(states, t)``: which state is the output of step t; ``states[0]`` is the initial one.
+        ``output(states, t)`` returns the state that is the output of step t; ``states[0]`` is the initial
+        state.
     last : int
-        Which state is returned as the last.
+        The index of the state that is returned as the last.
     """
 
     name: str = ""
@@ -116,19 +47,19 @@ class Loop:
 
     @property
     def mistake(self) -> Mistake:
-        """What is said of it."""
+        """The mistake, as compare_cells reports it."""
         return Mistake(self.name, self.sentence)
 
     def __call__(
         self, step: Callable[[Given], Mapping[str, Any]], given: Given, parts: Sequence[str]
     ) -> State:
-        """Run a step over a sequence; return the outputs and the last state."""
+        """Run the step over a sequence and return the outputs and the last state."""
         initial = self.first({part: given[part] for part in parts})
         states, steps = [initial], given["x"].shape[0]
         for t in range(steps):
             begin = initial if t == 0 else self.begins(states[-1], initial)
-            found = step({**given, **begin, "x": given["x"][self.input(t, steps)]})
-            states.append({part: found[part] for part in parts})
+            after = step({**given, **begin, "x": given["x"][self.input(t, steps)]})
+            states.append({part: after[part] for part in parts})
         outputs = [self.output(states, t)[parts[0]] for t in range(steps)]
         return {OUTPUT: stack(outputs), **states[self.last]}
 
@@ -172,23 +103,23 @@ LOOPS = (
         "the graph (numpy(), .data, no_grad)",
         begins=lambda before, first: _detached(before)),
     Loop("gradient cut between steps",
-        "no gradient goes from a step to the state that it begins with: that was detached, or computed "
+        "no gradient goes from a step to the state that it begins with: it was detached, or computed "
         "outside of the graph (numpy(), .data, no_grad)",
         begins=lambda before, first: _detached(before), first=_detached),
 )
 # fmt: on
-"""What goes wrong in a loop over time whose step is right."""
+"""Mistakes in a loop over time whose step is right."""
 
 
 def loops_of(parts: tuple[str, ...]) -> Iterator[Loop]:
-    """Yield every mistake that a loop over a state of these parts can have."""
+    """Yield the loops with a mistake, for a state of these parts."""
     yield from LOOPS
     if len(parts) > 1:
         for part in parts:
-            yield _without(part)
+            yield _not_carried_on(part)
 
 
-def _without(part: str) -> Loop:
+def _not_carried_on(part: str) -> Loop:
     return Loop(
         f"{part} not carried on",
         f"every step begins with the initial {part}; it has to begin with {part} after the step before",

@@ -1,4 +1,4 @@
-"""One step of anybody's cell, with its gates and its gradients, by their names."""
+"""Run one step of a cell; return its gates, next state and gradients by their names."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from ...engine.autodiff import grad
 from ...engine.backpropagation import ancestors
 from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import node_of, wrap
-from ...errors import ArgumentError, ShapeError, brief
 from ...nn.recurrent import Recurrent
 from ...recurrence.intervening import gate_reader
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..samples import Array
 from .calling import Caller, Given
-from .mistakes_in_loops import read
+from .return_values import returned_by_loop, returned_by_step
 
 Step = Callable[[Given], dict[str, Tensor]]
-"""Maps what is given to the gates that can be seen and the parts of the next state, by their names."""
+"""Maps the input, state and parameters to the visible gates and the next state, by their names."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gave.
+    """The values and gradients of one step.
 
     Attributes
     ----------
     values : dict of str to ndarray
-        Gates and the parts of the next state.
+        The gates and the parts of the next state.
     gradients : dict of str to ndarray
-        ∂L/∂ of the input, of the parts of the state and of each parameter.
+        The gradients by the input, the parts of the state and each parameter.
     epsilon : float
-        The coarsest rounding of what was computed.
+        The machine epsilon of the coarsest dtype in the step.
     """
 
     values: dict[str, Array]
@@ -48,19 +47,19 @@ class StepResult:
 def run_step(
     step: Step, given: Mapping[str, Array], cotangents: Mapping[str, Array], device: str
 ) -> StepResult:
-    """Run a step in float64 on leaves of its own, and send the cotangents of the next state back."""
+    """Run a step in float64, and send the cotangents of the next state back through it."""
     leaves = {n: tensor(a, "float64", device, requires_grad=True) for n, a in given.items()}
-    with (
-        enable_grad()
-    ):  # not the leaves themselves: c *= f is right in NumPy, and no leaf can be written
+    with enable_grad():
+        # the step gets copies, since c *= f is right in NumPy but cannot write into a leaf
         values = step({n: x * 1 for n, x in leaves.items()})
-    ends = [(values[name], c) for name, c in cotangents.items() if values[name].requires_grad]
+    seeds = {name: c for name, c in cotangents.items() if values[name].requires_grad}
+    outputs = [values[name] for name in seeds]
     dtypes = {values[name].dtype for name in cotangents}
-    dtypes |= {np.dtype(str(n.value.dtype)) for n in ancestors([node_of(y) for y, _ in ends])}
+    dtypes |= {np.dtype(str(n.value.dtype)) for n in ancestors(map(node_of, outputs))}
     found: list[Tensor | None] = [None] * len(leaves)
-    if ends:
-        seeds = [tensor(c, y.dtype, device) for y, c in ends]
-        found = grad([y for y, _ in ends], list(leaves.values()), seeds)
+    if seeds:
+        step_cotangents = [tensor(c, values[name].dtype, device) for name, c in seeds.items()]
+        found = grad(outputs, list(leaves.values()), step_cotangents)
     gradients = {
         name: np.zeros(np.shape(given[name])) if g is None else g.numpy()
         for name, g in zip(leaves, found, strict=True)
@@ -79,27 +78,27 @@ def step_of(
     names: Mapping[str, Any],
     sequence: bool = False,
 ) -> Step:
-    """Return the step of a module or function, whatever it calls its parameters.
+    """Return the step of a module or function, whatever names its parameters have.
 
     Parameters
     ----------
     cell : Module or callable
     gates, state : tuple of str
-        The gates that are looked for, and the parts of the state.
+        The names of the gates to look for, and of the parts of the state.
     names : dict of str to str
-        The reference's names for those of the cell, where they are not found by themselves.
+        The reference's names for those of the cell that are not recognized.
     sequence : bool
-        Whether the cell takes a whole sequence: it is then given one of one step.
+        Whether the cell takes a whole sequence; it then gets a sequence of one step.
     """
     call, declared = Caller(cell, gates, state, names), _declared_gates(cell, state)
 
     def step(given: Given) -> dict[str, Tensor]:
         if sequence:
             shape = (1, *given[state[0]].shape)
-            found = read(call({**given, "x": given["x"][None]}), state, shape)
+            found = returned_by_loop(call({**given, "x": given["x"][None]}), state, shape)
             parts = {part: found[part] for part in state}
         else:
-            parts = _parts(call(given), state, given)
+            parts = returned_by_step(call(given), state, given)
         nodes = ancestors([node_of(y) for y in parts.values()], constants=True)
         marked = {names.get(m.name, m.name): wrap(n.value) for n in nodes for m in n.marks}
         seen = declared(given) | marked
@@ -108,41 +107,8 @@ def step_of(
     return step
 
 
-def _parts(result: Any, state: tuple[str, ...], given: Given) -> dict[str, Tensor]:
-    """The parts of the next state, in whatever a cell returns beside them."""
-    items = list(result) if isinstance(result, (tuple, list)) else [result]
-    if items and isinstance(items[0], Tensor) and items[0].ndim > given[state[0]].ndim:
-        raise ShapeError(
-            f"compare_cells: a step of yours returns an array of shape {items[0].shape}, with one axis too "
-            "many; where yours takes whole sequences (T, B, I), pass sequence=True"
-        )
-    for item in reversed(items[:2]):  # (output, (h, c)) and ((h, c), cache)
-        if len(state) > 1 and isinstance(item, (tuple, list)) and len(item) == len(state):
-            items = list(item)
-    wanted = ", ".join(state)
-    if len(items) < len(state):
-        raise ArgumentError(
-            f"compare_cells: a step of yours returns {brief(result)}; return the next state, {wanted}"
-        )
-    parts = {}
-    for name, item in zip(state, items, strict=False):
-        try:
-            part = item if isinstance(item, Tensor) else tensor(item)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(
-                f"compare_cells: a step of yours returns {brief(item)} as {name}; return Tensors, {wanted}"
-            ) from error
-        if part.shape != given[name].shape:
-            raise ShapeError(
-                f"compare_cells: a step of yours returns {name} of shape {part.shape}; "
-                f"(B, H) is {given[name].shape} here"
-            )
-        parts[name] = part
-    return parts
-
-
 def _declared_gates(cell: Any, state: tuple[str, ...]) -> Callable[[Given], dict[str, Tensor]]:
-    """The gates that a class of recurrent layers or cells declares."""
+    """Return a function for the gates that a recurrent layer or cell declares."""
     if not isinstance(cell, Recurrent):
         return lambda given: {}
     scan = cell.scan

@@ -2,8 +2,8 @@
 
 Purely random examples test little: of 100 pairs of random shapes 7 broadcast on both sides, none is empty,
 and every array is contiguous. These strategies first draw the property that matters, by its name: a pattern
-of broadcasting, a memory layout, a kind of index. The values come from one seed. When a test fails, hypothesis
-prints the names, and for each array the call of :func:`sample` that makes it again.
+of broadcasting, a memory layout, a kind of index. The values come from one seed. When a test fails,
+hypothesis prints the names, and for each array the call of :func:`sample` that makes it again.
 
 >>> import numpy as np
 >>> import tinygrad182 as tg
