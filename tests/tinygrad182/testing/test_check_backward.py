@@ -393,11 +393,11 @@ def test_a_mistake_in_df_is_named(change: Any, name: str) -> None:
 def test_too_few_gradients_are_counted() -> None:
     told = message(lambda dh, dc, cache: dh)
     assert (
-        "backward returns 1 gradient. It has to return the 6 gradients dx, dh, dc, dWx, dWh, db"
+        "backward returns 1 gradient. It must return the 6 gradients dx, dh, dc, dWx, dWh, db"
         in told
     )
     told = message(lambda dh, dc, cache: {"dx": dh, "dWx": dc})
-    assert "backward returns dx and dWx; dh, dc, dWh, db missing. It has to return" in told
+    assert "backward returns dx and dWx; dh, dc, dWh, db missing. It must return" in told
     told = message(lambda dh, dc, cache: dh @ dc)
     assert "backward fails: ValueError: matmul" in told
     assert "backward returns nothing" in message(lambda dh, dc, cache: {})

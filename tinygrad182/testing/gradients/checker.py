@@ -23,17 +23,9 @@ from .vector_function import VectorFunction
 
 
 class Checker:
-    """The checks of one function. A check that fails raises :class:`PropertyError`.
+    """The checks of one function, with the arguments of ``check_gradients``.
 
-    Parameters
-    ----------
-    f : VectorFunction
-    rtol : float or None
-        Relative tolerance in addition to rounding; None for the default of the method.
-    max_entries : int
-        The most inputs and outputs that are tried one by one.
-    seed : int
-        The seed of all random numbers.
+    A check that fails raises :class:`PropertyError`.
     """
 
     def __init__(self, f: VectorFunction, rtol: float | None, max_entries: int, seed: int) -> None:
@@ -165,11 +157,8 @@ class Checker:
         columns = self.reference.columns
         for j in (*self._some_units(), len(columns) - 2, len(columns) - 1):
             tangents = self._directions(columns[j], alone=j < self.reference.units)
-            found = (self.rows @ self.recording.pushed(tangents))[:, None]
-            expected, bound = self.tangents[:, [j]], self.bounds[:, [j]]
-            probes = Probes(self.f, self.rows, columns[[j]])
-            allowed = self._tolerance(expected, bound)
-            compare("JVP", probes, found, expected, allowed, self.reference.method)
+            allowed = self._tolerance(self.tangents[:, [j]], self.bounds[:, [j]])
+            self._compare_tangent("JVP", self.recording.pushed(tangents), j, allowed)
 
     def _some_units(self) -> list[int]:
         """Positions of some unit directions: the first of each input, and a few more."""
@@ -211,13 +200,9 @@ class Checker:
 
     def _compare_by_cotangent(self, tangent: Array, bound: Array) -> None:
         """The derivative of ⟨gradient, v⟩ by the cotangent is the tangent along v."""
-        allowed = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
-        expected = self.tangents[:, -1:]
-        probes = Probes(self.f, self.rows, self.reference.columns[-1:])
-        what = "derivative of the gradient by the cotangent"
-        found = (self.rows @ tangent)[:, None]
-        method = self.reference.method
-        compare(what, probes, found, expected, self._tolerance(expected, allowed), method)
+        bound = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
+        allowed = self._tolerance(self.tangents[:, -1:], bound)
+        self._compare_tangent("derivative of the gradient by the cotangent", tangent, -1, allowed)
 
     def _points_of_gradient(self, v: Array) -> FivePoints:
         points = self.reference.five_points(
@@ -264,13 +249,10 @@ class Checker:
             self._compare_gradient(what, found, expected, allowed(expected, bound), "in float64")
 
     def _narrow_tangent(self, narrow: Recording, directions: list[Tensor], allowed: Any) -> None:
-        v = self.reference.columns[-1]
-        found = (self.rows @ narrow.pushed(directions))[:, None]
-        expected, bound = self.tangents[:, -1:], self.bounds[:, -1:]
-        spread = np.abs(self.rows) @ np.abs(self.recording.pushed(self.f.tensors(v)))
-        probes = Probes(self.f, self.rows, v[None])
-        tolerance = allowed(spread[:, None], bound)
-        compare("JVP in the dtype given", probes, found, expected, tolerance, "in float64")
+        exact = self.recording.pushed(self.f.tensors(self.reference.columns[-1]))
+        tolerance = allowed((np.abs(self.rows) @ np.abs(exact))[:, None], self.bounds[:, -1:])
+        what, tangent = "JVP in the dtype given", narrow.pushed(directions)
+        self._compare_tangent(what, tangent, -1, tolerance, "in float64")
 
     # --- how they are compared ------------------------------------------------------------------
 
@@ -286,6 +268,14 @@ class Checker:
         """Compare gradients for the random cotangent."""
         probes = Probes(self.f, self.rows[-1:])
         compare(what, probes, actual[None], expected[None], allowed[None], method)
+
+    def _compare_tangent(
+        self, what: str, tangent: Array, j: int, allowed: Array, method: str = ""
+    ) -> None:
+        """Compare the tangent of the outputs along column ``j`` with the numerical one."""
+        probes = Probes(self.f, self.rows, self.reference.columns[[j]])
+        actual, expected = (self.rows @ tangent)[:, None], self.tangents[:, [j]]
+        compare(what, probes, actual, expected, allowed, method or self.reference.method)
 
 
 @contextmanager

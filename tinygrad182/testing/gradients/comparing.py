@@ -17,12 +17,9 @@ SMALLEST = 1e-290
 
 @dataclass(frozen=True)
 class Probes:
-    """The directions of a matrix of derivatives: unit vectors and others.
+    """The directions of a matrix of derivatives: rows (r, m) of the outputs, columns (c, n) of the inputs.
 
-    Attributes
-    ----------
-    rows, columns : (r, m) and (c, n), or None
-        Directions of the outputs and of the inputs; None stands for all unit vectors.
+    None stands for all unit vectors.
     """
 
     function: VectorFunction
@@ -67,23 +64,10 @@ def compare(
     allowed: Array,
     method: str = "expected",
 ) -> None:
-    """Compare every entry on its own scale.
+    """Compare every entry on its own scale, all of shape (r, c); raise PropertyError if one is wrong.
 
-    Parameters
-    ----------
-    what : str
-        The property, for the message.
-    probes : Probes
-        The directions of the rows and columns.
-    actual, expected, allowed : (r, c)
-        Both values, and how large their difference may be.
-    method : str
-        Where the expected values come from, for the message.
-
-    Raises
-    ------
-    PropertyError
-        An entry is wrong. The worst one is named, preferably one of a single input and a single output.
+    The error names the worst entry, preferably one of a single input and a single output. ``what`` is the
+    property, and ``method`` the origin of the expected values, for the message.
     """
     difference = np.abs(actual - expected)
     excess = difference / (allowed + SMALLEST)

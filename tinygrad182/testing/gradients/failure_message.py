@@ -25,14 +25,8 @@ Check = Callable[[Callable[..., Any], list[Any], int], PropertyError | None]
 def explain(function: VectorFunction, wrong: PropertyError | None, check: Check) -> str:
     """Say what is wrong, in which operation, and how to see it; return an empty text if nothing is wrong.
 
-    Parameters
-    ----------
-    function : VectorFunction
-        The function that was checked.
-    wrong : PropertyError or None
-        Its fault; None if rounding may hide one, so that each operation has to be checked alone.
-    check : callable
-        ``check(f, arrays, order)`` returns the fault of a smaller function, or None.
+    ``wrong`` is the fault of the function. It is None if rounding may hide one; then each operation is
+    checked alone. ``check(f, arrays, order)`` returns the fault of a smaller function, or None.
     """
     operations = _operations(function)
     nodes = operations.first + operations.repeated

@@ -27,13 +27,8 @@ def rounding(
     Every recorded value, and every cotangent that passes an edge, is changed by up to 64 units in its last
     place. The result then moves at least as far as rounding can have moved it.
 
-    Parameters
-    ----------
-    nodes : sequence of Node
-        The graph, oldest first.
-    compute : callable
-        ``compute(edge)`` returns the result; ``edge`` is the hook that ``backpropagate`` calls on edges.
-    rng : numpy.random.Generator
+    The nodes are the whole graph, oldest first. ``compute(edge)`` returns the result; ``edge`` is the hook
+    that ``backpropagate`` calls on edges.
     """
     exact, moved = compute(None), []
     for _ in range(TRIALS):

@@ -49,15 +49,9 @@ class Input:
 class VectorFunction:
     """``f`` as a function of one float64 vector, which joins all inputs and parameters.
 
-    Parameters
-    ----------
-    f : callable
-        Takes Tensors; returns a Tensor, or a nested tuple with Tensors in it.
-    args : sequence
-        Arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; others are passed on.
-        Data of the host goes to the device of the parameters, or of ``use_device``.
-    parameters : mapping of str to Tensor
-        Tensors that ``f`` uses from outside; they are differentiated too.
+    ``args`` are arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; others are
+    passed on. Data of the host goes to the device of the parameters, or of ``use_device``. ``parameters``
+    are Tensors that ``f`` uses from outside; they are differentiated too.
     """
 
     def __init__(

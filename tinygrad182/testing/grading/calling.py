@@ -35,13 +35,8 @@ Given = Mapping[str, Tensor]
 class Caller:
     """Calls a student's cell with given numbers, whatever names its arguments have.
 
-    Attributes
-    ----------
-    cell : Module or callable
-    gates, state : tuple of str
-        The names of the reference's gates and parts of the state.
-    names : dict of str to str
-        The reference's names for those of the cell that are not recognized.
+    ``gates`` and ``state`` are the reference's names. ``names`` has the reference's names for those of the
+    cell that are not recognized.
     """
 
     cell: Callable[..., Any]

@@ -139,13 +139,7 @@ def unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
 class Parameters(dict[str, Tensor]):
     """A dict of all parameters that recognizes the student's names.
 
-    Parameters
-    ----------
-    found : dict of str to Tensor
-        The parameters by the reference's names.
-    names : dict of str to str
-        The meanings of the student's names that are not recognized.
-    gates : sequence of str
+    Its keys are the reference's names. ``names`` has the meanings of those that are not recognized.
     """
 
     def __init__(

@@ -52,19 +52,9 @@ def returned_by_step(result: Any, state: tuple[str, ...], given: Given) -> dict[
 def returned_by_loop(result: Any, state: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the outputs and the last state, in whatever order a loop over time returns them.
 
-    Parameters
-    ----------
-    result : Any
-        ``(output, h)`` or ``(output, (h, c))``, as our layers return them; or for each part an array of its
-        states after all steps; or the outputs alone if the state has no other part.
-    state : tuple of str
-    shape : tuple of int
-        The shape of the outputs, ``(T, B, H)``.
-
-    Raises
-    ------
-    ArgumentError
-        The result is none of these.
+    The result may be ``(output, h)`` or ``(output, (h, c))``, as our layers return them; or for each part
+    an array of its states after all steps; or the outputs alone if the state has no other part. ``shape``
+    is the shape of the outputs, ``(T, B, H)``.
     """
     items = list(result) if isinstance(result, tuple) else [result]
     items = [_stacked(item, shape) for item in items]

@@ -80,15 +80,8 @@ def step_of(
 ) -> Step:
     """Return the step of a module or function, whatever names its parameters have.
 
-    Parameters
-    ----------
-    cell : Module or callable
-    gates, state : tuple of str
-        The names of the gates to look for, and of the parts of the state.
-    names : dict of str to str
-        The reference's names for those of the cell that are not recognized.
-    sequence : bool
-        Whether the cell takes a whole sequence; it then gets a sequence of one step.
+    ``gates`` are the gates to look for. ``names`` has the reference's names for those of the cell that are
+    not recognized. With ``sequence``, the cell takes a whole sequence, and gets one of one step.
     """
     call, declared = Caller(cell, gates, state, names), _declared_gates(cell, state)
 

@@ -1,4 +1,4 @@
-"""``check_backward``: a derivative written by hand in NumPy, against numerical ones of its own forward."""
+"""``check_backward``: compare a derivative written by hand in NumPy with numerical derivatives."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..._numbers import check_whole
 from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
 from ..gradients.comparing import ratio
-from ..numerical_derivatives import complex_step, five_points
+from ..gradients.reference import Derivatives
+from ..numerical_derivatives import complex_step, complex_step_agrees, five_points
 from ..results import CheckedInput, GradientCheck
 from ..samples import Array
 from .calling import Arrays, HandWritten
 from .known_mistakes import KnownCell
 from .parameter_layout import Layout
-from .wrong_gradients import relations
+from .wrong_gradients import Blocks, relations
 
 RTOL = 1e-8
 FLOOR = 1e-13
-"""Rounding of numbers of size 1, which stays where a gradient is a small sum of such numbers."""
+"""The rounding error of numbers of size 1; it also affects small sums of such numbers."""
 
 
 def check_backward(
@@ -36,51 +38,50 @@ def check_backward(
     max_entries: int = 500,
     seed: int = 0,
 ) -> GradientCheck:
-    """Check the derivative of a step that was written by hand in plain NumPy; raise where it is wrong.
+    """Check the derivative of a step that is written by hand in NumPy; raise an error if it is wrong.
 
-    The right gradients come from ``forward`` alone: by the complex step where it takes complex numbers,
-    else by five points with an error bound, as in :func:`check_gradients`. So every rule is right that
-    belongs to its own forward, in whatever order its gates are. ``backward`` is called with one cotangent
-    at a time, of the shape of the state: it needs to know nothing of other axes.
+    The right gradients come from ``forward`` alone: by the complex step if it takes complex numbers, else
+    by five points with an error bound, as in :func:`check_gradients`. So ``backward`` is right if it
+    belongs to its own ``forward``, whatever the order of the gates. It gets cotangents of the state's
+    shape.
 
     Parameters
     ----------
     forward : callable
         ``forward(x, h, c, ...)`` returns ``(h, c, cache)``; for a cell without c, ``forward(x, h, ...)``
-        returns ``(h, cache)``. The parameters follow by their names, in the order of ``parameters``, or in
-        one dict; a function that takes none uses the arrays in ``parameters`` from outside.
+        returns ``(h, cache)``. The parameters follow by name, in the order of ``parameters``, or in one
+        dict. A function that takes none must use the arrays in ``parameters`` from outside.
     backward : callable
         ``backward(dh, dc, cache)``, or ``backward(dh, cache)``, returns the gradients by x, h, c and each
         parameter: a tuple in this order, or a dict with keys such as ``"dx"``, ``"dh_prev"``, ``"dW_hh"``.
     x : array ``(B, I)`` or ``(T, B, I)``
-        The input of one step, or of several. Of a sequence, each step is checked at the state that the
-        steps before it lead to. Columns will do too: x ``(I, B)`` with h ``(H, B)``.
+        The input of one step or of several. In a sequence, each step begins with the state after the step
+        before it. Sequences may also be columns: x ``(I, B)`` with h ``(H, B)``.
     h, c : array ``(B, H)``
-        The state before the first step; c only where the cell has one. A state of zeros hides errors.
+        The state before the first step; c only if the cell has one. A state of zeros hides errors.
     parameters : dict of str to array, optional
-        What else forward is differentiated by.
+        The other arrays that ``forward`` is differentiated by.
     gates : str or tuple of str
-        The order of the gates in the parameters, such as ``"ifgo"``, for messages. Parameters may have
-        their blocks of H in rows or in columns; where the shapes leave it open, rows are meant. With the
-        gates of an LSTM or GRU, and parameters called ``W_ih`` or ``Wx`` and ``W_hh`` or ``Wh``, known
-        mistakes are recognized.
+        The order of the gates in the parameters, such as ``"ifgo"``, for messages. The blocks of H may be
+        rows or columns of the parameters; if the shapes allow both, they are rows. Known mistakes are
+        recognized for the gates of an LSTM or GRU and parameters with names like ``W_ih`` or ``Wx``.
     rtol : float
-        Relative tolerance, beside what the numerical derivative may be off.
+        Relative tolerance in addition to the error bound of the numerical derivative.
     max_entries : int
-        At most so many entries of each array are tried, drawn at random.
+        The most entries of each array that are tried; they are drawn at random.
     seed : int
-        Of what is drawn: the cotangents, and which entries are tried.
+        The seed of the cotangents and of the entries that are tried.
 
     Returns
     -------
     GradientCheck
-        How it was checked, and the largest difference.
+        The method and the largest error.
 
     Raises
     ------
     GradientCheckError
-        A gradient is wrong, missing, or has another shape; it is an AssertionError too. The message names
-        the gradient, the step, the gate and the unit, both values, and what the wrong one looks like.
+        A gradient is wrong or missing, or has another shape. The error is an AssertionError too. Its
+        message names the gradient, step, gate and unit, both values, and a recognized mistake.
     NotDifferentiableError
         ``forward`` has a kink at a step.
     ArgumentError, ShapeError
@@ -106,49 +107,45 @@ def check_backward(
     tinygrad182.errors.GradientCheckError: check_backward: db is wrong at step 0, unit ...
         yours         ...
         complex step  ...
-        ratio         0.333333333
+        ratio         0.333333333333
     it is the mean over the batch; take the sum
     right: dx, dh, dW_ih, dW_hh
     """
     if isinstance(c, Mapping) or not isinstance(parameters or {}, Mapping):
         raise ArgumentError(
-            "check_backward: parameters has to be a dict of arrays by their names, passed as parameters="
+            "check_backward: parameters must be a dict of arrays by their names, passed as parameters="
         )
     state = ("h",) if c is None else ("h", "c")
     given = {"x": _array("x", x), "h": _array("h", h)}
     given |= {} if c is None else {"c": _array("c", c)}
-    own = {name: _array(name, value) for name, value in (parameters or {}).items()}
-    clash = own.keys() & given.keys()
-    if clash:
+    weights = {name: _array(name, value) for name, value in (parameters or {}).items()}
+    if clash := weights.keys() & given.keys():
+        taken = brief(min(clash))
         raise ArgumentError(
-            f"check_backward: parameters has {brief(min(clash))}, a name that is taken"
+            f"check_backward: parameters has {taken}, a name that is taken; rename it"
         )
+    check_whole("check_backward", "max_entries", max_entries, 1)
     cell = HandWritten(forward, backward, state, parameters or {})
     rng = np.random.default_rng(seed)
     inputs = given["x"] if given["x"].ndim > given["h"].ndim else given["x"][None]
-    _check_given(inputs, {part: given[part] for part in state}, max_entries)
-    shapes = {name: a.shape for name, a in own.items()}
-    layout = Layout.of(tuple(gates), inputs[0], given["h"], shapes)
     before = {part: given[part] for part in state}
+    _check_shapes(inputs, before)
+    shapes = {name: a.shape for name, a in weights.items()}
+    layout = Layout.of(tuple(gates), inputs[0], given["h"], shapes)
     checks, methods = [], set()
     for t, x_t in enumerate(inputs):
-        step = _Step(cell, {"x": x_t, **before, **own}, t, layout, max_entries, rng)
-        checks.append(step.checked(rtol))
+        step = _Step(cell, {"x": x_t, **before, **weights}, t, layout, rtol, max_entries, rng)
+        checks.append(step.check())
         methods.add(step.method)
-        before = dict(zip(state, step.after, strict=True))
-    return _together(checks, max(methods))  # "five points", if at any step
+        before = step.after
+    return _together(checks, max(methods))  # "five points" if any step needs them
 
 
 @dataclass(frozen=True)
 class _Right:
-    """The right gradient by one array.
+    """The right gradient by one array: the contribution of each part of the state, and the error bound.
 
-    Attributes
-    ----------
-    parts : dict of str to ndarray
-        What the cotangent of each part of the state contributes. NaN where an entry was not tried.
-    bound : ndarray
-        How far the sum of these may be off.
+    Entries that were not tried are NaN.
     """
 
     parts: Arrays
@@ -156,12 +153,12 @@ class _Right:
 
     @property
     def whole(self) -> Array:
-        """The gradient."""
+        """The gradient: the sum of all contributions."""
         return np.asarray(sum(self.parts.values()))
 
 
 class _Step:
-    """One step, and the derivatives of its forward at this point."""
+    """The check of one step: its gradients against the derivatives of its forward."""
 
     def __init__(
         self,
@@ -169,12 +166,14 @@ class _Step:
         given: Arrays,
         t: int,
         layout: Layout,
+        rtol: float,
         max_entries: int,
         rng: np.random.Generator,
     ) -> None:
         self.cell, self.given, self.t, self.layout, self.rng = cell, given, t, layout, rng
-        self.most = max_entries
-        self.after, _ = cell.run({name: a.copy() for name, a in given.items()})
+        self.rtol, self.most = rtol, max_entries
+        state = cell.run({name: a.copy() for name, a in given.items()}).state
+        self.after = dict(zip(cell.state, state, strict=True))
         self._check_after()
         self.cotangents: Arrays = {
             p: np.asarray(rng.standard_normal(given[p].shape)) for p in cell.state
@@ -184,37 +183,36 @@ class _Step:
 
     @property
     def method(self) -> str:
-        """Where the right gradients come from."""
+        """The method of the right gradients."""
         return "complex step" if self.exact else "five points"
 
     def _check_after(self) -> None:
-        for name, part in zip(self.cell.state, self.after, strict=True):
+        for name, part in self.after.items():
             shape = self.given[name].shape
             if part.shape != shape:
                 raise ShapeError(
-                    f"check_backward: forward returns {name} of shape {part.shape}; before the step its "
-                    f"shape is {shape}"
+                    f"check_backward: forward returns {name} of shape {part.shape}; before the step it has "
+                    f"shape {shape}, and it must keep that"
                 )
             if part.dtype != float or not np.isfinite(part).all():
                 found = "numbers that are not finite" if part.dtype == float else str(part.dtype)
                 raise ArgumentError(
                     f"check_backward: forward returns {name} as {found} at step {self.t}; it is called "
-                    "with float64 and has to keep that"
+                    "with float64 and must return float64"
                 )
 
     # --- right gradients ------------------------------------------------------------------------
 
     def _vector(self, point: Array) -> Array:
-        """The next state as one vector, of all that is given as one."""
+        """Compute the next state as one vector, from the vector of all arrays."""
         given, start = {}, 0
         for name, array in self.given.items():
             given[name] = point[start : start + array.size].reshape(array.shape).copy()
             start += array.size
-        state, _ = self.cell.run(given)
-        return np.concatenate([np.asarray(part).ravel() for part in state])
+        return np.concatenate([part.ravel() for part in self.cell.run(given).state])
 
     def _takes_complex(self) -> bool:
-        """Whether the complex step agrees with five points, along a random direction."""
+        """Whether forward takes complex numbers; raise an error at a kink."""
         v = self.rng.standard_normal(self.point.size)
         points = five_points(self._vector, self.point, v)
         if points.kinked.any():
@@ -222,20 +220,16 @@ class _Step:
                 f"check_backward: forward has a kink or a jump at step {self.t}, so there is no derivative "
                 "to compare with; check at other inputs"
             )
-        exact = complex_step(self._vector, self.point, v)
-        if exact is None:
-            return False
-        slack = 1e-6 * np.abs(points.derivative) + 10 * points.bound
-        return bool((np.abs(exact - points.derivative) <= slack).all())
+        return complex_step_agrees(self._vector, self.point, v, points)
 
-    def _column(self, j: int) -> tuple[Array, Array]:
-        """The derivative of the next state by one number, and how far it may be off."""
+    def _column(self, j: int) -> Derivatives:
+        """The derivative of the next state by one number, with its error bound."""
         v = np.zeros(self.point.size)
         v[j] = 1.0
-        if self.exact and (found := complex_step(self._vector, self.point, v)) is not None:
-            return found, np.zeros(found.shape)
+        if self.exact and (exact := complex_step(self._vector, self.point, v)) is not None:
+            return Derivatives(exact, np.zeros(exact.shape))
         points = five_points(self._vector, self.point, v)
-        return points.derivative, 10 * points.bound
+        return Derivatives(points.derivative, 10 * points.bound)
 
     def right(self) -> Iterator[tuple[str, _Right]]:
         """Yield the right gradient by each input, part of the state and parameter."""
@@ -245,44 +239,41 @@ class _Step:
             parts = {part: np.full(array.size, np.nan) for part in self.cell.state}
             bound = np.full(array.size, np.nan)
             for k in tried:
-                column, off = self._column(start + int(k))
-                cut = 0
-                bound[k] = 0.0
-                for part, cotangent in self.cotangents.items():
-                    here = slice(cut, cut + cotangent.size)
-                    parts[part][k] = cotangent.ravel() @ column[here]
-                    bound[k] += np.abs(cotangent.ravel()) @ off[here]
-                    cut += cotangent.size
+                column = self._column(start + int(k))
+                values, bounds = (np.split(a, len(parts)) for a in column)  # h and c have one shape
+                cotangents = [c.ravel() for c in self.cotangents.values()]
+                for part, c, derivative in zip(parts, cotangents, values, strict=True):
+                    parts[part][k] = c @ derivative
+                bound[k] = sum(np.abs(c) @ b for c, b in zip(cotangents, bounds, strict=True))
             shaped = {part: a.reshape(array.shape) for part, a in parts.items()}
             yield name, _Right(shaped, bound.reshape(array.shape))
             start += array.size
 
     # --- the check ------------------------------------------------------------------------------
 
-    def checked(self, rtol: float) -> list[CheckedInput]:
-        """Compare every gradient; raise for the first that is wrong, those by parameters first."""
+    def check(self) -> list[CheckedInput]:
+        """Compare every gradient; raise an error for a wrong one, preferably by a parameter."""
         given = {name: a.copy() for name, a in self.given.items()}
-        found = self.cell.gradients(self.cotangents, given)
-        arrays = {name: _gradient(name, value, self.t) for name, value in found.items()}
+        returned = self.cell.gradients(self.cotangents, given)
+        arrays = {name: _gradient(name, value, self.t) for name, value in returned.items()}
         right = dict(self.right())
-        wrong = [n for n in arrays if not self._fits(arrays[n], right[n], rtol)]
+        wrong = [n for n in arrays if not self._is_right(arrays[n], right[n])]
         if wrong:
-            self._raise(wrong, arrays, right, rtol)
+            self._raise(wrong, arrays, right)
         return [self._report(name, arrays[name], right[name]) for name in arrays]
 
-    def _fits(self, found: Array, right: _Right, rtol: float) -> bool:
-        if found.shape != right.whole.shape:
-            return False
-        return bool((np.nan_to_num(self._excess(found, right, rtol), nan=np.inf) <= 1).all())
+    def _is_right(self, found: Array, right: _Right) -> bool:
+        same_shape = found.shape == right.whole.shape
+        return same_shape and bool((self._excess(found, right) <= 1).all())
 
-    def _excess(self, found: Array, right: _Right, rtol: float) -> Array:
-        """How many times the difference is what is allowed; 0 for what was not tried."""
+    def _excess(self, found: Array, right: _Right) -> Array:
+        """The difference as a multiple of the largest that is allowed; 0 for entries not tried."""
         whole = right.whole
         tried = ~np.isnan(right.bound)
         sizes = [np.abs(a).max(initial=1.0) for a in self.given.values()]
         largest = np.abs(whole[tried]).max(initial=0.0)
-        allowed = rtol * largest + right.bound + FLOOR * max(sizes) ** 2
-        return np.where(tried, np.abs(found - whole) / allowed, 0.0)
+        allowed = self.rtol * largest + right.bound + FLOOR * max(sizes) ** 2
+        return np.nan_to_num(np.where(tried, np.abs(found - whole) / allowed, 0.0), nan=np.inf)
 
     def _report(self, name: str, found: Array, right: _Right) -> CheckedInput:
         whole = right.whole
@@ -291,20 +282,17 @@ class _Step:
         error = np.abs(found[tried] - whole[tried]).max(initial=0.0) / (largest or 1.0)
         return CheckedInput(name, found.shape, str(found.dtype), int(tried.sum()), float(error))
 
-    def _raise(
-        self, wrong: list[str], arrays: Arrays, right: Mapping[str, _Right], rtol: float
-    ) -> NoReturn:
-        """Tell of the first wrong gradient, in terms of gates, units and sequences."""
+    def _raise(self, wrong: list[str], arrays: Arrays, right: Mapping[str, _Right]) -> NoReturn:
+        """Raise the error about the first wrong gradient, with names of gates, units and sequences."""
         name = next((n for n in wrong if n in self.layout.shapes), wrong[0])
         found, whole = arrays[name], right[name].whole
         if found.shape != whole.shape:
             lines = [
-                f"check_backward: d{name} has shape {found.shape} at step {self.t}; it has to be "
-                f"{whole.shape}, that of {name}"
+                f"check_backward: d{name} has shape {found.shape} at step {self.t}; it must be "
+                f"{whole.shape}, the shape of {name}"
             ]
         else:
-            excess = np.nan_to_num(self._excess(found, right[name], rtol), nan=np.inf)
-            index = np.unravel_index(int(np.argmax(excess)), found.shape)
+            index = np.unravel_index(int(np.argmax(self._excess(found, right[name]))), found.shape)
             mine, theirs = float(found[index]), float(whole[index])
             lines = [
                 f"check_backward: d{name} is wrong at {self.layout.entry(name, index, self.t)}",
@@ -312,7 +300,7 @@ class _Step:
                 f"    {self.method:<12}  {theirs:.12g}",
                 f"    {'ratio':<12}  {ratio(mine, theirs)}",
             ]
-        lines += self._explained(name, found, right[name], rtol)
+        lines += self._explained(name, found, right[name])
         lines += self._known(arrays)
         others = [f"d{n}" for n in wrong if n != name]
         fine = [f"d{n}" for n in arrays if n not in wrong]
@@ -320,38 +308,40 @@ class _Step:
         lines += [f"right: {', '.join(fine)}"] * bool(fine)
         raise GradientCheckError("\n".join(lines))
 
-    def _explained(self, name: str, found: Array, right: _Right, rtol: float) -> list[str]:
-        """What a wrong gradient has to do with the right one."""
+    def _explained(self, name: str, found: Array, right: _Right) -> list[str]:
+        """Sentences about the relation of a wrong gradient to the right one."""
         whole = right.whole
         if np.isnan(whole).any():  # not every entry was tried
             return []
-        allowed = rtol * np.abs(whole).max(initial=0.0) + 10 * right.bound.max(initial=0.0) + FLOOR
+        allowed = (
+            self.rtol * np.abs(whole).max(initial=0.0) + 10 * right.bound.max(initial=0.0) + FLOOR
+        )
 
         def close(a: Array, b: Array) -> bool:
             return bool((np.abs(a - b) <= allowed).all())
 
-        blocks = self.layout.gates if self.layout.has_blocks(name) else ()
-        axis = self.layout.axis(name) if name in self.layout.shapes else 0
+        gates = self.layout.gates if self.layout.has_blocks(name) else ()
+        blocks = Blocks(gates, self.layout.axis(name) if name in self.layout.shapes else 0)
         h = self.given["h"]
         batch = h.shape[1 if self.layout.columns else 0] if h.ndim > 1 else 1
-        return relations(found, whole, right.parts, batch, (blocks, axis), close)
+        return relations(found, whole, right.parts, batch, blocks, close)
 
     def _known(self, arrays: Arrays) -> list[str]:
-        """The known mistakes that give these gradients."""
+        """Lines about the known mistakes that give these gradients."""
 
         def close(a: Array, b: Array) -> bool:
             return bool((np.abs(a - b) <= RTOL * np.abs(b).max(initial=0.0) + FLOOR).all())
 
         cell = KnownCell(self.given, self.cell.state, self.layout)
-        after = dict(zip(self.cell.state, self.after, strict=True))
-        return [f"mistake: {m}" for m in cell.mistakes(after, self.cotangents, arrays, close)]
+        found = cell.mistakes(self.after, self.cotangents, arrays, close)
+        return [f"mistake: {mistake}" for mistake in found]
 
 
 def _gradient(name: str, value: Any, step: int) -> Array:
-    """A gradient that was returned, as an array of numbers."""
+    """Return a gradient from backward as an array of numbers."""
     try:
         array = np.asarray(value)
-    except ValueError:  # a list of rows of several lengths
+    except ValueError:  # a list of rows of different lengths
         array = np.asarray(None)
     if array.dtype.kind not in "fiu":
         raise GradientCheckError(
@@ -361,10 +351,8 @@ def _gradient(name: str, value: Any, step: int) -> Array:
     return array.astype(float)
 
 
-def _check_given(inputs: Array, state: Arrays, max_entries: int) -> None:
-    """Refuse inputs and states that do not belong together."""
-    if max_entries < 1:
-        raise ArgumentError(f"check_backward: max_entries is {max_entries}; try at least 1")
+def _check_shapes(inputs: Array, state: Arrays) -> None:
+    """Check that inputs and state belong together."""
     h, x = state["h"], inputs[:1]
     if inputs.size == 0 or h.size == 0:
         raise ShapeError("check_backward: x or h is empty; pass at least one step of one sequence")
@@ -391,7 +379,7 @@ def _array(name: str, value: Any) -> Array:
 
 
 def _together(steps: list[list[CheckedInput]], method: str) -> GradientCheck:
-    """What was found at all steps."""
+    """Combine the results of all steps."""
     inputs = []
     for every in zip(*steps, strict=True):
         tried, error = sum(i.tried for i in every), max(i.error for i in every)
