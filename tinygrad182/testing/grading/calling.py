@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,44 +73,37 @@ class Caller:
     def _attributes_of(self, owner: Any, given: Given) -> dict[str, Any]:
         """New values for the attributes of an object that are parameters."""
         parameters = self._parameters(given)
-        arrays, found = {}, {}
+        arrays, dicts = {}, {}
         for name, value in getattr(owner, "__dict__", {}).items():
-            role = role_of(name, parameters, self.names, self.gates)
-            if isinstance(value, (Tensor, np.ndarray)) and role:
+            if isinstance(value, (Tensor, np.ndarray)) and self._role(name, parameters):
                 arrays[name] = value
-            elif isinstance(value, dict) and any(
-                role_of(str(key), parameters, self.names, self.gates) for key in value
-            ):
-                found[name] = Parameters(parameters, self.names, self.gates)
+            elif isinstance(value, dict) and any(self._role(str(k), parameters) for k in value):
+                dicts[name] = Parameters(parameters, self.names, self.gates)
         tensors = self._matched(arrays, parameters)
         for name, value in arrays.items():
             self._check_shape(name, value.shape, tensors[name].shape)
-        return found | tensors
+        return dicts | tensors
 
     def _call(self, arguments: Sequence[inspect.Parameter], given: Given, has_own: bool) -> Any:
+        """Call the cell with the arguments that it has."""
         parameters = self._parameters(given)
-        kinds = inspect.Parameter
         positional = [
-            p for p in arguments if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+            p for p in arguments if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
-        roles = {
-            p.name: role
-            for p in arguments
-            if (role := role_of(p.name, parameters, self.names, self.gates))
-            and data_name(p.name, self.state) is None
-        }
+        others = [p.name for p in arguments if data_name(p.name, self.state) is None]
+        roles = {name: role for name in others if (role := self._role(name, parameters))}
         if any(p.kind is p.VAR_KEYWORD for p in arguments) and not has_own:
             roles |= {name: name for name in parameters if name not in roles}
         data = [p for p in positional if p.name not in roles]
-        whole = [n for n, role in roles.items() if role == ALL]
-        left = [p for p in data if p.default is p.empty and data_name(p.name, self.state) is None]
-        if not whole and len(left) == 1 and left[0].name in DICTS:
-            whole = [left[0].name]
+        dicts = [n for n, role in roles.items() if role == ALL]
+        left = [p for p in data if p.default is p.empty and p.name in others]
+        if not dicts and len(left) == 1 and left[0].name in DICTS:
+            dicts = [left[0].name]
             data.remove(left[0])
         by_name: dict[str, Any] = self._data(data, given, parameters)
-        by_name |= self._matched([name for name in roles if name not in whole], parameters)
-        by_name |= dict.fromkeys(whole, Parameters(parameters, self.names, self.gates))
-        if not (has_own or roles or whole):
+        by_name |= self._matched([name for name in roles if name not in dicts], parameters)
+        by_name |= dict.fromkeys(dicts, Parameters(parameters, self.names, self.gates))
+        if not (has_own or roles or dicts):
             raise ArgumentError(
                 "compare_cells: yours takes none of the parameters, so it computes with others than the "
                 f"reference; let it take {', '.join(parameters)}, or make them attributes of a module"
@@ -128,21 +121,20 @@ class Caller:
             if not extra and len(set(meanings.values()) - {None}) == len(self.state) + 1:
                 return {n: given[m] for n, m in meanings.items() if m}
         first = [p for p in data if meanings[p.name] == "x"] or data[:1]
-        rest = [p for p in data if p is not first[0]] if first else []
-        if first and not rest:
-            wanted = ", ".join(self.state)
+        wanted = ", ".join(self.state)
+        if not first:
+            raise ArgumentError(
+                f"compare_cells: yours has no named argument for x; let it take x, {wanted}, and the "
+                f"parameters {', '.join(parameters)}"
+            )
+        rest = [p for p in data if p is not first[0]]
+        if not rest:
             raise ArgumentError(
                 f"compare_cells: yours takes {first[0].name!r} and no state; let it take the state "
                 f"before the step, too: {wanted}"
             )
         parts = [given[name] for name in self.state]
-        others = [p.name for p in rest[len(self.state) :] if p.default is p.empty]
-        if not first:
-            raise ArgumentError(
-                f"compare_cells: yours has no named argument for x; let it take "
-                f"{', '.join(['x', *self.state])}, and the parameters {', '.join(parameters)}"
-            )
-        if others:
+        if others := [p.name for p in rest[len(self.state) :] if p.default is p.empty]:
             raise ArgumentError(unknown(others, parameters))
         required = [p for p in rest if p.default is p.empty]
         if len(parts) > 1 and (len(rest) < len(parts) or len(required) == 1):
@@ -152,20 +144,16 @@ class Caller:
     def _parameters(self, given: Given) -> Given:
         return {name: x for name, x in given.items() if name not in ("x", *self.state)}
 
-    def _matched(self, asked: Iterable[str], parameters: Given) -> dict[str, Tensor]:
+    def _role(self, name: str, parameters: Given) -> Role | None:
+        return role_of(name, parameters, self.names, self.gates)
+
+    def _matched(self, asked: Collection[str], parameters: Given) -> dict[str, Tensor]:
         """Return the parameters that a cell asks for, by the student's names."""
-        roles: dict[str, Role] = {}
-        missing = []
-        for name in asked:
-            role = role_of(name, parameters, self.names, self.gates)
-            if role is None:
-                missing.append(name)
-            else:
-                roles[name] = role
-        if missing:
+        roles = {n: role for n in asked if (role := self._role(n, parameters)) is not None}
+        if missing := [name for name in asked if name not in roles]:
             raise ArgumentError(unknown(missing, parameters))
-        roles = both_biases(roles)
-        return {name: meant_by(role, parameters, self.gates) for name, role in roles.items()}
+        pairs = both_biases(roles).items()
+        return {name: meant_by(role, parameters, self.gates) for name, role in pairs}
 
     def _check_shape(self, name: str, found: Any, wanted: Any) -> None:
         if tuple(found) != tuple(wanted):
@@ -203,11 +191,11 @@ def _attributes(owner: Any, values: Mapping[str, Any]) -> Iterator[bool]:
 
 def _one_step(layer: RecurrentLayer, x: Tensor, parts: list[Tensor]) -> Any:
     """Run a layer on a sequence of one step, without the compilation of a fused loop."""
-    whole = [part[None] for part in parts]
+    state = [part[None] for part in parts]
     sequence = x[:, None] if layer.batch_first else x[None]
     fused, layer.fused = layer.fused, False
     try:
-        last = layer(sequence, whole[0] if len(whole) == 1 else tuple(whole))[1]
+        last = layer(sequence, state[0] if len(state) == 1 else tuple(state))[1]
     finally:
         layer.fused = fused
     return tuple([part[0] for part in (last if isinstance(last, tuple) else (last,))])
