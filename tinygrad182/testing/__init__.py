@@ -9,7 +9,8 @@ import importlib
 from typing import Any
 
 from .gradients.check_gradients import check_gradients
-from .grading.compare_cells import CellComparison, compare_cells
+from .grading.compare_cells import compare_cells
+from .grading.comparison import CellComparison
 from .handwritten.check_backward import check_backward
 from .results import GradientCheck
 

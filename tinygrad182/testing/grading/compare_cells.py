@@ -127,9 +127,9 @@ class _Ran:
 
     given: dict[str, Array]
     cotangents: dict[str, Array]
+    rtol: float
     mine: StepResult
     reference: StepResult
-    rtol: float
 
     def excess(self, mine: Array, reference: Array) -> Array:
         """The difference as a multiple of the largest that is allowed."""
@@ -186,7 +186,7 @@ class _Pair:
             given = {"x": x_t, **before, **self.parameters}
             cotangents: dict[str, Array] = {p: rng.standard_normal(shape) for p in self.parts}
             results = [self._run(t, step, given, cotangents) for step in steps]
-            self.steps.append(_Ran(given, cotangents, *results, rtol))
+            self.steps.append(_Ran(given, cotangents, rtol, *results))
             before = {part: results[1].values[part] for part in self.parts}
 
     def _run(
@@ -255,7 +255,7 @@ class _Pair:
             last, lambda x: returned_by_loop(self.mine(x), parts, shape), given, cotangents
         )
         right = run(RIGHT, self.reference)
-        ran = _Ran(given, cotangents, mine, right, self.rtol)
+        ran = _Ran(given, cotangents, self.rtol, mine, right)
         differences = [
             *self._differing("forward", None, (OUTPUT, *parts), ran),
             *self._differing("backward", None, given, ran),
