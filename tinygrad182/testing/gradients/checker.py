@@ -14,7 +14,7 @@ from ...tensors.tensor import Tensor
 from ..numerical_derivatives import FivePoints
 from ..results import CheckedInput, GradientCheck
 from ..samples import Array
-from .comparing import SMALLEST, Probes, compare
+from .compare_derivatives import SMALLEST, Probes, compare
 from .property_error import LEADING_AXES, PropertyError
 from .recorded_function import RecordedGradient, Recording
 from .reference import Reference, sampled

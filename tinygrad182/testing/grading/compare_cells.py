@@ -14,7 +14,6 @@ from ...nn.recurrent import Recurrent, RecurrentLayer
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..samples import Array
-from .calling import Caller
 from .comparison import CellComparison, Difference, Phase
 from .entry_names import Entry, entry_of_input, entry_of_parameter, entry_of_state
 from .formulas import Formula, formula_of
@@ -22,6 +21,7 @@ from .mistakes import ONE_BIAS, Mistake, mistakes_of
 from .mistakes_in_loops import RIGHT, Loop, loops_of
 from .return_values import OUTPUT, returned_by_loop
 from .run_step import Step, StepResult, run_step, step_of
+from .student_cell import Caller
 
 RTOL = 1e-9
 FLOOR = 1e-13

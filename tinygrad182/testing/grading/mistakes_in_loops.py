@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...tensors.functions import stack
-from .calling import Given
 from .mistakes import Mistake
 from .return_values import OUTPUT
+from .student_cell import Given
 
 State = dict[str, Any]
 """The parts of a state, by their names."""

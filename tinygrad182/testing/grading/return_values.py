@@ -10,7 +10,7 @@ from ...errors import ArgumentError, ShapeError, brief
 from ...tensors.creation import tensor
 from ...tensors.functions import stack
 from ...tensors.tensor import Tensor
-from .calling import Given
+from .student_cell import Given
 
 OUTPUT = "output"
 """The name of a sequence's outputs: the first part of the state after every step."""

@@ -17,8 +17,8 @@ from ...recurrence.intervening import gate_reader
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..samples import Array
-from .calling import Caller, Given
 from .return_values import returned_by_loop, returned_by_step
+from .student_cell import Caller, Given
 
 Step = Callable[[Given], dict[str, Tensor]]
 """Maps the input, state and parameters to the visible gates and the next state, by their names."""

@@ -10,14 +10,14 @@ import numpy as np
 
 from ..._numbers import check_whole
 from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
-from ..gradients.comparing import ratio
+from ..gradients.compare_derivatives import ratio
 from ..gradients.reference import Derivatives
 from ..numerical_derivatives import complex_step, complex_step_agrees, five_points
 from ..results import CheckedInput, GradientCheck
 from ..samples import Array
-from .calling import Arrays, HandWritten
 from .known_mistakes import KnownCell
 from .parameter_layout import Layout
+from .student_step import Arrays, HandWritten
 from .wrong_gradients import Blocks, relations
 
 RTOL = 1e-8
