@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..._numbers import check_whole
-from ...errors import ArgumentError, GradientCheckError, NotDifferentiableError, ShapeError, brief
+from ...errors import ArgumentError, GradientCheckError, ShapeError, brief
 from ..gradients.compare_derivatives import ratio
-from ..gradients.reference import Derivatives
-from ..numerical_derivatives import complex_step, complex_step_agrees, five_points
 from ..results import CheckedInput, GradientCheck
 from ..samples import Array
 from .known_mistakes import KnownCell
 from .parameter_layout import Layout
+from .right_gradients import RightGradient, StepDerivatives
 from .student_step import Arrays, HandWritten
 from .wrong_gradients import Blocks, relations
 
@@ -134,139 +132,39 @@ def check_backward(
     layout = Layout.of(tuple(gates), inputs[0], given["h"], shapes)
     checks, methods = [], set()
     for t, x_t in enumerate(inputs):
-        step = _Step(cell, {"x": x_t, **before, **weights}, t, layout, rtol, max_entries, rng)
-        checks.append(step.check())
-        methods.add(step.method)
-        before = step.after
+        derivatives = StepDerivatives(cell, {"x": x_t, **before, **weights}, t, rng)
+        checks.append(_Step(derivatives, layout, rtol, max_entries).check())
+        methods.add(derivatives.method)
+        before = derivatives.after
     return _together(checks, max(methods))  # "five points" if any step needs them
-
-
-@dataclass(frozen=True)
-class _Right:
-    """The right gradient by one array: the contribution of each part of the state, and the error bound.
-
-    Entries that were not tried are NaN.
-    """
-
-    parts: Arrays
-    bound: Array
-
-    @property
-    def whole(self) -> Array:
-        """The gradient: the sum of all contributions."""
-        return np.asarray(sum(self.parts.values()))
 
 
 class _Step:
     """The check of one step: its gradients against the derivatives of its forward."""
 
     def __init__(
-        self,
-        cell: HandWritten,
-        given: Arrays,
-        t: int,
-        layout: Layout,
-        rtol: float,
-        max_entries: int,
-        rng: np.random.Generator,
+        self, derivatives: StepDerivatives, layout: Layout, rtol: float, max_entries: int
     ) -> None:
-        self.cell, self.given, self.t, self.layout, self.rng = cell, given, t, layout, rng
-        self.rtol, self.most = rtol, max_entries
-        state = cell.run({name: a.copy() for name, a in given.items()}).state
-        self.after = dict(zip(cell.state, state, strict=True))
-        self._check_after()
-        self.cotangents: Arrays = {
-            p: np.asarray(rng.standard_normal(given[p].shape)) for p in cell.state
-        }
-        self.point = np.concatenate([a.ravel() for a in given.values()])
-        self.exact = self._takes_complex()
-
-    @property
-    def method(self) -> str:
-        """The method of the right gradients."""
-        return "complex step" if self.exact else "five points"
-
-    def _check_after(self) -> None:
-        for name, part in self.after.items():
-            shape = self.given[name].shape
-            if part.shape != shape:
-                raise ShapeError(
-                    f"check_backward: forward returns {name} of shape {part.shape}; before the step it has "
-                    f"shape {shape}, and it must keep that"
-                )
-            if part.dtype != float or not np.isfinite(part).all():
-                found = "numbers that are not finite" if part.dtype == float else str(part.dtype)
-                raise ArgumentError(
-                    f"check_backward: forward returns {name} as {found} at step {self.t}; it is called "
-                    "with float64 and must return float64"
-                )
-
-    # --- right gradients ------------------------------------------------------------------------
-
-    def _vector(self, point: Array) -> Array:
-        """Compute the next state as one vector, from the vector of all arrays."""
-        given, start = {}, 0
-        for name, array in self.given.items():
-            given[name] = point[start : start + array.size].reshape(array.shape).copy()
-            start += array.size
-        return np.concatenate([part.ravel() for part in self.cell.run(given).state])
-
-    def _takes_complex(self) -> bool:
-        """Whether forward takes complex numbers; raise an error at a kink."""
-        v = self.rng.standard_normal(self.point.size)
-        points = five_points(self._vector, self.point, v)
-        if points.kinked.any():
-            raise NotDifferentiableError(
-                f"check_backward: forward has a kink or a jump at step {self.t}, so there is no derivative "
-                "to compare with; check at other inputs"
-            )
-        return complex_step_agrees(self._vector, self.point, v, points)
-
-    def _column(self, j: int) -> Derivatives:
-        """The derivative of the next state by one number, with its error bound."""
-        v = np.zeros(self.point.size)
-        v[j] = 1.0
-        if self.exact and (exact := complex_step(self._vector, self.point, v)) is not None:
-            return Derivatives(exact, np.zeros(exact.shape))
-        points = five_points(self._vector, self.point, v)
-        return Derivatives(points.derivative, 10 * points.bound)
-
-    def right(self) -> Iterator[tuple[str, _Right]]:
-        """Yield the right gradient by each input, part of the state and parameter."""
-        start = 0
-        for name, array in self.given.items():
-            tried = np.sort(self.rng.permutation(array.size)[: self.most])
-            parts = {part: np.full(array.size, np.nan) for part in self.cell.state}
-            bound = np.full(array.size, np.nan)
-            for k in tried:
-                column = self._column(start + int(k))
-                values, bounds = (np.split(a, len(parts)) for a in column)  # h and c have one shape
-                cotangents = [c.ravel() for c in self.cotangents.values()]
-                for part, c, derivative in zip(parts, cotangents, values, strict=True):
-                    parts[part][k] = c @ derivative
-                bound[k] = sum(np.abs(c) @ b for c, b in zip(cotangents, bounds, strict=True))
-            shaped = {part: a.reshape(array.shape) for part, a in parts.items()}
-            yield name, _Right(shaped, bound.reshape(array.shape))
-            start += array.size
-
-    # --- the check ------------------------------------------------------------------------------
+        self.derivatives, self.layout, self.rtol = derivatives, layout, rtol
+        self.cell, self.given, self.t = derivatives.cell, derivatives.given, derivatives.t
+        self.max_entries = max_entries
 
     def check(self) -> list[CheckedInput]:
         """Compare every gradient; raise an error for a wrong one, preferably by a parameter."""
         given = {name: a.copy() for name, a in self.given.items()}
-        returned = self.cell.gradients(self.cotangents, given)
+        returned = self.cell.gradients(self.derivatives.cotangents, given)
         arrays = {name: _gradient(name, value, self.t) for name, value in returned.items()}
-        right = dict(self.right())
+        right = dict(self.derivatives.gradients(self.max_entries))
         wrong = [n for n in arrays if not self._is_right(arrays[n], right[n])]
         if wrong:
             self._raise(wrong, arrays, right)
         return [self._report(name, arrays[name], right[name]) for name in arrays]
 
-    def _is_right(self, found: Array, right: _Right) -> bool:
+    def _is_right(self, found: Array, right: RightGradient) -> bool:
         same_shape = found.shape == right.whole.shape
         return same_shape and bool((self._excess(found, right) <= 1).all())
 
-    def _excess(self, found: Array, right: _Right) -> Array:
+    def _excess(self, found: Array, right: RightGradient) -> Array:
         """The difference as a multiple of the largest that is allowed; 0 for entries not tried."""
         whole = right.whole
         tried = ~np.isnan(right.bound)
@@ -275,14 +173,16 @@ class _Step:
         allowed = self.rtol * largest + right.bound + FLOOR * max(sizes) ** 2
         return np.nan_to_num(np.where(tried, np.abs(found - whole) / allowed, 0.0), nan=np.inf)
 
-    def _report(self, name: str, found: Array, right: _Right) -> CheckedInput:
+    def _report(self, name: str, found: Array, right: RightGradient) -> CheckedInput:
         whole = right.whole
         tried = ~np.isnan(whole)
         largest = np.abs(whole[tried]).max(initial=0.0)
         error = np.abs(found[tried] - whole[tried]).max(initial=0.0) / (largest or 1.0)
         return CheckedInput(name, found.shape, str(found.dtype), int(tried.sum()), float(error))
 
-    def _raise(self, wrong: list[str], arrays: Arrays, right: Mapping[str, _Right]) -> NoReturn:
+    def _raise(
+        self, wrong: list[str], arrays: Arrays, right: Mapping[str, RightGradient]
+    ) -> NoReturn:
         """Raise the error about the first wrong gradient, with names of gates, units and sequences."""
         name = next((n for n in wrong if n in self.layout.shapes), wrong[0])
         found, whole = arrays[name], right[name].whole
@@ -297,7 +197,7 @@ class _Step:
             lines = [
                 f"check_backward: d{name} is wrong at {self.layout.entry(name, index, self.t)}",
                 f"    {'yours':<12}  {mine:.12g}",
-                f"    {self.method:<12}  {theirs:.12g}",
+                f"    {self.derivatives.method:<12}  {theirs:.12g}",
                 f"    {'ratio':<12}  {ratio(mine, theirs)}",
             ]
         lines += self._explained(name, found, right[name])
@@ -308,7 +208,7 @@ class _Step:
         lines += [f"right: {', '.join(fine)}"] * bool(fine)
         raise GradientCheckError("\n".join(lines))
 
-    def _explained(self, name: str, found: Array, right: _Right) -> list[str]:
+    def _explained(self, name: str, found: Array, right: RightGradient) -> list[str]:
         """Sentences about the relation of a wrong gradient to the right one."""
         whole = right.whole
         if np.isnan(whole).any():  # not every entry was tried
@@ -333,7 +233,8 @@ class _Step:
             return bool((np.abs(a - b) <= RTOL * np.abs(b).max(initial=0.0) + FLOOR).all())
 
         cell = KnownCell(self.given, self.cell.state, self.layout)
-        found = cell.mistakes(self.after, self.cotangents, arrays, close)
+        after, cotangents = self.derivatives.after, self.derivatives.cotangents
+        found = cell.mistakes(after, cotangents, arrays, close)
         return [f"mistake: {mistake}" for mistake in found]
 
 
