@@ -1,4 +1,4 @@
-"""What a check that passes returns: how the derivatives were checked, and the largest error."""
+"""The result of a check that passes: the method, and the largest error by input."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def away_from(*kinks: float, distance: float = 0.1) -> Domain:
 
 
 def apart(distance: float = 0.3) -> Domain:
-    """Values of which no two are closer than ``distance``: no maximum is near a tie.
+    """Values at least ``distance`` apart, so that no maximum is near a tie.
 
     >>> bool(np.diff(np.sort(sample((100,), apart(0.3)))).min() >= 0.3)
     True
@@ -128,7 +128,7 @@ def _named(name: str, draw: Domain) -> Domain:
     return draw
 
 
-# --- layouts: the same values in other memory ---------------------------------------------------
+# --- memory layouts ------------------------------------------------------------------------------
 
 
 def _along_all(x: Array, step: int) -> tuple[slice | EllipsisType, ...]:

@@ -133,6 +133,19 @@ def test_a_mistake_in_an_rnn_is_named(name: str) -> None:
     assert [mistake.name for mistake in comparison.mistakes] == [name, *same]
 
 
+def test_a_mistake_must_explain_every_unit() -> None:
+    def step(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+        i, f, g, o = tg.split(x @ W_ih.T + h @ W_hh.T + b, 4, axis=-1)
+        i, f, g, o = tg.sigmoid(i), tg.sigmoid(f), tg.tanh(g), tg.sigmoid(o)
+        no_forget_gate, no_input_gate = c + i * g, f * c + g
+        c = tg.concat([no_forget_gate[:, :1], no_input_gate[:, 1:]], axis=-1)
+        return o * tg.tanh(c), c
+
+    comparison = tg.testing.compare_cells(step, reference("LSTMCell"), inputs())
+    assert not comparison
+    assert comparison.mistakes == ()
+
+
 def test_the_order_of_gates_is_told() -> None:
     comparison = tg.testing.compare_cells(students.order_of_gates, reference("LSTMCell"), inputs())
     assert "order i, g, f, o; PyTorch's and ours is i, f, g, o" in repr(comparison)

@@ -1,4 +1,4 @@
-"""A function of Tensors as a function of one vector, of which numerical derivatives can be taken."""
+"""A function of Tensors as a function of one vector, for numerical derivatives."""
 
 from __future__ import annotations
 
