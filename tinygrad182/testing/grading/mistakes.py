@@ -311,8 +311,10 @@ SLOPES = {
 }
 # fmt: on
 
-OTHERS = {"sigmoid": (("tanh", tanh),), "tanh": (("sigmoid", sigmoid), ("relu", relu))}
-"""Nonlinearities that students use instead of the right one."""
+NONLINEARITIES = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}
+
+OTHERS = {"sigmoid": ("tanh",), "tanh": ("sigmoid", "relu")}
+"""Nonlinearities that students use instead of the right one; instead of any other, all of these."""
 
 
 def _in_bends(formula: Formula) -> Iterator[Mistake]:
@@ -320,28 +322,19 @@ def _in_bends(formula: Formula) -> Iterator[Mistake]:
     bends = _bends(formula)
     for name, bend in bends.items():
         if bend.kind not in SLOPES:
-            yield from _in_another_bend(name, bend)
+            yield from _replaced(bend.kind, f"in {name}", {name: bend})
     for kind, slopes in SLOPES.items():
-        alike = [name for name, bend in bends.items() if bend.kind == kind]
-        for lines in [[name] for name in alike] + [alike] * (len(alike) > 1):
+        alike = {name: bend for name, bend in bends.items() if bend.kind == kind}
+        single = [{name: bend} for name, bend in alike.items()]
+        for lines in single + [alike] * (len(alike) > 1):
             where = "in " + ", ".join(f"gate {n}" if n in formula.gates else n for n in lines)
-
-            def planted(compute: Any, lines: list[str] = lines) -> dict[str, Line]:
-                return {name: Reading(bends[name].reads, compute) for name in lines}
-
-            left_out = f"{kind} left out {where}", f"there is no {kind} {where}"
-            yield Mistake(*left_out, planted(lambda a: a))
-            for other, function in OTHERS[kind]:
-                yield Mistake(
-                    f"{other} in the place of {kind} {where}",
-                    f"{other} is used {where}; it has to be {kind}",
-                    planted(function),
-                )
+            yield from _replaced(kind, where, lines)
+            compute = next(iter(lines.values())).compute
             for wrong in slopes:
                 yield Mistake(
                     f"derivative of {kind} {wrong.name} {where}",
                     f"the derivative of {kind} is taken as {wrong.found} {where}; it is {wrong.right}",
-                    planted(_with_slope(bends[lines[0]].compute, wrong.slope)),
+                    _computed_by(_with_slope(compute, wrong.slope), lines),
                 )
 
 
@@ -349,18 +342,23 @@ def _bends(formula: Formula) -> dict[str, Bend]:
     return {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
 
 
-def _in_another_bend(name: str, bend: Bend) -> Iterator[Mistake]:
-    """Another nonlinearity, or none, instead of one that is neither sigmoid nor tanh."""
-    for other, function in (("tanh", tanh), ("sigmoid", sigmoid), ("relu", relu)):
-        if other != bend.kind:
+def _computed_by(compute: Callable[[Any], Any], lines: Mapping[str, Bend]) -> dict[str, Line]:
+    """The lines with another function in each."""
+    return {name: Reading(bend.reads, compute) for name, bend in lines.items()}
+
+
+def _replaced(kind: str, where: str, lines: Mapping[str, Bend]) -> Iterator[Mistake]:
+    """No nonlinearity, or another one."""
+    if kind != "identity":
+        left_out = _computed_by(lambda a: a, lines)
+        yield Mistake(f"{kind} left out {where}", f"there is no {kind} {where}", left_out)
+    for other in OTHERS.get(kind, tuple(NONLINEARITIES)):
+        if other != kind:
             yield Mistake(
-                f"{other} in the place of {bend.kind} in {name}",
-                f"{other} is used in {name}; it has to be {bend.kind}",
-                {name: Reading(bend.reads, function)},
+                f"{other} in the place of {kind} {where}",
+                f"{other} is used {where}; it has to be {kind}",
+                _computed_by(NONLINEARITIES[other], lines),
             )
-    if bend.kind != "identity":
-        left_out = f"{bend.kind} left out in {name}", f"there is no {bend.kind} in {name}"
-        yield Mistake(*left_out, {name: Reading(bend.reads, lambda a: a)})
 
 
 def _with_slope(compute: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Any:
