@@ -11,16 +11,10 @@ LEADING_AXES = "gradient for cotangents with an extra leading axis"
 
 @dataclass
 class PropertyError(Exception):
-    """A property that does not hold.
+    """A property does not hold.
 
-    Attributes
-    ----------
-    what : str
-        The property: ``"first derivative"``.
-    facts : dict
-        Lines of the message, in order: input, entry, both values.
-    column : int
-        The direction that shows it, among those that were compared.
+    ``what`` is the property, such as ``"first derivative"``. ``facts`` are the lines of the message: input,
+    entry, both values. ``column`` is the direction that shows it, among those that were compared.
     """
 
     what: str

@@ -40,12 +40,7 @@ def joined(tensors: Sequence[Tensor]) -> Array:
 
 
 class Recording:
-    """A function, recorded on new leaves.
-
-    Attributes
-    ----------
-    leaves, outputs : list of Tensor
-    """
+    """A function, recorded on new leaves."""
 
     def __init__(
         self, leaves: list[Tensor], outputs: list[Tensor], parameters: list[Tensor]
@@ -172,12 +167,7 @@ class Recording:
 
 
 class RecordedGradient:
-    """The gradient by all inputs, recorded.
-
-    Attributes
-    ----------
-    value : ndarray
-    """
+    """The gradient by all inputs, recorded."""
 
     def __init__(
         self, recording: Recording, cotangents: list[Tensor], found: list[Tensor | None]

@@ -86,15 +86,8 @@ class Reference:
     def doubtful(self, column: int) -> bool:
         """Look along a direction that shows a fault for a kink or a wrong complex step.
 
-        Returns
-        -------
-        bool
-            Whether the method was changed to five points, because the complex step disagrees with them.
-
-        Raises
-        ------
-        NotDifferentiableError
-            The function has a kink along this direction.
+        Raise NotDifferentiableError at a kink. If the complex step disagrees with five points, change the
+        method to five points and return True.
         """
         points = self.five_points(self.columns[column])
         if points.kinked.any():

@@ -23,14 +23,8 @@ from .recorded_function import Recording, as_laid_out, joined, standing_in
 class Input:
     """One array that a function is differentiated by.
 
-    Attributes
-    ----------
-    label : str
-        ``"input 0"``, ``"input 1[0]"`` inside a tuple, or a parameter's path.
-    array : array
-        The value given.
-    part : slice
-        The place of its elements in the vector of all inputs.
+    ``label`` is ``"input 0"``, ``"input 1[0]"`` inside a tuple, or a parameter's path. ``part`` is the
+    place of the array's elements in the vector of all inputs.
     """
 
     label: str

@@ -21,13 +21,7 @@ Line = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Reading:
-    """A line with the names of its arguments as text.
-
-    Attributes
-    ----------
-    reads : tuple of str
-    compute : callable
-    """
+    """A line with the names of its arguments as text."""
 
     reads: tuple[str, ...]
     compute: Callable[..., Any]
@@ -39,13 +33,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Bend(Reading):
-    """A line that applies a nonlinearity to one other line.
-
-    Attributes
-    ----------
-    kind : str
-        Its name in messages: ``"sigmoid"``, ``"tanh"`` or another.
-    """
+    """A line that applies a nonlinearity to one other line; ``kind`` is its name in messages."""
 
     kind: str
 

@@ -273,15 +273,9 @@ ONE_BIAS: tuple[dict[str, Line], ...] = (
 
 @dataclass(frozen=True)
 class Slope:
-    """A wrong derivative of a nonlinearity y = σ(a) or y = tanh(a).
+    """A wrong derivative of a nonlinearity y = σ(a) or y = tanh(a), computed by ``slope(y, a)``.
 
-    Attributes
-    ----------
-    name : str
-    found, right : str
-        The student's derivative and the right one, as text.
-    slope : callable
-        ``slope(y, a)`` computes the wrong derivative.
+    ``found`` and ``right`` are the student's derivative and the right one, as text.
     """
 
     name: str

@@ -31,15 +31,7 @@ class RightGradient:
 
 
 class StepDerivatives:
-    """The derivatives of one step of forward.
-
-    Attributes
-    ----------
-    after, cotangents : dict of str to ndarray
-        The state after the step, and its random cotangents.
-    method : str
-        ``"complex step"`` or ``"five points"``.
-    """
+    """The derivatives of one step of forward, for random cotangents of the state after the step."""
 
     def __init__(self, cell: HandWritten, given: Arrays, t: int, rng: np.random.Generator) -> None:
         self.cell, self.given, self.t, self.rng = cell, given, t, rng
