@@ -1,4 +1,4 @@
-"""``check_backward``: derivatives by hand in NumPy, right ones in several styles and wrong ones by name."""
+"""``check_backward``: right derivatives pass in several styles, and mistakes in wrong ones are named."""
 
 from __future__ import annotations
 
@@ -417,13 +417,13 @@ def test_too_few_gradients_are_counted() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_forward_that_cannot_be_used_is_said(forward: Any, text: str) -> None:
+def test_a_forward_that_cannot_be_used_is_refused(forward: Any, text: str) -> None:
     with pytest.raises((tg.ArgumentError, tg.ShapeError)) as error:
         check(backward, forward)
     assert text in str(error.value)
 
 
-def test_what_is_given_is_checked() -> None:
+def test_wrong_arguments_are_refused() -> None:
     x, h, c, parameters = numbers()
     with pytest.raises(tg.ArgumentError, match=r"h is 'a'.*array of real numbers"):
         tg.testing.check_backward(forward, backward, x, "a", c, parameters)

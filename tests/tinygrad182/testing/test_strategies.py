@@ -1,4 +1,4 @@
-"""The strategies draw what they promise, and often enough: shares are measured, not hoped for."""
+"""The strategies draw what they promise, and often enough: the shares are measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES: list[tuple[int, ...]] = [(), (1,), (5,), (2, 0), (3, 4), (2, 3, 4)]
 
 
 def drawn(strategy: st.SearchStrategy[Any], n: int = 100) -> list[Any]:
-    """Examples as a test would see them: beside another draw, so that all need not differ."""
+    """Examples as in a test, beside another draw, so that they may repeat."""
     found = []
 
     @settings(max_examples=n, database=None, derandomize=True)
@@ -39,7 +39,7 @@ def share(examples: list[Any], condition: Callable[[Any], bool]) -> float:
 
 
 def failure(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> str:
-    """What hypothesis prints of a test that fails where ``condition`` holds."""
+    """The output of hypothesis for a test that fails if ``condition`` is true."""
 
     @settings(max_examples=50, database=None, derandomize=True)
     @given(example=strategy)
@@ -82,11 +82,11 @@ def test_every_pattern_of_broadcasting_is_drawn(n: int) -> None:
 
 def test_patterns_are_parts_of_the_whole() -> None:
     kept = {name: pattern((2, 3, 4)) for name, pattern in ts.PATTERNS.items()}
-    assert len(set(kept.values())) == len(kept)  # no two alike
+    assert len(set(kept.values())) == len(kept)  # all are different
     for name, pattern in ts.PATTERNS.items():
         for whole in SHAPES:
             part = pattern(whole)
-            if name != "one element":  # which has an axis of its own beside a 0-d whole
+            if name != "one element":  # it has an axis even if the whole shape is 0-d
                 assert np.broadcast_shapes(part, whole) == whole
     for s in drawn(ts.broadcastable_shapes(2, whole=(2, 3, 4)), 20):
         assert all(kept[p] == shape for p, shape in zip(s.patterns, s.input_shapes, strict=True))
@@ -326,14 +326,16 @@ def test_arguments_out_of_their_range_are_named(call: Callable[[], Any], message
 
 
 @pytest.mark.parametrize(("strategy", "message"), WRONG_STRATEGIES)
-def test_so_are_those_of_strategies(strategy: st.SearchStrategy[Any], message: str) -> None:
+def test_strategies_name_arguments_out_of_range(
+    strategy: st.SearchStrategy[Any], message: str
+) -> None:
     with pytest.raises(tg.ArgumentError, match=message):
         drawn(strategy, 1)
 
 
 @pytest.mark.parametrize("module", ["strategies", "strategies.index_keys"])
 def test_without_hypothesis_the_command_is_named(module: str) -> None:
-    """In a process of its own: what is imported stays imported."""
+    """The import runs in a new process, since imported modules stay imported."""
     program = f"""
         import sys
         sys.modules["hypothesis"] = None
