@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .backward import check_backward
-from .checking import GradientCheck
-from .gradients import check_gradients
-from .grading import CellComparison, compare_cells
+from .gradients.check_gradients import check_gradients
+from .grading.compare_cells import compare_cells
+from .grading.comparison import CellComparison
+from .handwritten.check_backward import check_backward
+from .results import GradientCheck
 
 __all__ = [
     "CellComparison",

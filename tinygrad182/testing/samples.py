@@ -1,4 +1,4 @@
-"""Arrays to test on, made from a seed: values where an operation is smooth, laid out in all ways.
+"""Test arrays made from a seed, with values where an operation is smooth and any memory layout.
 
 >>> sample((2, 2), domain=away_from(0.0), layout="reversed", seed=3).strides
 (-16, -8)
@@ -22,23 +22,23 @@ from ..tensors.tensor import Tensor
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Domain = Callable[[np.random.Generator, Shape], Array]
-"""``domain(rng, shape)``: values where an operation is smooth; any function of your own serves too."""
+"""``domain(rng, shape)`` returns values where an operation is smooth; it may be your own function."""
 
 # --- domains: values where an operation is smooth -----------------------------------------------
 
 
 def real(rng: np.random.Generator, shape: Shape) -> Array:
-    """Any sign, size about 1."""
+    """Values of either sign and size about 1."""
     return np.asarray(rng.standard_normal(shape))
 
 
 def positive(rng: np.random.Generator, shape: Shape) -> Array:
-    """Between 0.3 and 2.5, for logarithms, roots and powers."""
+    """Values between 0.3 and 2.5, for logarithms, roots and powers."""
     return np.asarray(rng.uniform(0.3, 2.5, shape))
 
 
 def nonzero(rng: np.random.Generator, shape: Shape) -> Array:
-    """Either sign, 0.3 to 2.5 away from 0, where divisions blow up and ``abs`` and ``relu`` have a kink."""
+    """Values of either sign with sizes from 0.3 to 2.5: at 0 divisions overflow and ``abs`` has a kink."""
     return _signs(rng, shape) * positive(rng, shape)
 
 
@@ -55,7 +55,7 @@ def between(low: float, high: float) -> Domain:
     """
     if not -math.inf < low <= high < math.inf:
         raise ArgumentError(
-            f"between: bounds {low} and {high}; they must be finite and in this order"
+            f"between: bounds {low} and {high} must be finite numbers, the smaller one first"
         )
     return _named(
         f"between({low}, {high})", lambda rng, shape: np.asarray(rng.uniform(low, high, shape))
@@ -63,14 +63,14 @@ def between(low: float, high: float) -> Domain:
 
 
 def away_from(*kinks: float, distance: float = 0.1) -> Domain:
-    """Values of any sign at least ``distance`` away from every kink, such as the bounds of ``clip``.
+    """Values at least ``distance`` away from every kink, such as the bounds of ``clip``.
 
     >>> bool(abs(sample((100,), away_from(-1.0, 1.0)) - 1.0).min() >= 0.1)
     True
     """
     if not (all(map(math.isfinite, kinks)) and 0 <= distance < math.inf):
         raise ArgumentError(
-            f"away_from: kinks {kinks} and distance {distance} must be finite, the distance not negative"
+            f"away_from: kinks {kinks} and distance {distance} must be finite, and the distance at least 0"
         )
 
     def draw(rng: np.random.Generator, shape: Shape) -> Array:
@@ -84,7 +84,7 @@ def away_from(*kinks: float, distance: float = 0.1) -> Domain:
 
 
 def apart(distance: float = 0.3) -> Domain:
-    """No two elements closer than ``distance``: no maximum is near a tie, no order about to change.
+    """Values at least ``distance`` apart, so that no maximum is near a tie.
 
     >>> bool(np.diff(np.sort(sample((100,), apart(0.3)))).min() >= 0.3)
     True
@@ -101,7 +101,7 @@ def apart(distance: float = 0.3) -> Domain:
 
 
 def log_uniform(low: float = 1e-30, high: float = 1e30) -> Domain:
-    """Either sign, every decade of sizes from ``low`` to ``high`` as likely as every other.
+    """Values of either sign whose sizes are spread evenly over the decades from ``low`` to ``high``.
 
     >>> sizes = abs(sample((1000,), log_uniform(1e-30, 1e30)))
     >>> bool(sizes.min() < 1e-25 and sizes.max() > 1e25)
@@ -109,7 +109,7 @@ def log_uniform(low: float = 1e-30, high: float = 1e30) -> Domain:
     """
     if not 0 < low <= high < math.inf:
         raise ArgumentError(
-            f"log_uniform: sizes {low} to {high}; they must be positive, finite and in this order"
+            f"log_uniform: sizes {low} and {high} must be positive and finite, the smaller one first"
         )
     span = math.log(low), math.log(high)
     return _named(
@@ -123,12 +123,12 @@ def _signs(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _named(name: str, draw: Domain) -> Domain:
-    """Give a function the name that hypothesis prints."""
+    """Give a domain the name that hypothesis prints."""
     draw.__name__ = draw.__qualname__ = name
     return draw
 
 
-# --- layouts: the same values in other memory ---------------------------------------------------
+# --- memory layouts ------------------------------------------------------------------------------
 
 
 def _along_all(x: Array, step: int) -> tuple[slice | EllipsisType, ...]:
@@ -141,7 +141,7 @@ def _reversed(x: Array) -> Array:
 
 
 def _strided(x: Array) -> Array:
-    """Every second element; whoever reads those in between reads NaN."""
+    """Every second element of a larger array; the elements in between are NaN."""
     wide = np.full([2 * n for n in x.shape], np.nan if x.dtype.kind in "fc" else 1, x.dtype)
     key = _along_all(x, 2)
     wide[key] = x
@@ -155,9 +155,9 @@ def _read_only(x: Array) -> Array:
 
 
 def _unaligned(x: Array) -> Array:
-    own = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    own[...] = x
-    return own
+    copy = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 def _broadcast(x: Array) -> Array:
@@ -177,11 +177,11 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "unaligned": _unaligned,
     "broadcast": _broadcast,
 }
-"""How each layout is made; all but the last hold any values."""
+"""The function that makes each layout. All but ``broadcast`` can have any values."""
 
 
 def laid_out(array: Array, layout: str) -> Array:
-    """A copy of an array, laid out in memory in another way.
+    """Copy an array into another memory layout.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def laid_out(array: Array, layout: str) -> Array:
     Raises
     ------
     ArgumentError
-        No such layout.
+        The layout is unknown.
 
     Examples
     --------
@@ -208,7 +208,7 @@ def laid_out(array: Array, layout: str) -> Array:
     return LAYOUTS[layout](np.asarray(array))
 
 
-# --- arrays and tensors
+# --- arrays and tensors -------------------------------------------------------------------------
 
 
 def sample(
@@ -218,25 +218,25 @@ def sample(
     layout: str = "contiguous",
     seed: int | Sequence[int] = 0,
 ) -> Array:
-    """The array that a failing test has printed.
+    """Make an array from a seed. A failing test prints the call that makes its array again.
 
     Parameters
     ----------
     shape : tuple of int
     domain : callable
-        ``domain(rng, shape)`` makes the values.
+        ``domain(rng, shape)`` returns the values.
     dtype : dtype, optional
-        By default the domain's. Integers are the values rounded, Booleans those above 0.
+        By default the dtype of the values. For integers they are rounded; for Booleans, those above 0 are
+        True.
     layout : str
         As for :func:`laid_out`; for ``"broadcast"`` the values repeat along the first axis.
     seed : int or sequence of int
-        The same numbers for the same seed.
 
     Raises
     ------
     ArgumentError
-        A domain that is not a function or gives another shape, an unknown dtype or layout, a seed that is
-        negative or not an integer.
+        The domain is not a function or returns another shape, the dtype or layout is unknown, or the seed
+        is negative or not an integer.
 
     Examples
     --------
@@ -258,7 +258,7 @@ def _generator(seed: int | Sequence[int]) -> np.random.Generator:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"sample: seed {seed!r}; use an integer that is not negative ({error})"
+            f"sample: seed {seed!r}; pass an integer that is not negative ({error})"
         ) from None
 
 
@@ -266,7 +266,7 @@ def _values(domain: Domain, rng: np.random.Generator, shape: Shape) -> Array:
     if not callable(domain):
         raise ArgumentError(
             f"sample: domain {domain!r} is not a function; use one of tinygrad182.testing.strategies, "
-            "such as strategies.real, or domain(rng, shape) of your own"
+            "such as strategies.real, or your own domain(rng, shape)"
         )
     x = np.asarray(domain(rng, shape))
     try:
@@ -283,16 +283,16 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found is None or found.kind not in "biufc":
-        raise ArgumentError(f"sample: dtype {dtype!r} is not a type of numbers, such as 'float32'")
+        raise ArgumentError(f"sample: dtype {dtype!r} is not a dtype of numbers, such as 'float32'")
     return found
 
 
 def leaf(array: Array) -> Tensor:
-    """A tensor around this very memory, on a GPU around a copy; it requires grad if it is floating.
+    """Return a tensor that shares the array's memory (on a GPU, a copy); it requires grad if floating.
 
     >>> leaf(laid_out(np.ones((2, 2)), "reversed")).data.strides
     (-16, -8)
     """
     device = default_device(None)
-    own = array if device == "cpu" else tensor(array, device=device).data
-    return wrap(own, Leaf(own, requires_grad=array.dtype.kind == "f"))
+    data = array if device == "cpu" else tensor(array, device=device).data
+    return wrap(data, Leaf(data, requires_grad=array.dtype.kind == "f"))

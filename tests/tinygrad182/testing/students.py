@@ -1,4 +1,4 @@
-"""Cells as students write them, right in several styles, and wrong ones."""
+"""Cells as students write them: right ones in several styles, and wrong ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lstm_packed(x: Any, state: Any, weight_ih: Any, weight_hh: Any, bias: Any) -
 
 
 def lstm_in_numpy(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
-    """Plain NumPy, with a cache for a backward pass."""
+    """NumPy, with a cache for a backward pass."""
     n = h.shape[-1]
     a = x @ np.transpose(W_ih) + h @ np.transpose(W_hh) + b
     i, f, o = (1 / (1 + np.exp(-a[:, k * n : (k + 1) * n])) for k in (0, 1, 3))
@@ -74,7 +74,7 @@ class LSTMModule(tg.nn.Module):
 
 
 class OwnLSTM(tg.nn.RecurrentLayer):
-    """A class of your own, with the blocks' names."""
+    """A user's own class with names for the gates."""
 
     gates, state = ("i", "f", "g", "o"), ("h", "c")
 
@@ -224,7 +224,7 @@ def rnn_tanh_of_h(x: Any, h: Any, W_ih: Any, W_hh: Any, b_ih: Any, b_hh: Any) ->
 
 
 def rnn_tanh_of_each(x: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
-    """One bias alone: in the sum with x or in that with h."""
+    """A single bias, in the sum with x or in the sum with h."""
     return tg.tanh(x @ W_ih.T) + tg.tanh(h @ W_hh.T + b)
 
 

@@ -1,4 +1,4 @@
-"""``check_backward``: derivatives by hand in NumPy, right ones in several styles and wrong ones by name."""
+"""``check_backward``: right derivatives pass in several styles, and mistakes in wrong ones are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import host_only
-from tinygrad182.testing.layouts import Layout
+from tinygrad182.testing.handwritten.parameter_layout import Layout
 
 pytestmark = host_only("check_backward is for plain NumPy")
 
@@ -393,11 +393,11 @@ def test_a_mistake_in_df_is_named(change: Any, name: str) -> None:
 def test_too_few_gradients_are_counted() -> None:
     told = message(lambda dh, dc, cache: dh)
     assert (
-        "backward returns 1 gradient. It has to return the 6 gradients dx, dh, dc, dWx, dWh, db"
+        "backward returns 1 gradient. It must return the 6 gradients dx, dh, dc, dWx, dWh, db"
         in told
     )
     told = message(lambda dh, dc, cache: {"dx": dh, "dWx": dc})
-    assert "backward returns dx and dWx; dh, dc, dWh, db missing. It has to return" in told
+    assert "backward returns dx and dWx; dh, dc, dWh, db missing. It must return" in told
     told = message(lambda dh, dc, cache: dh @ dc)
     assert "backward fails: ValueError: matmul" in told
     assert "backward returns nothing" in message(lambda dh, dc, cache: {})
@@ -417,13 +417,13 @@ def test_too_few_gradients_are_counted() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_forward_that_cannot_be_used_is_said(forward: Any, text: str) -> None:
+def test_a_forward_that_cannot_be_used_is_refused(forward: Any, text: str) -> None:
     with pytest.raises((tg.ArgumentError, tg.ShapeError)) as error:
         check(backward, forward)
     assert text in str(error.value)
 
 
-def test_what_is_given_is_checked() -> None:
+def test_wrong_arguments_are_refused() -> None:
     x, h, c, parameters = numbers()
     with pytest.raises(tg.ArgumentError, match=r"h is 'a'.*array of real numbers"):
         tg.testing.check_backward(forward, backward, x, "a", c, parameters)

@@ -1,4 +1,4 @@
-"""check_gradients: no false alarm on what is right, and no fault that gets past it."""
+"""``check_gradients``: right functions pass, and every fault is found."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_row_of_the_table_passes(row: Row) -> None:
 
 
 def test_rounding_inside_a_fused_layer_is_no_false_alarm() -> None:
-    """Each of its steps rounds, and a chaotic one makes much of that: it is not one operation."""
+    """Each step rounds, and a chaotic recurrence magnifies it; so the layer is not one operation."""
     lstm = tg.nn.LSTM(1, 2, rng=2, dtype="float64")
     write(lstm.weight_hh_l0, host(lstm.weight_hh_l0) * 30)
     x = np.random.default_rng(2).standard_normal((20, 1, 1))
@@ -82,7 +82,7 @@ def test_ill_conditioned_functions_are_no_false_alarm(f: Any, x: list[float]) ->
     assert check_gradients(f, const(x)).method == "complex step"
 
 
-def test_what_it_says() -> None:
+def test_the_result_has_the_method_and_the_error() -> None:
     check = check_gradients(lambda a, b: a @ b, const(np.eye(2)), const(np.ones((2, 3))))
     assert check == tg.testing.GradientCheck("complex step", 60, check.error, 2)
     assert 0 <= check.error < 1e-14
@@ -262,7 +262,7 @@ class _Loop(tg.nn.Module):
     ("cell", "sizes"), [(tg.nn.RNNCell, (3, 3)), (tg.nn.Linear, (3, 3)), (tg.nn.LayerNorm, (3,))]
 )
 def test_complex_parameters_take_a_real_state(cell: Any, sizes: tuple[int, ...]) -> None:
-    """A model whose loop begins at zeros of float64 keeps the complex step, by its parameters too."""
+    """A model whose loop begins with zeros of float64 can be checked by the complex step."""
     layer = cell(*sizes, dtype="float64")
     start = const(np.arange(6.0).reshape(2, 3))
     check = check_gradients(lambda x: layer(start) * x, start, parameters=layer)
@@ -270,7 +270,7 @@ def test_complex_parameters_take_a_real_state(cell: Any, sizes: tuple[int, ...])
 
 
 def test_a_fault_far_down_a_vanishing_gradient_is_found() -> None:
-    """Wrong by 1% where the gradient is under 1e-30, which a central difference takes for 0."""
+    """The gradient is below 1e-30 and wrong by 1%; a central difference gives 0."""
     mine = _identity(lambda xp, g, y, x: xp.where(xp.abs(g) < 1e-30, 1.01 * g, g))
     x = const(np.random.default_rng(0).standard_normal((80, 1, 1)))
     message = _message(_Loop(mine), x, order=1)
@@ -308,7 +308,7 @@ def test_the_message_names_everything() -> None:
     assert "ratio         1.5" in lines[5]
     assert "so in the function checked the first derivative is wrong" in lines
     example = "\n".join(
-        line.strip() for line in lines[lines.index("the least example that shows it:") + 1 :]
+        line.strip() for line in lines[lines.index("the smallest example that shows it:") + 1 :]
     )
     assert "x0 = np.array(1.0" not in example  # a product needs its axes
     with pytest.raises(tg.GradientCheckError, match=r"product: .*") as again:
@@ -316,7 +316,7 @@ def test_the_message_names_everything() -> None:
     assert str(again.value).startswith(lines[0])
 
 
-def test_decades_are_told() -> None:
+def test_a_large_ratio_is_a_power_of_ten() -> None:
     mine = _identity(lambda xp, g, y, x: g * 1e-9)
     assert "10^-9.0" in _message(lambda x: tg.apply(mine, x), const([1.0]))
 
@@ -332,7 +332,7 @@ def test_a_dependence_that_the_graph_does_not_show() -> None:
 
 
 def _cubed(factor: float) -> tg.Primitive:
-    """|x|³, by a forward that means another thing for complex numbers."""
+    """|x|³, by a forward with another meaning for complex numbers."""
     return tg.Primitive(
         "cubed",
         forward=lambda xp, x: np.abs(x) ** 3,
@@ -341,7 +341,7 @@ def _cubed(factor: float) -> tg.Primitive:
     )
 
 
-def test_five_points_take_over() -> None:
+def test_five_points_replace_a_wrong_complex_step() -> None:
     x = np.array([1.0, -2.0, 1e-3, 1e3])
     with tg.use_device("cpu"):
         check = check_gradients(lambda x: tg.apply(_cubed(3.0), x), x)
@@ -413,7 +413,7 @@ def test_parameters_are_put_back_after_an_error() -> None:
         (lambda xp, g, y, a, b: (g * b, g * a, g), "a tuple of 3"),
     ],
 )
-def test_a_rule_that_returns_too_few_or_too_many_cotangents_is_told_so(
+def test_a_rule_that_returns_too_few_or_too_many_cotangents_is_named(
     rule: Any, returned: str
 ) -> None:
     product = tg.Primitive("product", lambda xp, a, b: a * b, rule, "elementwise")

@@ -1,4 +1,4 @@
-"""check_gradients where it is hard: faults that hide, functions that look wrong and are right."""
+"""``check_gradients`` on faults that are hard to see, and on right functions that look wrong."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_fault_for_some_memory_layouts() -> None:
     assert "arrays is wrong" in _fails(lambda x: tg.apply(f, x), RNG.standard_normal((2, 3)))
 
 
-def test_a_rule_that_writes_into_what_is_between() -> None:
+def test_a_rule_that_writes_into_an_intermediate_result() -> None:
     def rule(xp: Any, g: Any, y: Any, x: Any) -> Any:
         result = g * (1 - y * y)
         if not isinstance(g, tg.Tensor):
@@ -205,7 +205,7 @@ def test_a_kink_of_the_derivative() -> None:
     assert check_gradients(lambda x: tg.square(tg.relu(x)), const([0.0, 1.0]), order=1)
 
 
-def test_what_overflows_in_its_own_dtype_is_told() -> None:
+def test_an_overflow_in_the_given_dtype_is_named() -> None:
     with pytest.raises(tg.ArgumentError, match="finite in float64, not in the dtype given"):
         check_gradients(tg.exp, const(np.array([100.0], "float32")))
 
@@ -232,7 +232,7 @@ def test_bad_options(options: dict[str, Any], words: str) -> None:
         check_gradients(3, const([1.0]))  # type: ignore[arg-type]
 
 
-def test_a_fault_of_an_empty_array_is_told() -> None:
+def test_a_fault_for_an_empty_array_is_named() -> None:
     def rule(xp: Any, g: Any, y: Any, x: Any) -> Any:
         if g.size == 0:
             raise ZeroDivisionError("nothing")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import device, host
-from tinygrad182.testing.formulas import LSTM_FORMULA, formula_of
-from tinygrad182.testing.mistakes import mistakes_of
-from tinygrad182.testing.stepping import run_step
+from tinygrad182.testing.grading.formulas import LSTM_FORMULA, formula_of
+from tinygrad182.testing.grading.mistakes import mistakes_of
+from tinygrad182.testing.grading.run_step import run_step
 
 from . import students
 
@@ -133,7 +133,20 @@ def test_a_mistake_in_an_rnn_is_named(name: str) -> None:
     assert [mistake.name for mistake in comparison.mistakes] == [name, *same]
 
 
-def test_the_order_of_gates_is_told() -> None:
+def test_a_mistake_must_explain_every_unit() -> None:
+    def step(x: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
+        i, f, g, o = tg.split(x @ W_ih.T + h @ W_hh.T + b, 4, axis=-1)
+        i, f, g, o = tg.sigmoid(i), tg.sigmoid(f), tg.tanh(g), tg.sigmoid(o)
+        no_forget_gate, no_input_gate = c + i * g, f * c + g
+        c = tg.concat([no_forget_gate[:, :1], no_input_gate[:, 1:]], axis=-1)
+        return o * tg.tanh(c), c
+
+    comparison = tg.testing.compare_cells(step, reference("LSTMCell"), inputs())
+    assert not comparison
+    assert comparison.mistakes == ()
+
+
+def test_the_order_of_gates_is_named() -> None:
     comparison = tg.testing.compare_cells(students.order_of_gates, reference("LSTMCell"), inputs())
     assert "order i, g, f, o; PyTorch's and ours is i, f, g, o" in repr(comparison)
     assert repr(comparison).startswith("different: forward, h, step 0") or "c, step 0" in repr(
@@ -143,7 +156,7 @@ def test_the_order_of_gates_is_told() -> None:
 
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
 def test_all_mistakes_of_the_table_can_be_told_apart(kind: str) -> None:
-    """No two rows give the same numbers, and none gives those of the right cell."""
+    """No two rows give equal numbers, and no row gives the numbers of the right cell."""
     cell, rng = reference(kind, 4, 4), np.random.default_rng(2)
     formula, parts = formula_of(cell.scan, cell._params()), cell.scan.parts
     blocks = 4 * len(formula.gates)
@@ -175,7 +188,7 @@ def test_all_mistakes_of_the_table_can_be_told_apart(kind: str) -> None:
     )
 
 
-def test_two_mistakes_with_the_same_numbers_are_both_named() -> None:
+def test_two_mistakes_with_equal_numbers_are_both_named() -> None:
     comparison = tg.testing.compare_cells(
         students.rnn_untransposed, reference("RNNCell"), inputs(), seed=3
     )
@@ -184,7 +197,7 @@ def test_two_mistakes_with_the_same_numbers_are_both_named() -> None:
 
 
 def test_the_formulas_are_the_cells() -> None:
-    """A step of each cell of ours gives what its lines give, so that mistakes start from the right one."""
+    """The lines of each formula give the step of our cell."""
     for kind in ("LSTMCell", "GRUCell", "RNNCell"):
         cell = reference(kind)
         formula = formula_of(cell.scan, cell._params())
@@ -236,7 +249,7 @@ def test_a_declared_gate_is_compared() -> None:
 
 
 def test_the_first_step_that_differs_is_named() -> None:
-    """Nothing is carried from a wrong step to the next."""
+    """An error does not carry over from a wrong step to the next one."""
     calls = []
 
     def step(x: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
@@ -265,7 +278,7 @@ def test_a_wrong_derivative_names_the_gate_of_a_parameter() -> None:
     assert comparison.mistake == "derivative of tanh without the square in gate g"
 
 
-def test_a_cell_of_your_own_is_a_reference_too() -> None:
+def test_a_users_own_cell_can_be_the_reference() -> None:
     class Leaky(tg.nn.RecurrentLayer):
         gates, state = ("u", "v"), ("s",)
 
@@ -310,7 +323,7 @@ def test_a_notebook_shows_where_they_differ() -> None:
         (lambda *args: args, "no named argument for x; let it take x, h, c, and the parameters"),
     ],
 )
-def test_what_cannot_be_compared_is_said(mine: Any, text: str) -> None:
+def test_cells_that_cannot_be_compared_are_refused(mine: Any, text: str) -> None:
     with pytest.raises((tg.ArgumentError, tg.ShapeError), match=text):
         tg.testing.compare_cells(mine, reference("LSTMCell"), inputs())
 

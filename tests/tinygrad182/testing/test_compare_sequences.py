@@ -20,7 +20,7 @@ def reference(kind: str) -> Any:
 
 
 class Layer(tg.nn.Module):
-    """An LSTM with its own loop over time, and one thing in it that may be another."""
+    """An LSTM with its own loop over time; each argument replaces one part of it."""
 
     def __init__(self, other: str = "") -> None:
         self.weight_ih = tg.nn.Parameter(tg.zeros((16, 3), device=device()))
@@ -67,7 +67,7 @@ def test_a_right_layer_passes_whatever_it_returns(style: str) -> None:
             assert comparison, comparison
 
 
-def test_a_layer_of_ours_and_one_around_our_cell() -> None:
+def test_our_layer_and_a_layer_around_our_cell() -> None:
     class Around(tg.nn.Module):
         def __init__(self) -> None:
             self.cell = reference("LSTMCell")
@@ -104,7 +104,7 @@ def test_a_mistake_in_a_loop_is_named(name: str) -> None:
     assert [mistake.name for mistake in comparison.mistakes] == [name]
 
 
-def test_values_name_a_mistake_whose_gradient_is_another() -> None:
+def test_a_mistake_is_named_by_its_values_if_the_gradient_differs() -> None:
     def cut(xs: Any, h: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
         return [students.rnn(x, h.detach(), W_ih, W_hh, b) for x in xs]
 
@@ -146,7 +146,7 @@ def test_a_function_that_returns_its_outputs_alone() -> None:
     assert comparison.mistake == "state not carried on"
 
 
-def test_what_a_layer_has_to_return_is_said() -> None:
+def test_an_error_says_what_a_layer_must_return() -> None:
     def outputs(xs: Any, h: Any, c: Any, W_ih: Any, W_hh: Any, b: Any) -> Any:
         return tg.stack([students.lstm(x, h, c, W_ih, W_hh, b)[0] for x in xs])
 

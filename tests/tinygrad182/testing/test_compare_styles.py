@@ -1,4 +1,4 @@
-"""``compare_cells``: what students call their arguments and parameters, and where they keep these."""
+"""``compare_cells`` with different names of arguments and places of parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reference(kind: str, size: int = 3, units: int = 4) -> Any:
 
 
 def after(a: Any, c: Any) -> Any:
-    """The next state, of the sums of an LSTM."""
+    """The next state from the sums of an LSTM."""
     i, f, g, o = tg.split(a, 4, axis=-1)
     c = tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
     return tg.sigmoid(o) * tg.tanh(c), c
@@ -181,7 +181,7 @@ def test_a_method_of_a_module() -> None:
     assert tg.testing.compare_cells(Module().step, reference("RNNCell"), X, names=names)
 
 
-def test_a_class_that_calls_its_state_otherwise() -> None:
+def test_a_class_with_another_name_of_its_state() -> None:
     class Own(tg.nn.RecurrentCell):
         gates, state = ("i", "f", "g", "o"), ("h", "memory")
 
@@ -197,7 +197,7 @@ def test_a_class_that_calls_its_state_otherwise() -> None:
 # --- what cannot be compared ----------------------------------------------------------------------
 
 
-def test_an_unknown_key_of_the_dict_is_said() -> None:
+def test_an_unknown_key_of_the_dict_is_named() -> None:
     def step(x: Any, h: Any, params: Any) -> Any:
         return tg.tanh(x @ params["U"].T + h @ params["W_hh"].T + params["b"])
 
@@ -206,7 +206,7 @@ def test_an_unknown_key_of_the_dict_is_said() -> None:
         tg.testing.compare_cells(step, reference("RNNCell"), X)
 
 
-def test_what_computes_with_other_parameters_is_not_marked_wrong() -> None:
+def test_a_step_with_other_parameters_is_refused_not_marked_wrong() -> None:
     cell = reference("RNNCell")
     W_ih, W_hh, b = cell.weight_ih, cell.weight_hh, cell.bias_ih
     with pytest.raises(tg.ArgumentError, match="takes none of the parameters"):
@@ -231,6 +231,6 @@ def test_a_shape_that_does_not_fit_shows_what_was_given() -> None:
         ),
     ],
 )
-def test_the_remedy_is_said(mine: Any, text: str) -> None:
+def test_an_error_names_the_remedy(mine: Any, text: str) -> None:
     with pytest.raises((tg.ArgumentError, tg.ShapeError), match=text):
         tg.testing.compare_cells(mine, reference("RNNCell"), X)

@@ -14,7 +14,7 @@ from tinygrad182.engine.recording import node_of
 
 
 def lstm_step(**options: Any) -> tg.Primitive:
-    """h and c of a step, one above the other, with a rule as students write it."""
+    """h and c of a step stacked in one array, with a rule as students write it."""
 
     def forward(xp: Any, z: Any, c: Any) -> Any:
         new = c * xp.tanh(z)
@@ -42,14 +42,14 @@ def test_a_right_rule_passes_as_students_write_it() -> None:
     assert check.order == 2
 
 
-def test_a_promise_that_is_not_kept_is_told_with_the_remedy() -> None:
+def test_a_broken_promise_is_named_with_the_remedy() -> None:
     step = lstm_step(leading_axes=True)
     remedy = r"leading axis(.|\n)*without\s+leading_axes=True"
     with pytest.raises(tg.GradientCheckError, match=remedy):
         tg.testing.check_gradients(lambda z, c: tg.apply(step, z, c), const(Z), const(C))
 
 
-def test_a_wrong_rule_is_not_told_so() -> None:
+def test_a_wrong_rule_gets_no_remedy_about_leading_axes() -> None:
     rules = (lambda xp, g, y, x: g[0],)
     wrong = tg.Primitive(
         "wrong", lambda xp, x: xp.stack([x, x]), rules, "linear", leading_axes=True
@@ -67,7 +67,7 @@ RULES = {
 
 @pytest.mark.parametrize("broadcasts", [False, True])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_views_and_jacobians_tell_the_remedy(rule: Any, broadcasts: bool) -> None:
+def test_views_and_jacobians_name_the_remedy(rule: Any, broadcasts: bool) -> None:
     options: dict[str, Any] = {"broadcasts": broadcasts, "leading_axes": True}
     parts = tg.Primitive("parts", lambda xp, x: xp.stack([x, 3 * x]), (rule,), "linear", **options)
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_a_rule_that_fails_for_one_cotangent_keeps_its_error() -> None:
 
 
 @pytest.mark.parametrize("lead", [(0,), (1,), (4,), (2, 3)])
-def test_cotangents_at_once_as_one_by_one(lead: tuple[int, ...]) -> None:
+def test_cotangents_at_once_give_the_gradients_of_one_by_one(lead: tuple[int, ...]) -> None:
     z, c = leaf(Z), leaf(C)
     node = node_of(tg.apply(lstm_step(), z, c))
     rows = np.random.default_rng(1).normal(size=(*lead, 2, 2, 3))
@@ -122,7 +122,7 @@ def test_cotangents_at_once_as_one_by_one(lead: tuple[int, ...]) -> None:
 
 
 def clipped(xp: Any, g: Any, y: Any, x: Any, b: Any) -> Any:
-    """The rule of an elementwise operation that writes, as one would for one cotangent."""
+    """A rule of an elementwise operation that writes into the cotangent, as if there were only one."""
     g = xp.broadcast_to(g, y.shape) * 1.0
     if isinstance(g, np.ndarray):
         g[y == 0] = 0.0
@@ -147,7 +147,7 @@ def test_an_elementwise_rule_may_write_where_the_result_is_zero() -> None:
 
 
 def test_hops_call_an_elementwise_rule_for_each_number_of_hops() -> None:
-    """The two sequences fade at rates of their own, and what one row was repeated for is their sum."""
+    """The two sequences fade at different rates; the gradient of the repeated row is their sum."""
 
     def rule(xp: Any, g: Any, y: Any, h: Any, b: Any) -> Any:
         assert g.shape == y.shape
@@ -163,7 +163,7 @@ def test_hops_call_an_elementwise_rule_for_each_number_of_hops() -> None:
 
 
 def test_jacobians_hessians_and_views() -> None:
-    """Against the same operation with a rule that takes them."""
+    """Compared with the operation whose rule takes leading axes."""
     step = lstm_step()
 
     def right(z: Any, c: Any) -> Any:

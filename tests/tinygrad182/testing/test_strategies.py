@@ -1,4 +1,4 @@
-"""The strategies draw what they promise, and often enough: shares are measured, not hoped for."""
+"""The strategies draw what they promise, and often enough: the shares are measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES: list[tuple[int, ...]] = [(), (1,), (5,), (2, 0), (3, 4), (2, 3, 4)]
 
 
 def drawn(strategy: st.SearchStrategy[Any], n: int = 100) -> list[Any]:
-    """Examples as a test would see them: beside another draw, so that all need not differ."""
+    """Examples as in a test, beside another draw, so that they may repeat."""
     found = []
 
     @settings(max_examples=n, database=None, derandomize=True)
@@ -39,7 +39,7 @@ def share(examples: list[Any], condition: Callable[[Any], bool]) -> float:
 
 
 def failure(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> str:
-    """What hypothesis prints of a test that fails where ``condition`` holds."""
+    """The output of hypothesis for a test that fails if ``condition`` is true."""
 
     @settings(max_examples=50, database=None, derandomize=True)
     @given(example=strategy)
@@ -82,11 +82,11 @@ def test_every_pattern_of_broadcasting_is_drawn(n: int) -> None:
 
 def test_patterns_are_parts_of_the_whole() -> None:
     kept = {name: pattern((2, 3, 4)) for name, pattern in ts.PATTERNS.items()}
-    assert len(set(kept.values())) == len(kept)  # no two alike
+    assert len(set(kept.values())) == len(kept)  # all are different
     for name, pattern in ts.PATTERNS.items():
         for whole in SHAPES:
             part = pattern(whole)
-            if name != "one element":  # which has an axis of its own beside a 0-d whole
+            if name != "one element":  # it has an axis even if the whole shape is 0-d
                 assert np.broadcast_shapes(part, whole) == whole
     for s in drawn(ts.broadcastable_shapes(2, whole=(2, 3, 4)), 20):
         assert all(kept[p] == shape for p, shape in zip(s.patterns, s.input_shapes, strict=True))
@@ -282,13 +282,13 @@ def test_wrong_calls() -> None:
 
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
-    (lambda: ts.between(2, 1), r"^between: bounds 2 and 1; .* in this order"),
+    (lambda: ts.between(2, 1), r"^between: bounds 2 and 1 must .* smaller one first"),
     (lambda: ts.between(0, np.inf), r"^between: .* finite"),
     (lambda: ts.away_from(np.nan), r"^away_from: kinks \(nan,\)"),
     (lambda: ts.away_from(0.0, distance=-1.0), r"^away_from: .* distance -1\.0"),
     (lambda: ts.apart(0.0), r"^apart: distance 0\.0; it must be positive"),
-    (lambda: ts.log_uniform(0, 1), r"^log_uniform: sizes 0 to 1; they must be positive"),
-    (lambda: ts.log_uniform(2, 1), r"^log_uniform: .* in this order"),
+    (lambda: ts.log_uniform(0, 1), r"^log_uniform: sizes 0 and 1 must be positive"),
+    (lambda: ts.log_uniform(2, 1), r"^log_uniform: .* smaller one first"),
     (lambda: ts.sample(-1), r"^sample: shape -1 must hold whole numbers from 0"),
     (lambda: ts.sample((2.5,)), r"^sample: shape \(2\.5,\) must be a whole number"),
     (lambda: ts.sample((2,), "real"), r"^sample: domain 'real' .* strategies\.real"),  # type: ignore[arg-type]
@@ -296,18 +296,21 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: ts.sample((2,), dtype="foo"), r"^sample: dtype 'foo' .* 'float32'"),
     (lambda: ts.sample((2,), dtype="U3"), r"^sample: dtype 'U3'"),
     (lambda: ts.sample((2,), layout="C"), r"^laid_out: layout 'C' must be one of contiguous"),
-    (lambda: ts.sample((2,), seed=-1), r"^sample: seed -1; use an integer that is not negative"),
+    (lambda: ts.sample((2,), seed=-1), r"^sample: seed -1; pass an integer that is not negative"),
     (lambda: ts.sample((2,), seed="a"), r"^sample: seed 'a'"),  # type: ignore[arg-type]
 ]
 WRONG_STRATEGIES: list[tuple[st.SearchStrategy[Any], str]] = [
-    (ts.shapes(3, 2), r"^shapes: min_dims=3 and max_dims=2 must be whole numbers from 0 on"),
+    (ts.shapes(3, 2), r"^shapes: min_dims=3 and max_dims=2 must be whole numbers of at least 0"),
     (ts.shapes(-1, 2), r"^shapes: min_dims=-1"),
     (ts.shapes(1.5, 2), r"^shapes: min_dims=1\.5"),  # type: ignore[arg-type]
-    (ts.shapes(1, 2, 0, 3), r"^shapes: min_side=0 and max_side=3 must be whole numbers from 1 on"),
+    (
+        ts.shapes(1, 2, 0, 3),
+        r"^shapes: min_side=0 and max_side=3 must be whole numbers of at least 1",
+    ),
     (ts.shapes(1, 2, 3, 2), r"^shapes: min_side=3"),
     (ts.broadcastable_shapes(0), r"^broadcastable_shapes: 0 operands"),
     (ts.broadcastable_shapes(2, whole=(2, -1)), r"^broadcastable_shapes: whole \(2, -1\)"),
-    (ts.broadcastable_arrays(), r"^broadcastable_arrays: give a domain"),
+    (ts.broadcastable_arrays(), r"^broadcastable_arrays: pass a domain"),
     (ts.arrays((2,), domain="real"), r"^sample: domain 'real'"),  # type: ignore[arg-type]
     (ts.arrays((2,), dtype="foo"), r"^sample: dtype 'foo'"),
     (ts.arrays((2,), layout="C"), r"^laid_out: layout 'C'"),
@@ -323,14 +326,16 @@ def test_arguments_out_of_their_range_are_named(call: Callable[[], Any], message
 
 
 @pytest.mark.parametrize(("strategy", "message"), WRONG_STRATEGIES)
-def test_so_are_those_of_strategies(strategy: st.SearchStrategy[Any], message: str) -> None:
+def test_strategies_name_arguments_out_of_range(
+    strategy: st.SearchStrategy[Any], message: str
+) -> None:
     with pytest.raises(tg.ArgumentError, match=message):
         drawn(strategy, 1)
 
 
-@pytest.mark.parametrize("module", ["strategies", "indexing"])
+@pytest.mark.parametrize("module", ["strategies", "strategies.index_keys"])
 def test_without_hypothesis_the_command_is_named(module: str) -> None:
-    """In a process of its own: what is imported stays imported."""
+    """The import runs in a new process, since imported modules stay imported."""
     program = f"""
         import sys
         sys.modules["hypothesis"] = None

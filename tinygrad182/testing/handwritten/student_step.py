@@ -1,30 +1,31 @@
-"""A step and its derivative written by hand in NumPy: how they are called, and what they return."""
+"""Call a step and its derivative that are written by hand in NumPy, and read what they return."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, GradientCheckError, brief
-from .naming import data_name
-from .recordings import Vector
+from ...errors import ArgumentError, GradientCheckError, brief
+from ..grading.parameter_names import data_name
+from ..samples import Array
 
-Arrays = dict[str, Vector]
+Arrays = dict[str, Array]
+
+
+class StepOutput(NamedTuple):
+    """The parts of the next state, and the cache for backward."""
+
+    state: list[Array]
+    cache: Any
 
 
 class HandWritten:
     """``forward(x, h, c, ...) -> (h, c, cache)`` and ``backward(dh, dc, cache) -> gradients``.
 
-    Parameters
-    ----------
-    forward, backward : callable
-    state : tuple of str
-        ``("h", "c")``, or ``("h",)`` for a cell without a cell state.
-    parameters : dict of str to ndarray
-        In the order in which forward takes them and backward returns their gradients.
+    ``parameters`` are in the order that forward takes them in and backward returns their gradients.
     """
 
     def __init__(
@@ -44,19 +45,21 @@ class HandWritten:
 
     # --- forward --------------------------------------------------------------------------------
 
-    def run(self, given: Arrays) -> tuple[list[Vector], Any]:
-        """Return the parts of the next state, and the cache."""
+    def run(self, given: Arrays) -> StepOutput:
+        """Run forward on the given arrays."""
         data = [given["x"], *(given[part] for part in self.state)]
         parameters = {name: given[name] for name in self._own}
         if self._style == "outside":
-            return self._split(self._with_own(parameters, data))
-        if self._style == "one dict":
-            return self._split(self._called(*data, parameters))
-        if self._style == "by name":
-            return self._split(self._called(*data, **parameters))
-        return self._split(self._called(*data, *parameters.values()))
+            result = self._call_with_outside(parameters, data)
+        elif self._style == "one dict":
+            result = self._call(*data, parameters)
+        elif self._style == "by name":
+            result = self._call(*data, **parameters)
+        else:
+            result = self._call(*data, *parameters.values())
+        return self._split(result)
 
-    def _called(self, *args: Any, **parameters: Any) -> Any:
+    def _call(self, *args: Any, **parameters: Any) -> Any:
         try:
             return self._forward(*args, **parameters)
         except Exception as error:
@@ -64,20 +67,20 @@ class HandWritten:
                 f"check_backward: forward fails: {type(error).__name__}: {error}"
             ) from error
 
-    def _with_own(self, parameters: Arrays, data: list[Vector]) -> Any:
-        """Run forward while the arrays that it uses from outside hold other numbers."""
+    def _call_with_outside(self, parameters: Arrays, data: list[Array]) -> Any:
+        """Run forward while the arrays that it uses from outside have other numbers."""
         if any(array.dtype.kind == "c" for array in (*parameters.values(), *data)):
-            raise TypeError("arrays used from outside keep their type")
+            raise TypeError("arrays used from outside keep their dtype")
         before = {name: array.copy() for name, array in self._own.items()}
         try:
             for name, array in parameters.items():
                 self._own[name][...] = array
-            return self._called(*data)
+            return self._call(*data)
         finally:
             for name, array in before.items():
                 self._own[name][...] = array
 
-    def _split(self, result: Any) -> tuple[list[Vector], Any]:
+    def _split(self, result: Any) -> StepOutput:
         *state, cache = result if isinstance(result, tuple) else (result,)
         if len(state) == 1 and isinstance(state[0], (tuple, list)):
             state = list(state[0])
@@ -86,13 +89,13 @@ class HandWritten:
                 f"check_backward: forward returns {brief(result)}; return "
                 f"({', '.join([*self.state, 'cache'])})"
             )
-        return [np.asarray(part) for part in state], cache
+        return StepOutput([np.asarray(part) for part in state], cache)
 
     # --- backward -------------------------------------------------------------------------------
 
     def gradients(self, cotangents: Arrays, given: Arrays) -> dict[str, Any]:
-        """Return what backward gives for each input and parameter, by the name of that."""
-        _, cache = self.run(given)
+        """Run forward and backward; return the gradient by each input and parameter."""
+        cache = self.run(given).cache
         copies = [cotangents[part].copy() for part in self.state]
         try:
             result = self._backward(*copies, cache)
@@ -103,14 +106,14 @@ class HandWritten:
         return self._named(result)
 
     def _named(self, result: Any) -> dict[str, Any]:
-        """Gradients by the names of what they belong to, however they were returned."""
+        """Return the gradients by the names of the arrays, whether they come in order or in a dict."""
         names = ["x", *self.state, *self._own]
         by_name: dict[str, Any] = {}
         in_order: list[Any] = []
         items = [] if result is None else result if isinstance(result, (tuple, list)) else [result]
         for item in items:
             if isinstance(item, Mapping):
-                by_name |= {self._plain(key): value for key, value in item.items()}
+                by_name |= {self._array_of(key): value for key, value in item.items()}
             else:
                 in_order.append(item)
         left = [name for name in names if name not in by_name]
@@ -123,19 +126,19 @@ class HandWritten:
             )
             wanted = ", ".join(f"d{name}" for name in names)
             raise GradientCheckError(
-                f"check_backward: backward returns {' and '.join(found) or 'nothing'}{missing}. It has to "
+                f"check_backward: backward returns {' and '.join(found) or 'nothing'}{missing}. It must "
                 f"return the {len(names)} gradients {wanted}, as a tuple in this order, or as a dict"
             )
         by_order = dict(zip(left, in_order, strict=True))
         return {name: by_order.get(name, by_name.get(name)) for name in names}
 
-    def _plain(self, key: Any) -> str:
-        """The name of an input in the name of its gradient: W_hh of dW_hh, h of dh_prev."""
+    def _array_of(self, key: Any) -> str:
+        """The array that a gradient belongs to: W_hh for dW_hh, h for dh_prev."""
         name = str(key)
         for start in ("", "grad_", "d_", "d"):
-            plain = name.removeprefix(start)
-            if plain in self._own or plain in ("x", *self.state):
-                return plain
+            array = name.removeprefix(start)
+            if array in self._own or array in ("x", *self.state):
+                return array
         for start in ("grad_", "d_", "d", ""):
             if name.startswith(start) and (
                 meant := data_name(name.removeprefix(start), self.state)
@@ -145,7 +148,7 @@ class HandWritten:
 
 
 def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]) -> str:
-    """How forward takes its parameters: from outside, in one dict, by their names, or in order."""
+    """How forward takes its parameters: from outside, in one dict, by name, or in order."""
     arguments = list(inspect.signature(forward).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in arguments):
         return "by name"
@@ -154,14 +157,11 @@ def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]
     further = [p for p in arguments[data:] if p.default is p.empty or p.name in parameters]
     if len(further) == 0 and parameters:
         for name, array in parameters.items():
-            if (
-                not isinstance(array, np.ndarray)
-                or array.dtype != float
-                or not array.flags.writeable
-            ):
+            is_float64 = isinstance(array, np.ndarray) and array.dtype == float
+            if not (is_float64 and array.flags.writeable):
                 raise ArgumentError(
                     f"check_backward: forward takes no parameters, so {name} is used from outside; pass "
-                    "the very float64 arrays that it uses, or let forward take them"
+                    "the float64 arrays themselves that it uses, or let forward take them"
                 )
         return "outside"
     names = {p.name for p in further}
@@ -174,5 +174,5 @@ def _style(forward: Callable[..., Any], data: int, parameters: Mapping[str, Any]
     takes = ", ".join(p.name for p in arguments)
     raise ArgumentError(
         f"check_backward: forward takes ({takes}), and parameters= has "
-        f"{', '.join(parameters) or 'nothing'}; name there what it takes behind the state, in this order"
+        f"{', '.join(parameters) or 'nothing'}; name there what it takes after the state, in this order"
     )

@@ -1,4 +1,4 @@
-"""A function recorded once: backward passes and tangents through it, as vectors."""
+"""A recorded function: backward passes and JVPs through its graph, as vectors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import backend
-from ..engine.autodiff import grad
-from ..engine.backpropagation import ancestors, backpropagate
-from ..engine.modes import enable_grad, modes_kept, no_grad
-from ..engine.recording import Node, needs_grad, node_of, wrap
-from ..recurrence.unrolling import unrolled
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
-from ..transforms.derivatives import push_forward
-from .faults import PropertyError
-from .samples import laid_out
-
-Vector = np.ndarray[Any, Any]
+from ...arrays import backend
+from ...engine.autodiff import grad
+from ...engine.backpropagation import ancestors, backpropagate
+from ...engine.modes import enable_grad, modes_kept, no_grad
+from ...engine.recording import Node, needs_grad, node_of, wrap
+from ...recurrence.unrolling import unrolled
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ...transforms.derivatives import push_forward
+from ..samples import Array, laid_out
+from .property_error import PropertyError
 
 
 @contextmanager
 def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Let every use of the parameters mean the last of the tensors, for a while."""
+    """Give the parameters the data and nodes of the last tensors while the context lasts."""
     before = [(p, p._data, p._node) for p in parameters]
     try:
         for p, t in zip(parameters, tensors[len(tensors) - len(parameters) :], strict=True):
@@ -36,18 +34,13 @@ def standing_in(parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iter
             p._data, p._node = data, node
 
 
-def joined(tensors: Sequence[Tensor]) -> Vector:
-    """All elements in one vector, on the host."""
+def joined(tensors: Sequence[Tensor]) -> Array:
+    """Join the elements of all tensors in one NumPy vector."""
     return np.concatenate([t.numpy().ravel() for t in tensors])
 
 
 class Recording:
-    """A function recorded on leaves of its own.
-
-    Attributes
-    ----------
-    leaves, outputs : list of Tensor
-    """
+    """A function, recorded on new leaves."""
 
     def __init__(
         self, leaves: list[Tensor], outputs: list[Tensor], parameters: list[Tensor]
@@ -58,19 +51,19 @@ class Recording:
         self._parameters = parameters
 
     def again(self) -> Any:
-        """Context in which what a pass runs again (``remat``) finds the parameters as recorded."""
+        """Context in which a pass that runs a part again (``remat``) finds the recorded parameters."""
         return standing_in(self._parameters, self.leaves)
 
     def nodes(self) -> list[Node]:
         """Everything recorded, oldest first."""
         return ancestors(node_of(y) for y in self.outputs if y.requires_grad)
 
-    def value(self) -> Vector:
-        """All outputs in one vector: what the nodes hold, where there are nodes."""
+    def value(self) -> Array:
+        """All outputs in one vector, from their nodes if they have some."""
         return joined([y if y._node is None else wrap(y._node.value) for y in self.outputs])
 
     def step_by_step(self) -> Recording:
-        """The same with recurrences in single operations, each of which rounds."""
+        """Return this recording with each recurrence unrolled into its operations, which all round."""
         roots = [unrolled(node_of(y)) if y.requires_grad else None for y in self.outputs]
         pairs = zip(self.outputs, roots, strict=True)
         outputs = [y if root is None else wrap(root.value, root) for y, root in pairs]
@@ -79,22 +72,22 @@ class Recording:
     # --- backward -------------------------------------------------------------------------------
 
     @modes_kept
-    def pulled(self, g: Vector, edge: Any = None, layout: str = "contiguous") -> Vector:
-        """The gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
+    def pulled(self, g: Array, edge: Any = None, layout: str = "contiguous") -> Array:
+        """Gradient of ⟨g, outputs⟩ by all inputs; ``g`` may have extra leading axes."""
         seeds = self._seeds(self.outputs, g, layout)
         with no_grad(), self.again():
             found = backpropagate(seeds, set(self.targets), edge=edge, retain_graph=True)
         return self.vector([found.get(node) for node in self.targets], g.shape[:-1])
 
     def _seeds(
-        self, outputs: Sequence[Tensor], g: Vector, layout: str = "contiguous"
+        self, outputs: Sequence[Tensor], g: Array, layout: str = "contiguous"
     ) -> list[tuple[Node, Any]]:
         cotangents = zip(outputs, self.cut(g, layout), strict=True)
         return [(node_of(y), c._data) for y, c in cotangents if needs_grad(y)]
 
     @modes_kept
-    def check_untouched(self, g: Vector) -> None:
-        """A backward pass leaves everything recorded, and every cotangent it passed, as it was."""
+    def check_untouched(self, g: Array) -> None:
+        """Check that a backward pass changes no recorded value and no cotangent."""
         passed: list[tuple[Node, Any, bytes]] = []
         nodes = self.nodes()
         before = [_bits(node.value) for node in nodes]
@@ -114,8 +107,8 @@ class Recording:
                 fault = f"it writes into the cotangent of {node.op}"
                 raise PropertyError("backward pass", {"fault": fault})
 
-    def cut(self, g: Vector, layout: str = "contiguous") -> list[Tensor]:
-        """A vector, or an array of them, as cotangents of the outputs."""
+    def cut(self, g: Array, layout: str = "contiguous") -> list[Tensor]:
+        """Cut a vector, or an array of vectors, into cotangents of the outputs."""
         parts, start = [], 0
         for y in self.outputs:
             part = g[..., start : start + y.size].reshape((*g.shape[:-1], *y.shape))
@@ -126,8 +119,8 @@ class Recording:
             start += y.size
         return parts
 
-    def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Vector:
-        """Gradients of the inputs as one vector; zeros where there is none."""
+    def vector(self, gradients: Sequence[Any], lead: tuple[int, ...] = ()) -> Array:
+        """Gradients of the inputs in one vector; zeros stand for a missing gradient."""
         parts = [
             np.zeros((*lead, x.size)) if g is None else wrap(g).numpy().reshape((*lead, x.size))
             for x, g in zip(self.leaves, gradients, strict=True)
@@ -137,8 +130,8 @@ class Recording:
     # --- forward --------------------------------------------------------------------------------
 
     @modes_kept
-    def pushed(self, tangents: Sequence[Tensor | None]) -> Vector:
-        """The outputs' tangents, given one for each input (None: it does not move)."""
+    def pushed(self, tangents: Sequence[Tensor | None]) -> Array:
+        """Tangents of the outputs, from one for each input; None is an input that does not move."""
         with no_grad(), self.again():
             found = self._push([None if t is None else t._data for t in tangents])
         pairs = zip(found, self.outputs, strict=True)
@@ -152,8 +145,8 @@ class Recording:
     # --- second order ---------------------------------------------------------------------------
 
     @modes_kept
-    def gradient_of_tangent(self, g: Vector, tangents: Sequence[Tensor]) -> Vector:
-        """The derivative by all inputs of ⟨g, tangent⟩, the tangent recorded as it is pushed forward."""
+    def gradient_of_tangent(self, g: Array, tangents: Sequence[Tensor]) -> Array:
+        """Gradient of ⟨g, JVP⟩ by all inputs, through the recorded forward mode."""
         with enable_grad(), self.again():
             seeds = self._seeds(self._push(tangents), g)
         with no_grad(), self.again():
@@ -161,8 +154,8 @@ class Recording:
         return self.vector([found.get(node) for node in self.targets])
 
     @modes_kept
-    def differentiated(self, g: Vector) -> RecordedGradient:
-        """The gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
+    def differentiated(self, g: Array) -> RecordedGradient:
+        """Gradient of ⟨g, outputs⟩, recorded so that it can be differentiated."""
         cotangents = [tensor(c, requires_grad=True) for c in self.cut(g)]
         pairs = [(y, c) for y, c in zip(self.outputs, cotangents, strict=True) if y.requires_grad]
         found: list[Tensor | None] = [None] * len(self.leaves)
@@ -174,12 +167,7 @@ class Recording:
 
 
 class RecordedGradient:
-    """The gradient by all inputs, recorded.
-
-    Attributes
-    ----------
-    value : ndarray
-    """
+    """The gradient by all inputs, recorded."""
 
     def __init__(
         self, recording: Recording, cotangents: list[Tensor], found: list[Tensor | None]
@@ -194,24 +182,24 @@ class RecordedGradient:
         return ancestors(node_of(d) for d in self._found if needs_grad(d))
 
     @modes_kept
-    def along(self, directions: Sequence[Tensor], edge: Any = None) -> Vector:
-        """The derivative of ⟨gradient, directions⟩, by the inputs and then by the cotangents."""
+    def along(self, directions: Sequence[Tensor], edge: Any = None) -> Array:
+        """Gradient of ⟨gradient, directions⟩ by the inputs and then by the cotangents."""
         pairs = zip(self._found, directions, strict=True)
         seeds = [(node_of(d), u._data) for d, u in pairs if needs_grad(d)]
-        own = list(map(node_of, self._cotangents))
-        targets = [*self._recording.targets, *own]
+        by = list(map(node_of, self._cotangents))
+        targets = [*self._recording.targets, *by]
         with no_grad(), self._recording.again():
             found = backpropagate(seeds, set(targets), edge=edge, retain_graph=True)
         by_inputs = self._recording.vector([found.get(n) for n in self._recording.targets])
         by_cotangents = [
             wrap(found[n]).numpy().ravel() if n in found else np.zeros(c.size)
-            for n, c in zip(own, self._cotangents, strict=True)
+            for n, c in zip(by, self._cotangents, strict=True)
         ]
         return np.concatenate([by_inputs, *by_cotangents])
 
 
 def as_laid_out(array: Any, layout: str) -> Any:
-    """A NumPy array in another memory layout; one of another library as it is."""
+    """Return a NumPy array in another memory layout; an array of another library stays as it is."""
     return laid_out(array, layout) if isinstance(array, np.ndarray) else array
 
 

@@ -1,4 +1,4 @@
-"""A function of Tensors as one of vectors: what numerical derivatives are taken of."""
+"""A function of Tensors as a function of one vector, for numerical derivatives."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from .._trees import flatten, rebuild
-from ..arrays import backend
-from ..engine.modes import enable_grad, modes_kept, no_grad
-from ..engine.recording import Leaf, is_tensor, wrap
-from ..errors import ArgumentError, DTypeError
-from ..tensors.creation import beside, tensor
-from ..tensors.tensor import Tensor
-from .recordings import Recording, Vector, as_laid_out, joined, standing_in
+from ..._trees import flatten, rebuild
+from ...arrays import backend
+from ...engine.modes import enable_grad, modes_kept, no_grad
+from ...engine.recording import Leaf, is_tensor, wrap
+from ...errors import ArgumentError, DTypeError
+from ...tensors.creation import beside, tensor
+from ...tensors.tensor import Tensor
+from ..samples import Array
+from .recorded_function import Recording, as_laid_out, joined, standing_in
 
 
 @dataclass(frozen=True)
 class Input:
     """One array that a function is differentiated by.
 
-    Attributes
-    ----------
-    label : str
-        ``"input 0"``, ``"input 1[0]"`` inside a tuple, or a parameter's path.
-    array : array
-        The value given.
-    part : slice
-        Its elements in the vector of all inputs.
+    ``label`` is ``"input 0"``, ``"input 1[0]"`` inside a tuple, or a parameter's path. ``part`` is the
+    place of the array's elements in the vector of all inputs.
     """
 
     label: str
@@ -46,18 +41,11 @@ class Input:
 
 
 class VectorFunction:
-    """``f`` at some arguments, as a function of one float64 vector: all that it is differentiated by.
+    """``f`` as a function of one float64 vector, which joins all inputs and parameters.
 
-    Parameters
-    ----------
-    f : callable
-        Takes Tensors; returns a Tensor, or a nested tuple with Tensors in it.
-    args : sequence
-        Arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; the others, and
-        what is not an array, are passed on. Data of the host goes to the device of the parameters, or of
-        ``use_device``.
-    parameters : mapping of str to Tensor
-        Tensors that ``f`` uses from outside and is differentiated by too.
+    ``args`` are arrays, Tensors, numbers and tuples of them. Floating ones are differentiated; others are
+    passed on. Data of the host goes to the device of the parameters, or of ``use_device``. ``parameters``
+    are Tensors that ``f`` uses from outside; they are differentiated too.
     """
 
     def __init__(
@@ -71,13 +59,13 @@ class VectorFunction:
             self._add(name, parameter._data)
         if not self.inputs:
             raise ArgumentError(
-                "check_gradients: no floating input: there is nothing to differentiate by"
+                "check_gradients: there is no floating input to differentiate by; pass one, such as 1.0"
             )
         self.point = joined([wrap(i.array) for i in self.inputs]).astype(float)
         self.outputs: list[tuple[int, ...]] = []
 
     def _prepared(self, x: Any, label: str) -> Any:
-        """The argument with an :class:`Input` in place of every floating array."""
+        """The argument with an :class:`Input` instead of every floating array."""
         if isinstance(x, tuple) and any(isinstance(i, tuple) or hasattr(i, "shape") for i in x):
             return tuple(self._prepared(item, f"{label}[{i}]") for i, item in enumerate(x))
         if not isinstance(x, (list, tuple, float, np.generic)) and not hasattr(x, "shape"):
@@ -100,19 +88,16 @@ class VectorFunction:
     # --- calls ----------------------------------------------------------------------------------
 
     @modes_kept
-    def __call__(self, x: Vector) -> Vector:
-        """All outputs in one vector, on the host."""
-        if x.dtype.kind != "c":  # recorded, for a function that differentiates inside
+    def __call__(self, x: Array) -> Array:
+        """Return all outputs in one NumPy vector."""
+        if x.dtype.kind != "c":  # recorded, because f itself may call grad
             return self.record(x).value()
         with no_grad():
             return joined(self._run(self.tensors(x)))
 
     @modes_kept
-    def record(self, x: Vector, dtypes: bool = False, layout: str = "contiguous") -> Recording:
-        """Record the function at ``x``.
-
-        In float64, or with ``dtypes`` in the dtypes that were given; NumPy arrays in the layout named.
-        """
+    def record(self, x: Array, dtypes: bool = False, layout: str = "contiguous") -> Recording:
+        """Record the function at ``x``: in float64, or with ``dtypes`` in the dtypes of the arguments."""
         arrays = [self._array(i, x, i.array.dtype if dtypes else None) for i in self.inputs]
         arrays = [as_laid_out(array, layout) for array in arrays]
         leaves = [wrap(array, Leaf(array, requires_grad=True)) for array in arrays]
@@ -120,11 +105,11 @@ class VectorFunction:
             outputs = self._run(leaves)
         return Recording(leaves, outputs, list(self.parameters.values()))
 
-    def tensors(self, x: Vector) -> list[Tensor]:
-        """``x`` cut into constants like the inputs."""
+    def tensors(self, x: Array) -> list[Tensor]:
+        """Cut ``x`` into constants of the inputs' shapes."""
         return [wrap(self._array(i, x)) for i in self.inputs]
 
-    def _array(self, given: Input, x: Vector, dtype: Any = None) -> Any:
+    def _array(self, given: Input, x: Array, dtype: Any = None) -> Any:
         xp = backend.namespace(given.array)
         part = x[given.part].reshape(tuple(given.array.shape)).copy()
         array = xp.from_numpy(part, xp.device(given.array))
@@ -152,7 +137,7 @@ class VectorFunction:
         return next(i for i in self.inputs if i.part.start <= position < i.part.stop)
 
     def output_entry(self, position: int) -> str:
-        """The name of one element of the vector of all outputs."""
+        """Name of one element of the vector of all outputs."""
         for k, shape in enumerate(self.outputs):
             size = int(np.prod(shape))
             if position < size:

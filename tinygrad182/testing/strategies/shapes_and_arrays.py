@@ -1,18 +1,4 @@
-"""Hypothesis strategies for operations on arrays: shapes, layouts, values and index expressions.
-
-What is drawn at random seldom tests much: 7 of 100 pairs of plain random shapes broadcast on both sides,
-none is empty, no array is anything but contiguous. Here what matters has a name and is drawn first: a
-pattern of broadcasting, a layout, a kind of index. Values come from one seed. When a test fails, hypothesis
-prints the names, and for each array the call of :func:`sample` that makes it again.
-
->>> import tinygrad182 as tg
->>> from hypothesis import given
->>> from tinygrad182.testing import strategies
->>> @given(xs=strategies.broadcastable_arrays(strategies.real, strategies.nonzero))
-... def test_divide(xs):
-...     np.testing.assert_array_equal(tg.divide(*map(tg.tensor, xs)).numpy(), np.divide(*xs))
->>> test_divide()
-"""
+"""Strategies of shapes, memory layouts, dtypes, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -22,47 +8,23 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..tensors.creation import integers
-from ..tensors.tensor import Tensor
+from ...errors import ArgumentError
+from ...tensors.creation import integers
+from ...tensors.tensor import Tensor
+from ..samples import LAYOUTS, Array, Domain, Shape, leaf, real, sample
 from ._hypothesis import note, st
-from .indexing import KINDS, index_expressions
-from .samples import (
-    LAYOUTS,
-    Array,
-    Domain,
-    Shape,
-    apart,
-    away_from,
-    between,
-    laid_out,
-    leaf,
-    log_uniform,
-    mask,
-    nonzero,
-    positive,
-    real,
-    sample,
-)
-
-__all__ = [
-    "KINDS", "LAYOUTS", "PATTERNS", "SEEDS", "BroadcastableShapes", "Domain", "apart", "arrays",
-    "away_from", "between", "broadcastable_arrays", "broadcastable_shapes", "dtypes",
-    "index_expressions", "laid_out", "layouts", "leaf", "log_uniform", "mask", "nonzero", "positive",
-    "real", "sample", "shapes", "tensors",
-]  # fmt: skip
 
 T = TypeVar("T")
 
 SEEDS = st.integers(0, 2**32 - 1)
-"""What values are made from."""
+"""Seeds, from which values are made."""
 
 
 def _pick(draw: st.DrawFn, what: str, values: Iterable[T]) -> T:
-    """One of the values, each as likely.
+    """Draw one of the values, all equally likely.
 
-    Hypothesis makes most of its examples from others by copying one draw over another from an equal
-    strategy, so that some choices are hardly seen. A choice that bears a name is equal to no other.
+    Hypothesis makes most examples from others: it copies one draw over another that comes from an equal
+    strategy. Some choices would hardly be seen. The name makes each choice a different strategy.
     """
     return draw(st.sampled_from([(what, value) for value in values]))[1]
 
@@ -80,16 +42,16 @@ def shapes(
     *,
     empty: bool = True,
 ) -> Shape:
-    """Shapes; about one in six has no elements, however long its sides.
+    """Shapes; about one in six has no elements.
 
     Parameters
     ----------
     min_dims, max_dims : int
-        How many axes.
+        The number of axes.
     min_side, max_side : int
-        How long each of them, at least 1.
+        The length of each axis, at least 1.
     empty : bool
-        Whether some shapes get axes of length 0 all the same.
+        Whether some shapes get axes of length 0.
 
     Examples
     --------
@@ -110,8 +72,8 @@ def _range(what: str, low: Any, high: Any, least: int) -> range:
     whole = isinstance(low, Integral) and isinstance(high, Integral)
     if not (whole and least <= low <= high):
         raise ArgumentError(
-            f"shapes: min_{what}={low} and max_{what}={high} must be whole numbers from {least} on, "
-            "the larger one last"
+            f"shapes: min_{what}={low} and max_{what}={high} must be whole numbers of at least {least}, "
+            "the smaller one first"
         )
     return range(low, high + 1)
 
@@ -130,15 +92,14 @@ PATTERNS: dict[str, Callable[[Shape], Shape]] = {
     "last axis repeated": lambda n: (*n[:-1], 1)[: len(n)],
     "all ones": lambda n: (1,) * len(n),
 }
-"""The part of a whole shape that one operand has; broadcasting repeats it along the rest."""
-
+"""The shape that one operand has, given the whole shape; broadcasting repeats it along the rest."""
 
 WHOLE = shapes(min_dims=2)
-"""Shapes of two and three axes; operands with fewer are parts of them."""
+"""Whole shapes have two or three axes; the patterns make shapes with fewer of them."""
 
 
 class BroadcastableShapes(NamedTuple):
-    """What :func:`broadcastable_shapes` draws.
+    """Shapes that broadcast, as :func:`broadcastable_shapes` draws them.
 
     Attributes
     ----------
@@ -147,7 +108,7 @@ class BroadcastableShapes(NamedTuple):
     input_shapes : tuple of tuple of int
         The shape of each operand.
     result_shape : tuple of int
-        What they broadcast to.
+        The shape that they broadcast to.
     """
 
     patterns: tuple[str, ...]
@@ -162,14 +123,14 @@ def broadcastable_shapes(
     *,
     whole: Shape | st.SearchStrategy[Shape] = WHOLE,
 ) -> BroadcastableShapes:
-    """Shapes of n operands that broadcast, each by a pattern with a name.
+    """Shapes of n operands that broadcast; each follows a pattern with a name.
 
     Parameters
     ----------
     n : int
-        How many operands.
+        The number of operands.
     whole : tuple of int or strategy
-        The shape that all patterns are parts of.
+        The shape that the patterns are applied to.
 
     Examples
     --------
@@ -179,7 +140,7 @@ def broadcastable_shapes(
                         input_shapes=((2, 3), (3,)), result_shape=(2, 3))
     """
     if n < 1:
-        raise ArgumentError(f"broadcastable_shapes: {n} operands; at least one is needed")
+        raise ArgumentError(f"broadcastable_shapes: {n} operands; pass n of at least 1")
     patterns = tuple(_pick(draw, f"pattern {i}", PATTERNS) for i in range(n))
     size = integers(draw(_strategy(whole)), "broadcastable_shapes", "whole", 0)
     parts = tuple(PATTERNS[name](size) for name in patterns)
@@ -190,12 +151,12 @@ def broadcastable_shapes(
 
 
 def layouts(*, broadcast: bool = False) -> st.SearchStrategy[str]:
-    """Names of layouts.
+    """Names of memory layouts.
 
     Parameters
     ----------
     broadcast : bool
-        Whether stride 0 is one of them: not every array has elements that repeat.
+        Whether ``"broadcast"``, with stride 0, is among them: its elements repeat.
 
     Examples
     --------
@@ -210,7 +171,7 @@ _ANY_VALUES = [name for name in LAYOUTS if name != "broadcast"]
 
 
 def dtypes(*, integers: bool = False, booleans: bool = False) -> st.SearchStrategy[Any]:
-    """The floating dtypes, float64 and float32, and on demand those that have no derivative.
+    """The floating dtypes float64 and float32, and if asked for, dtypes without a derivative.
 
     >>> from hypothesis import find
     >>> find(dtypes(integers=True), lambda dtype: dtype.kind == "i")
@@ -230,12 +191,11 @@ def arrays(
     layout: str | st.SearchStrategy[str] = layouts(),  # noqa: B008
     seed: int | Sequence[int] | st.SearchStrategy[int] = SEEDS,
 ) -> Array:
-    """Arrays, each made by :func:`sample`; every parameter is a value or a strategy.
+    """Arrays made by :func:`sample`; every parameter is a value or a strategy.
 
-    The call that makes it again is among the notes of a failing test.
-
-    Arrays drawn one after another may be equal, since hypothesis likes repeats: where a tie between two
-    operands matters, as in ``maximum``, use :func:`broadcastable_arrays`.
+    A failing test prints the call that makes the array again. Two arrays drawn one after the other may be
+    equal, because hypothesis repeats draws. If a tie between two operands matters, as in ``maximum``, use
+    :func:`broadcastable_arrays`.
 
     Examples
     --------
@@ -268,35 +228,37 @@ def broadcastable_arrays(
     dtype: Any = None,
     layout: str | st.SearchStrategy[str] | None = None,
 ) -> tuple[Array, ...]:
-    """One array for each domain, whose shapes broadcast; never two with the same values.
+    """One array for each domain. Their shapes broadcast, and their values differ.
 
     Parameters
     ----------
     *domains : callable
         As in :func:`sample`.
     whole : tuple of int or strategy
-        As in :func:`broadcastable_shapes`; its names are among the notes of a failing test.
+        As in :func:`broadcastable_shapes`. A failing test prints the names of the patterns.
     dtype, layout
         As in :func:`arrays`.
 
     Examples
     --------
     >>> from hypothesis import find
-    >>> a, b = find(broadcastable_arrays(real, positive, whole=(2,)), lambda xs: xs[0].ndim == 0)
+    >>> a, b = find(broadcastable_arrays(real, real, whole=(2,)), lambda xs: xs[0].ndim == 0)
     >>> a.shape, b.shape
     ((), (2,))
     """
     if not domains:
         raise ArgumentError(
-            "broadcastable_arrays: give a domain for each array, as in (real, real)"
+            "broadcastable_arrays: pass a domain for each array, as in (real, real)"
         )
     found = draw(broadcastable_shapes(len(domains), whole=whole))
     note(f"broadcast patterns: {', '.join(found.patterns)}")
     seed = draw(SEEDS)
     xs = []
     for i, (shape, domain) in enumerate(zip(found.input_shapes, domains, strict=True)):
-        own = _pick(draw, f"layout {i}", _ANY_VALUES) if layout is None else draw(_strategy(layout))
-        xs.append(_sample_and_note(shape, domain, draw(_strategy(dtype)), own, (seed, i)))
+        lies = (
+            _pick(draw, f"layout {i}", _ANY_VALUES) if layout is None else draw(_strategy(layout))
+        )
+        xs.append(_sample_and_note(shape, domain, draw(_strategy(dtype)), lies, (seed, i)))
     return tuple(xs)
 
 
@@ -304,7 +266,7 @@ def tensors(
     shape: Shape | st.SearchStrategy[Shape] = shapes(),  # noqa: B008
     **options: Any,
 ) -> st.SearchStrategy[Tensor]:
-    """Tensors around :func:`arrays`, with the same parameters; the floating ones require grad.
+    """Tensors of :func:`arrays`, which takes these parameters; floating ones require grad.
 
     >>> from hypothesis import find
     >>> find(tensors((), seed=0), lambda x: x.requires_grad).shape

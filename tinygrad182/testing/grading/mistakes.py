@@ -1,7 +1,7 @@
-"""Mistakes that students make in a cell or in its derivative: a row each, computed and compared.
+"""The mistakes that students make in a cell or in its derivative: a row each.
 
-A row says which lines of the right formula are replaced, and by what. To add a mistake, add a row: it is
-recognized where a student's numbers are those of the changed formula.
+A row says which lines of the right formula are replaced, and by what. To add a mistake, add a row. It is
+recognized if the student's numbers are those of the changed formula.
 """
 
 from __future__ import annotations
@@ -11,24 +11,33 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
-from ..tensors.functions import concat, relu, reshape, sigmoid, tanh
-from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Bend, Formula, Line, Reading
+from ...tensors.functions import concat, relu, reshape, sigmoid, tanh
+from .formulas import (
+    GRU_FORMULA,
+    LSTM_FORMULA,
+    PARAMETERS,
+    RNN_FORMULA,
+    Bend,
+    Formula,
+    Line,
+    Reading,
+)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake.
+    """A mistake, as changes of a formula.
 
     Attributes
     ----------
     name : str
-        A short name, as a column of grades has it.
+        A short name, for a column of grades.
     sentence : str
-        What is wrong, said to who wrote it.
+        The mistake in a sentence for the student.
     lines : dict of str to callable
-        What stands in the place of lines of the formula.
+        The wrong lines of the formula, by their names.
     changes : dict
-        Other fields of the formula that are changed.
+        Changes of other fields of the formula.
     """
 
     name: str
@@ -44,7 +53,7 @@ class Mistake:
         return f"{self.name}: {self.sentence}"
 
 
-# --- what the rows are written with ---------------------------------------------------------------
+# --- functions for the rows -----------------------------------------------------------------------
 
 
 def sloped(y: Any, a: Any, slope: Any) -> Any:
@@ -58,13 +67,13 @@ def derived_from(y: Any, other: Any) -> Any:
 
 
 def by_blocks(x: Any, weight: Any) -> Any:
-    """Return x W for each square block of a weight, where x Wᵀ is right."""
+    """Return x W for each square block of a weight; x Wᵀ is right."""
     n = x.shape[-1]
     return concat([x @ weight[k : k + n] for k in range(0, weight.shape[0], n)], axis=-1)
 
 
 def reshaped(weight: Any) -> Any:
-    """Return a weight in the shape of its transpose, with its numbers in the order they had."""
+    """Return a weight in the shape of its transpose, without reordering its numbers."""
     return reshape(weight, weight.shape[::-1])
 
 
@@ -232,7 +241,7 @@ IN_RNN = [
         "the derivative of tanh is taken as 1 − h²; it is 1 − h_t², of the state after the step",
         {"h_t": lambda a, h: sloped(tanh(a), a, 1 - h * h)}),
 ]
-"""In a vanilla RNN with tanh, and in its derivative."""
+"""In a simple RNN with tanh, and in its derivative."""
 
 IN_DERIVATIVE_OF_SUMS = [
     Mistake("dh without its transpose", "dh is made with W_hhᵀ; it has to be da W_hh",
@@ -257,22 +266,16 @@ ONE_BIAS: tuple[dict[str, Line], ...] = (
         "from_h": lambda h, weight_hh, bias_ih, bias_hh: h @ weight_hh.T + (bias_ih + bias_hh),
     },
 )
-"""Both biases in one of the sums: what a student writes who has one bias. It is right in a vanilla RNN."""
+"""Both biases in one of the sums, as a student with one bias writes it. It is right in a simple RNN."""
 
 # --- in a nonlinearity ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Slope:
-    """A wrong derivative of a nonlinearity y = σ(a) or y = tanh(a).
+    """A wrong derivative of a nonlinearity y = σ(a) or y = tanh(a), computed by ``slope(y, a)``.
 
-    Attributes
-    ----------
-    name : str
-    found, right : str
-        The derivative as a student takes it, and as it is.
-    slope : callable
-        ``slope(y, a)``.
+    ``found`` and ``right`` are the student's derivative and the right one, as text.
     """
 
     name: str
@@ -302,40 +305,30 @@ SLOPES = {
 }
 # fmt: on
 
-OTHERS = {"sigmoid": (("tanh", tanh),), "tanh": (("sigmoid", sigmoid), ("relu", relu))}
-"""What may stand in the place of a nonlinearity."""
+NONLINEARITIES = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}
+
+OTHERS = {"sigmoid": ("tanh",), "tanh": ("sigmoid", "relu")}
+"""Nonlinearities that students use instead of the right one; instead of any other, all of these."""
 
 
 def _in_bends(formula: Formula) -> Iterator[Mistake]:
-    """Another nonlinearity, none, or a wrong derivative: in one line, or in all lines of its kind."""
+    """Another nonlinearity, none, or a wrong derivative, in one line or in all lines of its kind."""
     bends = _bends(formula)
     for name, bend in bends.items():
         if bend.kind not in SLOPES:
-            yield from _in_another_bend(name, bend)
+            yield from _replaced(bend.kind, f"in {name}", {name: bend})
     for kind, slopes in SLOPES.items():
-        alike = [name for name, bend in bends.items() if bend.kind == kind]
-        for lines in [[name] for name in alike] + [alike] * (len(alike) > 1):
+        alike = {name: bend for name, bend in bends.items() if bend.kind == kind}
+        single = [{name: bend} for name, bend in alike.items()]
+        for lines in single + [alike] * (len(alike) > 1):
             where = "in " + ", ".join(f"gate {n}" if n in formula.gates else n for n in lines)
-
-            def planted(compute: Any, lines: list[str] = lines) -> dict[str, Line]:
-                return {name: Reading(bends[name].reads, compute) for name in lines}
-
-            yield Mistake(
-                f"{kind} left out {where}",
-                f"there is no {kind} {where}",
-                planted(lambda a: a),
-            )
-            for other, function in OTHERS[kind]:
-                yield Mistake(
-                    f"{other} in the place of {kind} {where}",
-                    f"{other} is used {where}; it has to be {kind}",
-                    planted(function),
-                )
+            yield from _replaced(kind, where, lines)
+            compute = next(iter(lines.values())).compute
             for wrong in slopes:
                 yield Mistake(
                     f"derivative of {kind} {wrong.name} {where}",
                     f"the derivative of {kind} is taken as {wrong.found} {where}; it is {wrong.right}",
-                    planted(_with_slope(bends[lines[0]].compute, wrong.slope)),
+                    _computed_by(_with_slope(compute, wrong.slope), lines),
                 )
 
 
@@ -343,31 +336,34 @@ def _bends(formula: Formula) -> dict[str, Bend]:
     return {name: line for name, line in formula.lines.items() if isinstance(line, Bend)}
 
 
-def _in_another_bend(name: str, bend: Bend) -> Iterator[Mistake]:
-    """Another nonlinearity in the place of one of whose derivative nothing is known."""
-    for other, function in (("tanh", tanh), ("sigmoid", sigmoid), ("relu", relu)):
-        if other != bend.kind:
+def _computed_by(compute: Callable[[Any], Any], lines: Mapping[str, Bend]) -> dict[str, Line]:
+    """The lines with another function in each."""
+    return {name: Reading(bend.reads, compute) for name, bend in lines.items()}
+
+
+def _replaced(kind: str, where: str, lines: Mapping[str, Bend]) -> Iterator[Mistake]:
+    """No nonlinearity, or another one."""
+    if kind != "identity":
+        left_out = _computed_by(lambda a: a, lines)
+        yield Mistake(f"{kind} left out {where}", f"there is no {kind} {where}", left_out)
+    for other in OTHERS.get(kind, tuple(NONLINEARITIES)):
+        if other != kind:
             yield Mistake(
-                f"{other} in the place of {bend.kind} in {name}",
-                f"{other} is used in {name}; it has to be {bend.kind}",
-                {name: Reading(bend.reads, function)},
+                f"{other} in the place of {kind} {where}",
+                f"{other} is used {where}; it has to be {kind}",
+                _computed_by(NONLINEARITIES[other], lines),
             )
-    if bend.kind != "identity":
-        found = f"{bend.kind} left out in {name}"
-        yield Mistake(
-            found, f"there is no {bend.kind} in {name}", {name: Reading(bend.reads, lambda a: a)}
-        )
 
 
 def _with_slope(compute: Callable[[Any], Any], slope: Callable[[Any, Any], Any]) -> Any:
     return lambda a: sloped(compute(a), a, slope(compute(a), a))
 
 
-# --- all that a cell can have ---------------------------------------------------------------------
+# --- all mistakes of a cell -----------------------------------------------------------------------
 
 
 def mistakes_of(formula: Formula) -> Iterator[Mistake]:
-    """Yield every mistake that a cell can have, those in the sums first."""
+    """Yield every mistake that a cell can have; mistakes in the sums come first."""
     yield from IN_SUMS
     yield from _in_order(formula)
     yield from _in_biases(formula)
@@ -406,11 +402,10 @@ def _in_biases(formula: Formula) -> Iterator[Mistake]:
 
 
 def _detached(formula: Formula) -> Iterator[Mistake]:
-    """A value that no gradient goes through."""
+    """A line or an input that no gradient goes through."""
     gates = [gate for gate in formula.gates if gate in formula.lines]
-    parameters = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     after = [f"{part}_t" for part in formula.state]
-    for name in (*formula.state, *gates, *after, "x", *parameters):
+    for name in (*formula.state, *gates, *after, "x", *PARAMETERS):
         yield Mistake(
             f"no gradient through {name}",
             f"no gradient goes back through {name}: it was detached, or computed outside of the graph "

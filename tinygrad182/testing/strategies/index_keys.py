@@ -1,21 +1,21 @@
-"""A strategy of index expressions, mixed from all kinds that NumPy knows."""
+"""A strategy of index expressions that mixes all kinds that NumPy has."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..tensors.creation import integers
+from ...errors import ArgumentError
+from ...tensors.creation import integers
 from ._hypothesis import st
 
 Shape = tuple[int, ...]
 
 KINDS = ("integer", "slice", "newaxis", "ellipsis", "array", "mask")
-"""What an index expression is made of."""
+"""The kinds of entries of an index expression."""
 
 
 @st.composite
@@ -26,23 +26,23 @@ def index_expressions(
     kinds: Sequence[str] = KINDS,
     out_of_range: bool = False,
 ) -> Any:
-    """Keys for ``x[key]`` as NumPy takes them, mixed from all kinds; arrays in them broadcast.
+    """Keys for ``x[key]`` that mix all kinds of entries; arrays in a key broadcast.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the array to be indexed.
+        The shape of the array that is indexed.
     kinds : sequence of str
-        Some of ``KINDS``. An axis without elements may get a slice, whatever is asked for.
+        Some of ``KINDS``. An axis without elements may get a slice even if slices are not among them.
     out_of_range : bool
-        False: NumPy accepts every key. True: one integer lies outside its axis, and NumPy raises
-        ``IndexError``; such keys hold an integer or an array.
+        If False, NumPy accepts every key. If True, one integer is outside its axis, so that NumPy raises
+        ``IndexError``; each key then has an integer or an array.
 
     Raises
     ------
     ArgumentError
-        A shape that is none; a kind that is not one of ``KINDS``; ``out_of_range`` of a shape without
-        axes.
+        The shape is not a shape, a kind is not one of ``KINDS``, or ``out_of_range`` is asked of a shape
+        without axes.
 
     Examples
     --------
@@ -59,14 +59,14 @@ def index_expressions(
         raise ArgumentError(f"index_expressions: kinds={kinds!r}; give a list, as in [{kinds!r}]")
     if unknown := set(kinds) - set(KINDS):
         raise ArgumentError(f"index_expressions: {unknown} are not among the kinds {KINDS}")
-    # of a result without elements NumPy checks no index
+    # where the result has no elements, NumPy does not check indices
     length = draw(st.sampled_from([1, 2, 3] if out_of_range else [1, 2, 3, 0]))
     plan = _plan(draw, shape, kinds, length)
     places = [i for i, (kind, _) in enumerate(plan) if kind in ("integer", "array")]
     if out_of_range and not places:
         if not shape:
             raise ArgumentError("index_expressions: shape () has no axis to be out of range of")
-        plan, places = [("integer", shape[:1])], [0]
+        plan, places = [_Planned("integer", shape[:1])], [0]
     outside = draw(st.sampled_from(places)) if out_of_range else None
     several = out_of_range or sum(kind in ("array", "mask") for kind, _ in plan) > 1
     key = []
@@ -76,42 +76,49 @@ def index_expressions(
     return key[0] if len(key) == 1 and not draw(st.booleans()) else tuple(key)
 
 
-def _plan(
-    draw: st.DrawFn, shape: Shape, kinds: Sequence[str], length: int
-) -> list[tuple[str, Shape]]:
-    """The kind of each entry, and the sides of the axes it is for."""
+class _Planned(NamedTuple):
+    """The kind of one entry, and the lengths of the axes that it indexes."""
+
+    kind: str
+    sides: Shape
+
+
+def _plan(draw: st.DrawFn, shape: Shape, kinds: Sequence[str], length: int) -> list[_Planned]:
+    """The entries of a key: their kinds and axes."""
     of_axes = [kind for kind in kinds if kind in ("slice", "integer", "array", "mask")]
     head = draw(st.integers(0, len(shape)))
     stretches = [shape[:head]]
     if "ellipsis" in kinds and draw(st.booleans()):
         stretches.append(shape[draw(st.integers(head, len(shape))) :])
-    plan: list[tuple[str, Shape]] = []
+    plan: list[_Planned] = []
     for k, stretch in enumerate(stretches):
-        plan += [("ellipsis", ())] * k
+        plan += [_Planned("ellipsis", ())] * k
         while True:
             if "newaxis" in kinds and draw(st.integers(0, 3)) == 3:
-                plan.append(("newaxis", ()))
+                plan.append(_Planned("newaxis", ()))
             if not (stretch and of_axes):
                 break
-            # with its number, so that hypothesis does not copy one kind over another
+            # the number keeps hypothesis from copying one kind over another
             _, kind = draw(st.sampled_from([(len(plan), kind) for kind in of_axes]))
             sides = stretch[: draw(st.integers(1, len(stretch))) if kind == "mask" else 1]
             if math.prod(sides) == 0 and (kind == "integer" or length):
-                kind, sides = "slice", sides[:1]  # nothing to be chosen
-            plan.append((kind, sides))
+                kind, sides = "slice", sides[:1]  # there is no element to choose
+            plan.append(_Planned(kind, sides))
             stretch = stretch[len(sides) :]
     return plan
 
 
 def _entry(draw: st.DrawFn, kind: str, sides: Shape, length: int, several: bool) -> Any:
-    """One entry; arrays broadcast by ``length``, also masks where there are several."""
+    """Draw one entry; arrays broadcast by ``length``, and so do masks if there are several."""
     size = math.prod(sides)
     if kind == "ellipsis":
         return ...
     if kind == "newaxis":
         return None
     if kind == "integer":
-        return draw(st.integers(-size, size - 1)) if size else 0  # of none: to be spoilt
+        return (
+            draw(st.integers(-size, size - 1)) if size else 0
+        )  # for an axis without elements, which is spoilt next
     if kind == "slice":
         end = st.none() | st.integers(-size - 1, size + 1)
         return slice(draw(end), draw(end), draw(st.sampled_from([None, 1, 2, 3, -1, -2, -3])))
@@ -127,7 +134,7 @@ def _entry(draw: st.DrawFn, kind: str, sides: Shape, length: int, several: bool)
 
 
 def _spoilt(draw: st.DrawFn, entry: Any, side: int) -> Any:
-    """The integer, or one element of the array, moved out of an axis of ``side`` elements."""
+    """Move the integer, or one element of the array, out of its axis of ``side`` elements."""
     bad = draw(st.sampled_from([side, -side - 1, 10**9]))
     if not (isinstance(entry, np.ndarray) and entry.size):
         return bad

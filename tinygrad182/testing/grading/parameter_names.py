@@ -1,4 +1,4 @@
-"""What people call the inputs, states and parameters of a cell, and what they mean by it."""
+"""The names that students give to inputs, states and parameters, and what they mean."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import ArgumentError
-from ..tensors.functions import concat
-from ..tensors.tensor import Tensor
+from ...errors import ArgumentError
+from ...tensors.functions import concat
+from ...tensors.tensor import Tensor
+from .formulas import PARAMETERS
 
 Role = str | tuple[str, ...]
-"""A parameter of the reference; a gate's block of it, ``weight_ih_f``; its transpose, ``weight_ih.T``;
-or several of these side by side, ``("weight_hh", "weight_ih")``."""
+"""The meaning of a name: a parameter of the reference, ``weight_ih``; one gate's block, ``weight_ih_f``; a
+transpose, ``weight_ih.T``; or several of them side by side, ``("weight_hh", "weight_ih")``."""
 
 # fmt: off
 ALIASES = {
@@ -23,69 +24,63 @@ ALIASES = {
     "bias": ("bias", "b"),
 }
 # fmt: on
-"""What people call the parameters of a cell, in small letters; one bias alone is the sum of both."""
+"""Other names of the parameters in lower case. A single bias is the sum of both."""
 
 ALL = "parameters"
-"""The role of an argument that takes all parameters in one dict."""
+"""The role of an argument for a dict of all parameters."""
 
 DICTS = ("parameters", "params", "p", "weights", "theta")
 
 _WHOLE = {"wi": "weight_ih", "wx": "weight_ih", "wh": "weight_hh"}
 _WHOLE |= {"bi": "bias_ih", "bx": "bias_ih", "bh": "bias_hh", "b": "bias"}
-_OF_A_GATE = re.compile(r"(wi|wx|wh|bi|bx|bh|b)([a-z])")
+_BLOCK_OF_A_GATE = re.compile(r"(wi|wx|wh|bi|bx|bh|b)([a-z])")
 
 _DATA = {"x": ("x", "xs", "input", "inputs", "inp"), "h": ("h", "hidden"), "c": ("c", "cell")}
-_WHEN = re.compile(r"_?(t|prev|previous|old|next|init|tm1|0)$|^(prev|old|next)_?")
+_BEFORE_OR_AFTER = re.compile(r"_?(t|prev|previous|old|next|init|tm1|0)$|^(prev|old|next)_?")
 
 
 def role_of(
     name: str, known: Iterable[str], names: Mapping[str, Any], gates: Sequence[str] = ()
 ) -> Role | None:
-    """Return what of the reference's parameters a name means; None for any other name.
+    """Return the parameter of the reference that a name means; None if it means none.
 
     ``W_if`` and ``W_xf`` are gate f's block of ``weight_ih``, as in PyTorch's equations.
     """
     meant = names.get(name, name)
     if not isinstance(meant, str):
         return tuple(meant)
-    plain = meant.rpartition(".")[2].removesuffix("_l0")
-    if meant == ALL or plain in known:
-        return meant if meant == ALL else plain
+    last = meant.rpartition(".")[2].removesuffix("_l0")
+    if meant == ALL or last in known:
+        return meant if meant == ALL else last
     if _root(meant) in (*known, "bias"):
         return meant
-    role = next((role for role, others in ALIASES.items() if plain.lower() in others), None)
-    return role or _of_a_gate(plain.lower().replace("_", ""), gates)
+    role = next((role for role, others in ALIASES.items() if last.lower() in others), None)
+    return role or _block_of_a_gate(last.lower().replace("_", ""), gates)
 
 
 def _root(role: str) -> str:
-    """The parameter that a role is a part of: weight_ih of weight_ih_f.T."""
+    """The parameter that a role selects from: weight_ih for weight_ih_f.T."""
     whole = role.removesuffix(".T")
-    return next(
-        (
-            n
-            for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "bias")
-            if whole == n or whole.startswith(f"{n}_")
-        ),
-        whole,
-    )
+    roots = (n for n in (*PARAMETERS, "bias") if whole == n or whole.startswith(f"{n}_"))
+    return next(roots, whole)
 
 
-def _of_a_gate(plain: str, gates: Sequence[str]) -> str | None:
-    found = _OF_A_GATE.fullmatch(plain)
-    if not found or len(gates) < 2:
+def _block_of_a_gate(name: str, gates: Sequence[str]) -> str | None:
+    match = _BLOCK_OF_A_GATE.fullmatch(name)
+    if not match or len(gates) < 2:
         return None
-    start, gate = found.groups()
+    start, gate = match.groups()
     gate = "g" if gate == "c" and "g" in gates and "c" not in gates else gate
     return f"{_WHOLE[start]}_{gate}" if gate in gates else None
 
 
 def meant_by(role: Role, parameters: Mapping[str, Tensor], gates: Sequence[str]) -> Tensor:
-    """Compute what a role means: a parameter, or blocks of parameters.
+    """Return the parameter, or the blocks of parameters, that a role means.
 
     Raises
     ------
     ArgumentError
-        There is no such parameter, or no such gate.
+        There is no such parameter or gate.
     """
     if not isinstance(role, str):
         return concat([meant_by(part, parameters, gates) for part in role], axis=-1)
@@ -99,8 +94,8 @@ def meant_by(role: Role, parameters: Mapping[str, Tensor], gates: Sequence[str])
     if gate not in gates or whole not in (*parameters, "bias"):
         found = ", ".join(parameters)
         raise ArgumentError(
-            f"compare_cells: names has {role!r}; the reference's parameters are {found}. Of weight_ih, "
-            "weight_ih_f is the block of gate f, and weight_ih.T the transpose"
+            f"compare_cells: names has {role!r}; the reference's parameters are {found}. 'weight_ih_f' is "
+            "the block of gate f in weight_ih, and 'weight_ih.T' its transpose"
         )
     array = meant_by(whole, parameters, gates)
     units, k = array.shape[0] // len(gates), list(gates).index(gate)
@@ -108,7 +103,7 @@ def meant_by(role: Role, parameters: Mapping[str, Tensor], gates: Sequence[str])
 
 
 def both_biases(roles: Mapping[str, Role]) -> dict[str, Role]:
-    """Let one bias without the other be the sum of both."""
+    """Let a bias that comes without the other one mean the sum of both."""
     others = {"bias_ih": "bias_hh", "bias_hh": "bias_ih"}
     found: dict[str, Role] = {}
     for name, role in roles.items():
@@ -120,9 +115,9 @@ def both_biases(roles: Mapping[str, Role]) -> dict[str, Role]:
 
 
 def data_name(name: str, state: Iterable[str]) -> str | None:
-    """Return ``"x"`` or the part of the state that a name means: h of ``h_prev`` or ``prev_h``."""
-    plain = name.lower()
-    for each in (plain, _WHEN.sub("", plain, count=1)):
+    """Return ``"x"`` or the part of the state that a name means: h for ``h_prev`` or ``prev_h``."""
+    lower = name.lower()
+    for each in (lower, _BEFORE_OR_AFTER.sub("", lower, count=1)):
         if each == "x" or each in state:
             return each
         for data, others in _DATA.items():
@@ -132,25 +127,19 @@ def data_name(name: str, state: Iterable[str]) -> str | None:
 
 
 def unknown(names: list[str], parameters: Mapping[str, Any]) -> str:
-    """Say that arguments have names that mean nothing here."""
+    """Message about arguments whose names are not recognized."""
     found, known = ", ".join(map(repr, names)), ", ".join(parameters)
     return (
         f"compare_cells: yours takes {found}; a cell takes x, its state, and the parameters {known}. Say "
-        f"which of them is meant: names={{{names[0]!r}: 'weight_ih'}}; 'weight_ih_f' is one gate's block, "
-        "('weight_hh', 'weight_ih') are two side by side, as [h, x] takes them"
+        f"which of them you mean: names={{{names[0]!r}: 'weight_ih'}}. 'weight_ih_f' is one gate's block, "
+        "and ('weight_hh', 'weight_ih') are two weights side by side, for [h, x]"
     )
 
 
 class Parameters(dict[str, Tensor]):
-    """All parameters in one dict, found by whatever they are called.
+    """A dict of all parameters that recognizes the student's names.
 
-    Parameters
-    ----------
-    found : dict of str to Tensor
-        By the reference's names.
-    names : dict of str to str
-        Those of the student, where they are not found by themselves.
-    gates : sequence of str
+    Its keys are the reference's names. ``names`` has the meanings of those that are not recognized.
     """
 
     def __init__(

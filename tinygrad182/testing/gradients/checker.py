@@ -1,96 +1,31 @@
-"""One check of one function: its derivatives against the numerical ones, and against each other."""
+"""The properties that ``check_gradients`` checks, one method each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..display.reprs import fold, shown, table, text, times
-from ..errors import ArgumentError, NotDifferentiableError
-from ..tensors.tensor import Tensor
-from .comparing import SMALLEST, Probes, compare
-from .faults import LEADING_AXES, PropertyError
-from .numerical import FivePoints
-from .recordings import RecordedGradient, Recording, Vector
-from .references import Reference, sampled
+from ...errors import ArgumentError, NotDifferentiableError
+from ...tensors.tensor import Tensor
+from ..numerical_derivatives import FivePoints
+from ..results import CheckedInput, GradientCheck
+from ..samples import Array
+from .compare_derivatives import SMALLEST, Probes, compare
+from .property_error import LEADING_AXES, PropertyError
+from .recorded_function import RecordedGradient, Recording
+from .reference import Reference, sampled
 from .rounding import ULPS, rounding
-from .vectors import VectorFunction
-
-
-class CheckedInput(NamedTuple):
-    """One input or parameter, and how far its first derivatives are from the numerical ones.
-
-    Attributes
-    ----------
-    name : str
-        ``"input 0"``, or a parameter's path.
-    shape : tuple of int
-    dtype : str
-    tried : int
-        How many of its elements were moved one by one.
-    error : float
-        The largest difference among these, as in :attr:`GradientCheck.error`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    tried: int
-    error: float
-
-
-@dataclass(frozen=True)
-class GradientCheck:
-    """What :func:`check_gradients` found right.
-
-    Attributes
-    ----------
-    method : str
-        ``"complex step"`` or ``"five points"``.
-    entries : int
-        How many entries of the Jacobian were compared one by one.
-    error : float
-        The largest difference to the numerical first derivative, relative to each entry, among those
-        that rounding leaves all digits.
-    order : int
-        Up to which order.
-    inputs : tuple of CheckedInput
-        What was found of each input and parameter.
-    """
-
-    method: str
-    entries: int
-    error: float
-    order: int
-    inputs: tuple[CheckedInput, ...] = field(default=(), compare=False, repr=False)
-
-    def _repr_html_(self) -> str:
-        line = (
-            f"<b>right</b> up to order {self.order}, by {text(self.method)}: "
-            f"the largest relative error of {self.entries:,} entries is {self.error:.1e}"
-        )
-        header = ("input", "shape", "dtype", "elements tried alone", "largest relative error")
-        rows = [(i.name, times(i.shape), i.dtype, i.tried, i.error) for i in self.inputs]
-        return shown(fold(line, table(header, rows) if rows else "", opened=True))
+from .vector_function import VectorFunction
 
 
 class Checker:
-    """The checks of one function, each raising :class:`PropertyError` where it fails.
+    """The checks of one function, with the arguments of ``check_gradients``.
 
-    Parameters
-    ----------
-    f : VectorFunction
-    rtol : float or None
-        Relative tolerance beside rounding; None for what the method allows.
-    max_entries : int
-        How many inputs and outputs are tried one by one.
-    seed : int
-        Of everything drawn.
+    A check that fails raises :class:`PropertyError`.
     """
 
     def __init__(self, f: VectorFunction, rtol: float | None, max_entries: int, seed: int) -> None:
@@ -101,8 +36,8 @@ class Checker:
             raise ArgumentError("check_gradients: the function is not finite at this point")
         if f(self.x).tobytes() != value.tobytes():
             raise ArgumentError(
-                "check_gradients: the function gives another value when called again; "
-                "if it draws random numbers, seed them inside"
+                "check_gradients: the function gives another value when it is called again; if it draws "
+                "random numbers, seed them inside the function"
             )
         self.recording = f.record(self.x)
         self.steps = self.recording.step_by_step()
@@ -113,11 +48,11 @@ class Checker:
         self.rows = sampled(value.size, max_entries, self.rng)
         self.reference = Reference(f, noise, max_entries, self.rng)
         self._given_rtol = rtol
-        self.second: Vector | None = None  # until the second order is checked
+        self.second: Array | None = None  # until the second order is checked
 
     @property
     def rtol(self) -> float:
-        """Relative tolerance beside rounding."""
+        """Relative tolerance in addition to rounding."""
         if self._given_rtol is not None:
             return self._given_rtol
         return max(1e-11 if self.reference.method == "complex step" else 1e-9, 8 * self.coarsest)
@@ -126,25 +61,25 @@ class Checker:
         """Make all checks up to this order."""
         self.error = 0.0
         for name, check in self._checks(order):
-            with _named(name):
+            with _rule_errors_as_faults(name):
                 check()
         entries = (len(self.rows) - 1) * self.reference.units
         return GradientCheck(self.reference.method, entries, self.error, order, self._by_input())
 
     def _by_input(self) -> tuple[CheckedInput, ...]:
-        """The errors of the columns that move one element of an input."""
+        """The errors by input: those of the columns that move one of its elements."""
         units = self.reference.columns[: self.reference.units]
         moved = units @ np.arange(units.shape[1])
-        found = []
+        checked = []
         for i in self.f.inputs:
             its = (moved >= i.part.start) & (moved < i.part.stop)
             error = float(self.errors[: len(units)][its].max(initial=0.0))
             shape, dtype = tuple(i.array.shape), str(i.array.dtype)
-            found.append(CheckedInput(i.label, shape, dtype, int(its.sum()), error))
-        return tuple(found)
+            checked.append(CheckedInput(i.label, shape, dtype, int(its.sum()), error))
+        return tuple(checked)
 
     def _checks(self, order: int) -> Iterator[tuple[str, Any]]:
-        """Each with the name it has where a rule raises in it."""
+        """Yield each check with its name; the name is used if a rule raises an error in it."""
         yield "first derivative", self.first_order
         yield "backward pass", lambda: self.recording.check_untouched(self.rows[-1])
         yield "gradient for a multiple of the cotangent", self.linearity
@@ -159,7 +94,7 @@ class Checker:
     # --- first order ----------------------------------------------------------------------------
 
     def first_order(self) -> None:
-        """Every row of the Jacobian, by a backward pass of its own."""
+        """Compare every row of the Jacobian, computed by its own backward pass."""
         self.jacobian = self._one_by_one(self.recording)
         self.rounding = rounding(self.nodes, partial(self._one_by_one, self.steps), self.rng)
         try:
@@ -171,9 +106,9 @@ class Checker:
 
     def _compare_jacobian(self) -> None:
         columns = self.reference.columns
-        derivatives, bound = self.reference.derivatives()
-        self.tangents = self.rows @ derivatives
-        self.bounds = self.rounding @ np.abs(columns.T) + np.abs(self.rows) @ bound
+        numerical = self.reference.derivatives()
+        self.tangents = self.rows @ numerical.values
+        self.bounds = self.rounding @ np.abs(columns.T) + np.abs(self.rows) @ numerical.bounds
         actual, expected = self.jacobian @ columns.T, self.tangents
         allowed = self._tolerance(expected, self.bounds)
         probes = Probes(self.f, self.rows, columns)
@@ -185,7 +120,7 @@ class Checker:
         self.resolved = bool((known | (self.bounds == 0)).all())
 
     def linearity(self) -> None:
-        """A power of two scales the gradient exactly, 0 gives 0, and sums of cotangents add."""
+        """Scaling a cotangent by a power of two or 0 is exact, and the gradients of a sum add up."""
         pulled = self.recording.pulled
         g, other = self.rows[-1], self.rng.standard_normal(self.rows.shape[1])
         base, added = self.jacobian[-1], pulled(other)
@@ -202,7 +137,7 @@ class Checker:
         self._compare_gradient(what, pulled(g + other), base + added, allowed)
 
     def leading_axes(self) -> None:
-        """Many cotangents at once, on an axis in front, give the same as one by one."""
+        """Many cotangents on an axis in front give the gradients that they give one by one."""
         allowed = self._tolerance(self.jacobian, self.rounding)
         together = self.recording.pulled(self.rows)
         compare(
@@ -210,7 +145,7 @@ class Checker:
         )
 
     def layouts(self) -> None:
-        """How inputs and cotangents lie in memory changes nothing."""
+        """The memory layout of inputs and cotangents does not change the gradient."""
         allowed = self._tolerance(self.jacobian[-1], self.rounding[-1])
         for layout in ("fortran", "reversed", "strided"):
             found = self.f.record(self.x, layout=layout).pulled(self.rows[-1], layout=layout)
@@ -218,32 +153,29 @@ class Checker:
             self._compare_gradient(what, found, self.jacobian[-1], allowed, "of contiguous ones")
 
     def forward_mode(self) -> None:
-        """Tangents: of all inputs together, and of some elements, the other inputs at rest."""
+        """JVPs: along all inputs together, and along single elements with no tangent for other inputs."""
         columns = self.reference.columns
         for j in (*self._some_units(), len(columns) - 2, len(columns) - 1):
             tangents = self._directions(columns[j], alone=j < self.reference.units)
-            found = (self.rows @ self.recording.pushed(tangents))[:, None]
-            expected, bound = self.tangents[:, [j]], self.bounds[:, [j]]
-            probes = Probes(self.f, self.rows, columns[[j]])
-            allowed = self._tolerance(expected, bound)
-            compare("JVP", probes, found, expected, allowed, self.reference.method)
+            allowed = self._tolerance(self.tangents[:, [j]], self.bounds[:, [j]])
+            self._compare_tangent("JVP", self.recording.pushed(tangents), j, allowed)
 
     def _some_units(self) -> list[int]:
-        """Unit directions: the first into each input, and a few more."""
+        """Positions of some unit directions: the first of each input, and a few more."""
         units = self.reference.columns[: self.reference.units]
         inputs = [self.f.input_at(int(np.argmax(v))).label for v in units]
         first = [inputs.index(label) for label in dict.fromkeys(inputs)]
         return list(dict.fromkeys([*first, *range(0, len(units), max(1, len(units) // 8))]))
 
-    def _directions(self, v: Vector, alone: bool) -> list[Any]:
-        """A direction cut into tensors; with ``alone``, None for inputs it does not move."""
+    def _directions(self, v: Array, alone: bool) -> list[Any]:
+        """Cut a direction into tensors; with ``alone``, None stands for an input that does not move."""
         pairs = zip(self.f.tensors(v), self.f.inputs, strict=True)
         return [t if not alone or v[i.part].any() else None for t, i in pairs]
 
     # --- second order, other dtypes -------------------------------------------------------------
 
     def second_order(self) -> None:
-        """A recorded gradient: its value, and its derivatives by the cotangent and by the inputs."""
+        """Check a recorded gradient: its value, and its derivatives by the cotangent and the inputs."""
         g, v, size = self.rows[-1], self.reference.columns[-1], self.x.size
         first = self.f.record(self.x).differentiated(g)
         allowed = self._tolerance(self.jacobian[-1], self.rounding[-1])
@@ -263,20 +195,16 @@ class Checker:
         for what, actual in found.items():
             self._compare_gradient(what, actual, expected, allowed, "five points")
 
-    def _second_rounding(self, first: RecordedGradient, directions: list[Tensor]) -> Vector:
+    def _second_rounding(self, first: RecordedGradient, directions: list[Tensor]) -> Array:
         return rounding(first.nodes(), lambda edge: first.along(directions, edge), self.rng)
 
-    def _compare_by_cotangent(self, tangent: Vector, bound: Vector) -> None:
+    def _compare_by_cotangent(self, tangent: Array, bound: Array) -> None:
         """The derivative of ⟨gradient, v⟩ by the cotangent is the tangent along v."""
-        allowed = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
-        expected = self.tangents[:, -1:]
-        probes = Probes(self.f, self.rows, self.reference.columns[-1:])
-        what = "derivative of the gradient by the cotangent"
-        found = (self.rows @ tangent)[:, None]
-        method = self.reference.method
-        compare(what, probes, found, expected, self._tolerance(expected, allowed), method)
+        bound = self.bounds[:, -1:] + (np.abs(self.rows) @ bound)[:, None]
+        allowed = self._tolerance(self.tangents[:, -1:], bound)
+        self._compare_tangent("derivative of the gradient by the cotangent", tangent, -1, allowed)
 
-    def _points_of_gradient(self, v: Vector) -> FivePoints:
+    def _points_of_gradient(self, v: Array) -> FivePoints:
         points = self.reference.five_points(
             v, lambda x: self.f.record(x).pulled(self.rows[-1]), self.rounding[-1] / ULPS
         )
@@ -289,7 +217,7 @@ class Checker:
         return points
 
     def given_dtypes(self) -> None:
-        """In the dtypes that were given, derivatives are those in float64, rounded."""
+        """Derivatives in the given dtypes are those in float64, rounded."""
         narrow = self.f.record(self.x, dtypes=True)
         if not np.isfinite(narrow.value()).all():
             raise ArgumentError(
@@ -302,8 +230,8 @@ class Checker:
         pairs = zip(self.f.tensors(v), narrow.leaves, strict=True)
         directions = [t.astype(x.dtype) for t, x in pairs]
 
-        def allowed(expected: Vector, bound: Vector) -> Vector:
-            # a relative 2e-5 in float32; and what rounding does is coarser, and adds up in sums
+        def allowed(expected: Array, bound: Array) -> Array:
+            # a relative 2e-5 in float32; its rounding is coarser, and adds up in sums
             return 4e-14 * coarse * np.abs(expected) + 16 * coarse / ULPS * bound + 10 * least
 
         gradient = self.jacobian[-1]
@@ -321,33 +249,38 @@ class Checker:
             self._compare_gradient(what, found, expected, allowed(expected, bound), "in float64")
 
     def _narrow_tangent(self, narrow: Recording, directions: list[Tensor], allowed: Any) -> None:
-        v = self.reference.columns[-1]
-        found = (self.rows @ narrow.pushed(directions))[:, None]
-        expected, bound = self.tangents[:, -1:], self.bounds[:, -1:]
-        spread = np.abs(self.rows) @ np.abs(self.recording.pushed(self.f.tensors(v)))
-        probes = Probes(self.f, self.rows, v[None])
-        tolerance = allowed(spread[:, None], bound)
-        compare("JVP in the dtype given", probes, found, expected, tolerance, "in float64")
+        exact = self.recording.pushed(self.f.tensors(self.reference.columns[-1]))
+        tolerance = allowed((np.abs(self.rows) @ np.abs(exact))[:, None], self.bounds[:, -1:])
+        what, tangent = "JVP in the dtype given", narrow.pushed(directions)
+        self._compare_tangent(what, tangent, -1, tolerance, "in float64")
 
     # --- how they are compared ------------------------------------------------------------------
 
-    def _one_by_one(self, recording: Recording, edge: Any = None) -> Vector:
+    def _one_by_one(self, recording: Recording, edge: Any = None) -> Array:
         return np.array([recording.pulled(g, edge) for g in self.rows])
 
-    def _tolerance(self, expected: Vector, bound: Vector) -> Vector:
+    def _tolerance(self, expected: Array, bound: Array) -> Array:
         return np.asarray(self.rtol * np.abs(expected) + bound)
 
     def _compare_gradient(
-        self, what: str, actual: Vector, expected: Vector, allowed: Vector, method: str = "expected"
+        self, what: str, actual: Array, expected: Array, allowed: Array, method: str = "expected"
     ) -> None:
         """Compare gradients for the random cotangent."""
         probes = Probes(self.f, self.rows[-1:])
         compare(what, probes, actual[None], expected[None], allowed[None], method)
 
+    def _compare_tangent(
+        self, what: str, tangent: Array, j: int, allowed: Array, method: str = ""
+    ) -> None:
+        """Compare the tangent of the outputs along column ``j`` with the numerical one."""
+        probes = Probes(self.f, self.rows, self.reference.columns[[j]])
+        actual, expected = (self.rows @ tangent)[:, None], self.tangents[:, [j]]
+        compare(what, probes, actual, expected, allowed, method or self.reference.method)
+
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Turn what a rule raises into a fault of this property."""
+def _rule_errors_as_faults(what: str) -> Iterator[None]:
+    """Turn an error that a rule raises into a fault of this property."""
     try:
         yield
     except (PropertyError, NotDifferentiableError, ArgumentError):

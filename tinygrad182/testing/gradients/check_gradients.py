@@ -1,4 +1,4 @@
-"""``check_gradients``: a function's derivatives against numerical ones, so that no wrong rule passes."""
+"""``check_gradients``: compare a function's derivatives with numerical ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from .._numbers import check_whole
-from ..engine.recording import Leaf
-from ..errors import ArgumentError, GradientCheckError, TinygradError
-from ..nn import Module
-from ..tensors.tensor import Tensor
-from .checking import Checker, GradientCheck
-from .faults import PropertyError
-from .report import explain
-from .vectors import VectorFunction
+from ..._numbers import check_whole
+from ...engine.recording import Leaf
+from ...errors import ArgumentError, GradientCheckError, TinygradError
+from ...nn import Module
+from ...tensors.tensor import Tensor
+from ..results import GradientCheck
+from .checker import Checker
+from .failure_message import explain
+from .property_error import PropertyError
+from .vector_function import VectorFunction
 
 
 def check_gradients(
@@ -29,50 +30,52 @@ def check_gradients(
 ) -> GradientCheck:
     """Check every derivative of ``f`` at ``xs`` against numerical ones; raise where one is wrong.
 
-    The numbers come from the complex step where ``f`` can take complex arguments: as exact for a
-    gradient of 1e-100 as for one of 1. Otherwise they come from five points, with an error bound
-    found as they are computed. Each entry is compared on its own scale (a relative difference is a
-    difference of logarithms), so that a wrong entry of 1e-50 does not hide behind right ones of 1.
-    What rounding may have done to an entry is measured: the graph is run again with every result
-    off by some last places.
+    The numerical derivatives come from the complex step if ``f`` can take complex arguments: that is as
+    exact for a gradient of 1e-100 as for one of 1. Otherwise they come from five points, with an error
+    bound. Each entry is compared on its own scale, so that a wrong entry of 1e-50 does not hide behind
+    right entries of 1. The effect of rounding is measured: the graph runs again with every result changed
+    in its last places.
 
-    Checked are the gradient entry by entry; that backward passes are linear in the cotangent, give
-    the same bits twice and write into nothing; several cotangents at once; the JVP; the
-    derivatives of the gradient by the inputs and by the cotangent. Inputs of float32 are checked in
-    float64, and then float32 against that.
+    The check covers
+
+    - the gradient, entry by entry, and the JVP;
+    - backward passes: they are linear in the cotangent, give equal bits twice and write into no array;
+    - several cotangents at once, on an axis in front;
+    - second derivatives: of the gradient by the inputs and by the cotangent;
+    - other dtypes: float32 inputs are checked in float64, and then the float32 results against those.
 
     Parameters
     ----------
     f : callable
         A function of Tensors, or a Module; returns a floating Tensor, or a nested tuple with some.
     *xs : array, Tensor, number or tuple of them
-        Where to check. All floating ones are differentiated; what is not an array is passed on.
+        The arguments of ``f``. All floating ones are differentiated; others are passed on.
     parameters : Module, mapping or iterable of Tensor, optional
-        Tensors that ``f`` uses from outside, to be checked too; by default those of ``f``, if it is a
-        Module.
+        Tensors that ``f`` uses from outside; they are checked too. By default they are the parameters of
+        ``f``, if it is a Module.
     order : {1, 2}
         Whether to check second derivatives.
     rtol : float, optional
-        Relative tolerance, beside rounding: by default 1e-11 for the complex step, 1e-9 for five
+        Relative tolerance in addition to rounding: by default 1e-11 for the complex step, 1e-9 for five
         points, and 1e-7 for second derivatives.
     max_entries : int
-        At most so many inputs and outputs are tried one by one, drawn at random; all of them
-        together are tried along random directions in any case.
+        The most inputs and outputs that are tried one by one; they are drawn at random. All inputs
+        together are always tried along random directions, too.
     seed : int
-        Of everything drawn.
+        The seed of all random numbers.
 
     Returns
     -------
     GradientCheck
-        How it was checked, and the largest difference.
+        The method and the largest error.
 
     Raises
     ------
     GradientCheckError
-        A derivative is wrong; it is an AssertionError too. The message names the operation, the
-        input, the entry, both values and the least example.
+        A derivative is wrong. The error is an AssertionError too. Its message names the operation, the
+        input, the entry and both values, and shows the smallest example.
     NotDifferentiableError
-        ``f`` has a kink or a jump at ``xs``: there is no derivative to compare with.
+        ``f`` has a kink or a jump at ``xs``, so there is no derivative to compare with.
     ArgumentError
         ``f`` is not finite at ``xs``, gives another value when called again, or has no floating input.
 
@@ -84,7 +87,7 @@ def check_gradients(
     >>> check.method, check.error < 1e-12
     ('complex step', True)
 
-    A model is checked by its parameters too:
+    A model is checked with its parameters:
 
     >>> check = tg.testing.check_gradients(tg.nn.RNN(2, 3, rng=0, dtype="float64"), np.ones((4, 1, 2)))
 
@@ -107,7 +110,7 @@ def check_gradients(
         ratio         1.000001
     so in the function checked the first derivative is wrong
         ...
-    the least example that shows it:
+    the smallest example that shows it:
         x0 = np.array(0.1, dtype='float64')
         tg.testing.check_gradients(
             lambda x0: tg.apply(swish, x0), x0
@@ -123,8 +126,8 @@ def check_gradients(
             if checker.resolved:
                 return check
     except PropertyError as error:
-        fault = error.with_traceback(None)  # which would hold this frame, and it the error
-    with np.errstate(all="ignore"):  # rounding may hide an operation's fault in the whole
+        fault = error.with_traceback(None)  # a traceback would keep this frame alive
+    with np.errstate(all="ignore"):  # rounding in f may hide a fault of one operation
         message = explain(function, fault, _fault)
     if message:
         raise GradientCheckError(message) from (fault.__cause__ if fault else None)
@@ -143,18 +146,18 @@ def _check_options(f: Any, order: Any, rtol: Any, max_entries: Any, seed: Any) -
 
 
 def _fault(f: Callable[..., Any], xs: list[Any], order: int) -> PropertyError | None:
-    """What is wrong with a small function, if anything can be said about it."""
+    """Return the fault of a small function; None if there is none, or it cannot be checked."""
     try:
         Checker(VectorFunction(f, xs, {}), None, max_entries=12, seed=1).run(order)
     except PropertyError as wrong:
         return wrong.with_traceback(None)
-    except TinygradError:  # at a kink, not finite, nothing to differentiate by
-        return None
+    except TinygradError:  # a kink, numbers that are not finite, or no floating input
+        pass
     return None
 
 
 def _named(parameters: Any) -> dict[str, Tensor]:
-    """The parameters by the names they have in messages."""
+    """Return the parameters by their names in messages."""
     if isinstance(parameters, Module):
         return dict(parameters.named_parameters())
     if isinstance(parameters, Mapping):

@@ -1,38 +1,32 @@
-"""Which known mistake gives the gradients of a derivative that was written by hand."""
+"""Find the known mistake that gives the gradients of a derivative written by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
-from ..errors import TinygradError
-from .formulas import GRU_FORMULA, LSTM_FORMULA, RNN_FORMULA, Formula
-from .layouts import Layout
-from .mistakes import Mistake, mistakes_of
-from .naming import role_of
-from .recordings import Vector
-from .stepping import StepResult, run_step
+from ...errors import TinygradError
+from ..grading.formulas import GRU_FORMULA, LSTM_FORMULA, PARAMETERS, RNN_FORMULA, Formula
+from ..grading.mistakes import Mistake, mistakes_of
+from ..grading.parameter_names import role_of
+from ..grading.run_step import StepResult, run_step
+from ..samples import Array
+from .parameter_layout import Layout
 
-ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-Arrays = Mapping[str, Vector]
+Arrays = Mapping[str, Array]
 
 
 class KnownCell:
-    """A step in NumPy as the formula of a cell of ours: the same numbers, by PyTorch's names and layout.
+    """A step in NumPy as one of our formulas, with PyTorch's names and layout of the parameters.
 
-    Parameters
-    ----------
-    given : dict of str to ndarray
-        The input, the state and the parameters, by the student's names.
-    state : tuple of str
-    layout : Layout
+    ``given`` has the input, the state and the parameters by the student's names.
     """
 
     def __init__(self, given: Arrays, state: tuple[str, ...], layout: Layout) -> None:
         self.layout = layout
-        roles = {name: role_of(name, dict.fromkeys(ROLES), {}) for name in layout.shapes}
+        roles = {name: role_of(name, dict.fromkeys(PARAMETERS), {}) for name in layout.shapes}
         self.names = {n: "bias_ih" if role == "bias" else role for n, role in roles.items()}
         self.names |= {name: name for name in ("x", *state)}
         self.formula = _formula(layout.gates, state)
@@ -41,8 +35,8 @@ class KnownCell:
         for bias in ("bias_ih", "bias_hh"):
             self.given.setdefault(bias, np.zeros(rows))
 
-    def _translated(self, arrays: Arrays) -> dict[str, Vector]:
-        """Inputs and parameters, or their gradients, by PyTorch's names and in its layout."""
+    def _translated(self, arrays: Arrays) -> dict[str, Array]:
+        """Return inputs and parameters, or their gradients, by PyTorch's names and in its layout."""
         found = {}
         for name, array in arrays.items():
             if name not in self.layout.shapes:
@@ -56,22 +50,21 @@ class KnownCell:
     def mistakes(
         self, after: Arrays, cotangents: Arrays, gradients: Arrays, close: Callable[..., bool]
     ) -> list[Mistake]:
-        """List the mistakes that give a step's values and gradients; none if the step is another one."""
+        """Return the mistakes that give these gradients; none if the step is not our formula."""
         wanted = self._translated(gradients)
         after, cotangents = self._translated(after), self._translated(cotangents)
         if self.formula is None or not {"weight_ih", "weight_hh"} <= self.given.keys():
             return []
-        if len(wanted) < len(gradients) or not self._fits(
-            self.formula, cotangents, after, {}, close
-        ):
+        run = partial(self._gives, cotangents=cotangents, values=after, close=close)
+        if len(wanted) < len(gradients) or not run(self.formula, gradients={}):
             return []
         return [
             mistake
             for mistake in mistakes_of(self.formula)
-            if self._fits(mistake.planted_in(self.formula), cotangents, after, wanted, close)
+            if run(mistake.planted_in(self.formula), gradients=wanted)
         ]
 
-    def _fits(
+    def _gives(
         self,
         formula: Formula,
         cotangents: Arrays,
@@ -81,7 +74,7 @@ class KnownCell:
     ) -> bool:
         try:
             found: StepResult = run_step(formula, self.given, cotangents, "cpu")
-        except TinygradError:  # W h has no meaning where W is not square
+        except TinygradError:  # W is not square, so W h has no meaning
             return False
         pairs = [(values[name], found.values[name]) for name in values]
         pairs += [(gradients[name], found.gradients[name]) for name in gradients]
@@ -89,7 +82,7 @@ class KnownCell:
 
 
 def _formula(gates: tuple[str, ...], state: tuple[str, ...]) -> Formula | None:
-    """The formula of a cell with these gates, in this order."""
+    """Return the formula of a cell with these gates in this order, if there is one."""
     for formula in (LSTM_FORMULA, GRU_FORMULA):
         if sorted(gates) == sorted(formula.gates) and state == formula.state:
             return formula.changed({}, gates=gates)

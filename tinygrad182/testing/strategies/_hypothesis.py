@@ -1,8 +1,8 @@
-"""Hypothesis, which is optional: what the strategies use of it, or an error that says what to install."""
+"""Import hypothesis, which is optional, or raise an error that says how to install it."""
 
 from __future__ import annotations
 
-from ..errors import MissingDependencyError
+from ...errors import MissingDependencyError
 
 try:
     from hypothesis import note

@@ -1,4 +1,4 @@
-"""Where an entry of an array stands, in words: gate g, unit 2, sequence 1."""
+"""Names of entries of arrays in messages: gate g, unit 2, sequence 1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The place of one entry among the steps, gates, sequences and units; None for what does not apply.
+    """The place of an entry by step, gate, sequence and unit. None stands for one that does not apply.
 
     Attributes
     ----------
@@ -16,11 +16,11 @@ class Entry:
         Counted from 0.
     gate : str
     sequence : int
-        Which of the batch.
+        The number of the sequence in the batch.
     unit : int
-        Which hidden unit.
+        The number of the hidden unit.
     input : int
-        Which number of the input, or of what else a weight is multiplied with.
+        The number of the element of the input, or of the vector that a weight is multiplied with.
     """
 
     step: int | None = None
@@ -34,13 +34,13 @@ class Entry:
 
 
 def entry_of_state(index: Sequence[int], step: int | None, gate: str | None = None) -> Entry:
-    """Return the place of an entry of a gate or a state, ``(B, H)`` or ``(H,)``."""
+    """Return the place of an entry of a gate or a state of shape ``(B, H)`` or ``(H,)``."""
     *sequence, unit = map(int, index)
     return Entry(step=step, gate=gate, sequence=sequence[0] if sequence else None, unit=unit)
 
 
 def entry_of_input(index: Sequence[int], step: int | None) -> Entry:
-    """Return the place of an entry of x, ``(B, I)`` or ``(I,)``."""
+    """Return the place of an entry of x of shape ``(B, I)`` or ``(I,)``."""
     *sequence, column = map(int, index)
     return Entry(step=step, sequence=sequence[0] if sequence else None, input=column)
 
@@ -48,7 +48,7 @@ def entry_of_input(index: Sequence[int], step: int | None) -> Entry:
 def entry_of_parameter(
     index: Sequence[int], step: int | None, gates: Sequence[str], units: int, axis: int = 0
 ) -> Entry:
-    """Return the place of an entry of a weight or bias, whose ``axis`` has a block of H for each gate."""
+    """Return the place of an entry of a weight or bias; its ``axis`` has a block of H for each gate."""
     places = list(map(int, index))
     row = places.pop(axis)
     gate = gates[row // units] if len(gates) > 1 and row // units < len(gates) else None

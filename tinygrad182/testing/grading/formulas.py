@@ -1,4 +1,4 @@
-"""The step of a cell as lines of a formula, any of which can be replaced by a wrong one."""
+"""The steps of our cells as lines of formulas. A mistake replaces some lines by wrong ones."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from ..nn import GRU, LSTM, RNN
-from ..nn.nonlinearity import apply_nonlinearity
-from ..recurrence.scans import Scan
-from ..tensors import functions
-from ..tensors.functions import concat, sigmoid, tanh
+from ...nn import GRU, LSTM, RNN
+from ...nn.nonlinearity import apply_nonlinearity
+from ...recurrence.scans import Scan
+from ...tensors import functions
+from ...tensors.functions import concat, sigmoid, tanh
+
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 Line = Callable[..., Any]
-"""A function whose arguments are named after what it reads: other lines, inputs, or blocks of them."""
+"""A function; its arguments have the names of the lines, inputs or blocks that it reads."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A line whose arguments are named by text, where they are not written out.
-
-    Attributes
-    ----------
-    reads : tuple of str
-    compute : callable
-    """
+    """A line with the names of its arguments as text."""
 
     reads: tuple[str, ...]
     compute: Callable[..., Any]
@@ -37,34 +33,28 @@ class Reading:
 
 @dataclass(frozen=True)
 class Bend(Reading):
-    """A line that is a nonlinearity of one other line.
-
-    Attributes
-    ----------
-    kind : str
-        ``"sigmoid"``, ``"tanh"``, or what it is called in a message.
-    """
+    """A line that applies a nonlinearity to one other line; ``kind`` is its name in messages."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Formula:
-    """The lines of a step.
+    """A step as a formula of several lines.
 
-    A line reads the inputs x, h and c (the state before the step), the parameters by PyTorch's names, and
-    other lines by their names. A gate's name at the end asks for one block: ``from_x_i`` for the columns of
-    ``from_x`` that belong to gate i, ``weight_hh_n`` for the rows of ``weight_hh`` that belong to gate n.
+    A line reads x, the state before the step (h and c), the parameters by PyTorch's names, and other lines
+    by their names. A gate's name at the end selects one block: ``from_x_i`` is the columns of ``from_x``
+    for gate i, ``weight_hh_n`` the rows of ``weight_hh`` for gate n.
 
     Attributes
     ----------
     gates : tuple of str
-        In the order of their blocks; a single block has no name.
+        The gates in the order of their blocks; a single block has an empty name.
     state : tuple of str
         The parts of the state; the line ``h_t`` computes the part ``h`` after the step.
     lines : dict of str to callable
     detached : str
-        The line or input that no gradient goes through; empty for none.
+        The line or input that no gradient goes through; empty if there is none.
     """
 
     gates: tuple[str, ...]
@@ -75,16 +65,16 @@ class Formula:
     def __call__(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Compute the gates and the next state, by their names."""
         values = _Values(self, given)
-        found = {gate: values[gate] for gate in self.gates if gate in self.lines}
-        return found | {part: values[f"{part}_t"] for part in self.state}
+        gates = {gate: values[gate] for gate in self.gates if gate in self.lines}
+        return gates | {part: values[f"{part}_t"] for part in self.state}
 
     def changed(self, lines: Mapping[str, Line], **changes: Any) -> Formula:
-        """Return a formula with some lines in the place of others."""
+        """Return the formula with some lines replaced."""
         return replace(self, lines={**self.lines, **lines}, **changes)
 
 
 class _Values(dict[str, Any]):
-    """What was computed so far; the rest is computed when it is asked for."""
+    """The values of the lines; each line is computed when it is first read."""
 
     def __init__(self, formula: Formula, given: Mapping[str, Any]) -> None:
         self._formula = formula
@@ -97,7 +87,7 @@ class _Values(dict[str, Any]):
         return self[name]
 
     def _block(self, name: str) -> Any:
-        """One gate's rows of a parameter, or its columns of anything else."""
+        """The rows of a parameter for one gate, or the columns of another array."""
         whole, _, gate = name.rpartition("_")
         gates, x = self._formula.gates, self[whole]
         axis = 0 if whole.startswith(("weight", "bias")) else -1
@@ -125,7 +115,7 @@ SUMS: dict[str, Line] = {
     "from_x": lambda x, weight_ih, bias_ih: x @ weight_ih.T + bias_ih,
     "from_h": lambda h, weight_hh, bias_hh: h @ weight_hh.T + bias_hh,
 }
-"""The two sums that every cell begins with."""
+"""The two sums at the beginning of every cell."""
 
 
 def _added(gates: str) -> dict[str, Line]:
@@ -168,11 +158,11 @@ RNN_FORMULA = Formula(
     ("h",),
     {**SUMS, "a": lambda from_x, from_h: from_x + from_h, "h_t": _bend("tanh", "a")},
 )
-"""A vanilla RNN with tanh."""
+"""A simple RNN with tanh."""
 
 
 def formula_of(scan: Scan, options: Mapping[str, Any]) -> Formula:
-    """Return the formula of a cell: line by line for those of ours, else with its step in one line."""
+    """Return the formula of a cell: line by line for our cells, else with its whole step in one line."""
     if scan is RNN.scan:
         sigma = options["nonlinearity"]
         bend = Bend(
@@ -186,7 +176,7 @@ def formula_of(scan: Scan, options: Mapping[str, Any]) -> Formula:
 
 
 def _in_one_line(scan: Scan, options: Mapping[str, Any]) -> Formula:
-    """The formula of a cell of which only the step is known."""
+    """The formula of a cell whose step is not known line by line."""
 
     def step(from_x: Any, from_h: Any, *values: Any) -> Any:
         state, weights = values[: len(scan.parts)], values[len(scan.parts) :]

@@ -1,0 +1,1 @@
+"""``check_gradients``: every derivative of a function against numerical ones."""
