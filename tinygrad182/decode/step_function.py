@@ -183,7 +183,7 @@ def check_values(values: Host, where: str) -> None:
         return
     value = float(values[~(values <= 0)][0])
     if math.isnan(value):
-        raise DecodingError(f"step: a log-probability is NaN {where}")
+        raise DecodingError(f"step: the log-probability {where} is NaN")
     raise DecodingError(
         f"step: the log-probability {value:.6g} {where} is more than 0; return log-probabilities, such "
         "as those of tg.log_softmax(logits), not logits"

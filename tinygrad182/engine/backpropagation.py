@@ -464,9 +464,7 @@ def backpropagate(
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
         if watched:
-            record_at(
-                node.scope
-            )  # operations of its derivative are recorded at the node's place and line
+            record_at(node.scope)  # its derivative is recorded at the node's place and line
         g = pop(node)
         if g is None:
             continue

@@ -110,7 +110,7 @@ class Modes:
 
     ``context`` is the context manager that made these modes, and ``outer`` are the modes outside it.
     ``running`` is the number of the backward pass that is running; 0 if there is none. ``interventions``
-    are the gates of recurrent layers that are set, see :mod:`.intervening`.
+    are the gates of recurrent layers that are set, see :mod:`..recurrence.intervening`.
     """
 
     # fmt: off

@@ -2,7 +2,7 @@
 
 :func:`.numpy_loops.backward` makes one :class:`Carry` for a pass and calls it at every step. What a row's
 power means, and in which range rows are kept, is said in :mod:`.powers`. The inspector's hop counts carry
-polynomials instead (:mod:`..inspect.polynomials`).
+polynomials instead (:mod:`..inspect.views.hop_polynomials`).
 """
 
 from __future__ import annotations

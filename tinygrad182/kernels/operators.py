@@ -1,8 +1,8 @@
 """Python's operators as operations by name.
 
 Two kinds of values record what is done with them instead of computing it: the symbols with which
-:mod:`..tracing` derives a program, and the registers of :mod:`.llvm.vectors`, which write code. Both
-inherit :class:`Operators`, so that ``x * y`` calls ``x.apply("multiply", x, y)``.
+:mod:`..recurrence.tracing` derives a program, and the registers of :mod:`.llvm.vectors`, which write code.
+Both inherit :class:`Operators`, so that ``x * y`` calls ``x.apply("multiply", x, y)``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A cell's step as two lists of instructions, one forward and one backward.
 
-:mod:`..tracing` derives the lists from the step that a cell declares. Nothing in them depends on how they
-are run: :mod:`.replay` runs them on NumPy's arrays, :mod:`.llvm.time_loops` on a processor's vectors, and
-:mod:`.cuda_c` prints them as a CUDA kernel. A :class:`Register` is one value of one hidden unit of one
-sequence, a :class:`Listing` computes some registers from others, and a :class:`Program` is a cell's pair of
-listings. In a listing an input or output has a :data:`Key`, a kind and a number:
+:mod:`..recurrence.tracing` derives the lists from the step that a cell declares. Nothing in them depends
+on how they are run: :mod:`.replay` runs them on NumPy's arrays, :mod:`.llvm.time_loops` on a processor's
+vectors, and :mod:`.cuda_c` prints them as a CUDA kernel. A :class:`Register` is one value of one hidden
+unit of one sequence, a :class:`Listing` computes some registers from others, and a :class:`Program` is a
+cell's pair of listings. In a listing an input or output has a :data:`Key`, a kind and a number:
 
 - ``("sum", s)``: a sum that goes into a gate, x_t W_xᵀ + b_x, h_{t−1} W_hᵀ + b_h, or both;
 - ``("before", part)`` and ``("after", part)``: a part of the state before and after the step, such as h or

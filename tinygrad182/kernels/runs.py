@@ -1,4 +1,4 @@
-"""What the loops over time are given, and what they return.
+"""The arguments and results of the loops over time.
 
 A recurrence (:mod:`..recurrence`) asks :func:`.loops` for a module of loops: :mod:`.numpy_loops`,
 :mod:`.compiled` or :mod:`.cuda`. Each has the same five functions. ``forward`` and ``backward`` run a
@@ -36,7 +36,7 @@ class Lengths(NamedTuple):
     shortest: int
 
     def finished(self, t: int) -> Array | None:
-        """Which sequences ended before step ``t``; None where none did."""
+        """A mask of the sequences that ended before step ``t``; None if none did."""
         return self.steps <= t if t >= self.shortest else None
 
     def after(self, start: int) -> Lengths:

@@ -213,7 +213,7 @@ def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor
 
 
 def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
-    """Raise if a cell has no such gate, or if its gates cannot be told apart."""
+    """Raise if a cell has no such gate, or if its gates cannot be found."""
     names = ", ".join(map(repr, scan.gates))
     if i.gate is None and len(scan.gates) > 1:
         raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
@@ -221,7 +221,7 @@ def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
         raise UnknownPathError(f"intervene: {i.path!r} has no gate {i.gate!r}; it has {names}")
     if scan.program(**options) is None:
         raise ArgumentError(
-            f"intervene: the gates of {i.path!r} cannot be told from each other: "
+            f"intervene: the gates of {i.path!r} cannot be found in its step: "
             f"{scan.why_unrolled(**options)}; or give the step an option that sets the gate"
         )
 
@@ -239,7 +239,7 @@ def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
 
 
 def gate_registers(scan: Scan, step: Listing) -> list[Register | None]:
-    """The registers of a cell's gates in its step; None for a gate that no single value is."""
+    """The registers of a cell's gates in its step; None for a gate that is not a single value."""
     sums: list[set[Register]] = [set() for _ in scan.gates]
     for r in step.instructions:
         if r.op == "input" and r.args[0] in ("x", "h"):
@@ -329,7 +329,7 @@ class _Dependence(NamedTuple):
 
 
 def _dependence(before: set[Register], r: Register) -> _Dependence:
-    """How a value depends on some values before it."""
+    """Find how a value depends on some values before it."""
     alone = linear = True
     moving = {*before}
     for a in reachable([r], before):

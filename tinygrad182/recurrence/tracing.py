@@ -1,11 +1,11 @@
 """Derive a cell's program: run its step on symbols, then the derivative rules on what was recorded.
 
-A :class:`Symbol` is an array of one more library, whose elements are registers (:mod:`.kernels.program`).
+A :class:`Symbol` is an array of one more library, whose elements are registers (:mod:`..kernels.program`).
 The engine records the step on Tensors of symbols as on any others, so a step may use whatever Tensors have:
 functions, methods, masks, ``detach``. From the record, :class:`_Reverse` builds the forward and backward
 listings with the rules of the primitives. A symbol has no numbers, so a step that looks at numbers has no
 program, and neither has one in which hidden units depend on each other. Such a step is run by its
-definition. :mod:`.recurrence` calls :func:`derive`, and :mod:`.intervening` calls :func:`listed`.
+definition. :mod:`.scans` calls :func:`derive`, and :mod:`.intervening` calls :func:`listed`.
 """
 
 from __future__ import annotations

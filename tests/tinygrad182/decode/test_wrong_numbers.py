@@ -64,13 +64,11 @@ def test_nan_raises(vocabulary: int, token: int, eos: int | None) -> None:
 
 
 def test_a_search_that_takes_nan_for_nothing_is_seen() -> None:
-    fault = Fault(
-        "NaN is −inf",
-        "step_function.Stepper.__call__",
-        "return array_of(values), state",
-        "values[values != values] = -np.inf; return array_of(values), state",
-        lambda case, search: None,
-    )
+    def nan_is_nothing(call: Any, stepper: Any, tokens: Any, state: Any) -> Any:
+        values, state = call(stepper, tokens, state)
+        return np.where(np.isnan(values), -np.inf, values), state
+
+    fault = Fault("NaN is −inf", "Stepper.__call__", nan_is_nothing, lambda case, search: None)
     with pytest.raises(pytest.fail.Exception):
         not_a_number_raises(fault.search, 2, None, 4)
 

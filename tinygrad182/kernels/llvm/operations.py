@@ -171,7 +171,7 @@ class Operations:
         return r.where(((r < 0.0) & (b > 0.0)) | ((r > 0.0) & (b < 0.0)), r + b)
 
     def floor_divide(self, a: Any, b: Any) -> Value:
-        """A / b rounded down; a / b itself where b is 0."""
+        """The quotient a / b rounded down; where b is 0, it is a / b itself."""
         a, b = self._code.spread(a), self._code.spread(b)
         quotient = (a - self.remainder(a, b)) / b
         whole = self._by_elements("floor", quotient)

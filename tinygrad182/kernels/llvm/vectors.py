@@ -69,7 +69,7 @@ class Value(Operators):
 
     @property
     def count(self) -> int:
-        """How many elements it has; 0 for a single number."""
+        """The number of elements; 0 for a single number."""
         return getattr(self.value.type, "count", 0)
 
     def like(self, x: Any) -> ir.Value:
