@@ -120,7 +120,7 @@ def _rows(
 
 
 def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
-    """Vertical places of prefixes, as those of a tree: leaves one below another, the likelier one above."""
+    """Vertical places of prefixes, as in a drawn tree: leaves one below another, the likelier above."""
     nodes = [node for block in blocks for node in sorted(block, key=lambda n: -n.log_probability)]
     children: dict[tuple[int, ...], list[tuple[int, ...]]] = {(): []}
     for node in nodes:

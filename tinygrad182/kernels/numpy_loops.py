@@ -31,11 +31,9 @@ def in_blocks(array: Array, H: int) -> Array:
     return array.reshape((*array.shape[:-1], array.shape[-1] // H if H else 0, H))
 
 
-def places(
-    kind: str, count: int, array: str, first: int = 0, of_parts: bool = False
-) -> dict[Key, Place]:
+def places(kind: str, count: int, array: str, of_parts: bool = False) -> dict[Key, Place]:
     """The places of inputs or outputs of one kind, one after the other."""
-    return {(kind, i): Place(array, first + i, of_parts) for i in range(count)}
+    return {(kind, i): Place(array, i, of_parts) for i in range(count)}
 
 
 def of_gates(m: Any, weight: Array, gates: tuple[int, ...], H: int) -> Array:

@@ -32,7 +32,7 @@ Key = tuple[str, int]
 CHEAP = frozenset(
     ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
 )
-"""Operations that backward repeats. It costs less than to save their results."""
+"""Cheap operations: backward repeats them, which costs less than saving their results."""
 
 # fmt: off
 MASKS = frozenset((
@@ -195,7 +195,7 @@ class Split(NamedTuple):
     """A backward listing in two parts."""
 
     factors: Listing
-    """Computes all values without cotangents that meet one: of many steps at once, if need be."""
+    """Computes the values without cotangents that the second part needs; it can do many steps at once."""
     cotangents: Listing
     """Computes the outputs from cotangents and ``("factor", i)``, one step after the other."""
 

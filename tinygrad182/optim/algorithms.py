@@ -1,6 +1,6 @@
 """The optimizers SGD, Adam and AdamW: how each computes the next value of a parameter.
 
-All else (groups, settings, state dicts) is in :mod:`.optimizer`.
+Groups, settings and state dicts are in :mod:`.optimizer`.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
 OF_MASKS = {
     "add": "logical_or", "maximum": "logical_or", "multiply": "logical_and", "minimum": "logical_and",
 }  # fmt: skip
-"""The logical operations that these are on masks."""
+"""Operations that are logical ones on masks, and the names of those."""
 
 
 def _with_masks(op: str, operands: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -225,7 +225,7 @@ class Sizes(NamedTuple):
 
 
 SMALL, LARGE = Sizes(2, 3, np.dtype("float32")), Sizes(1001, 4096, np.dtype("float64"))
-"""A program must not depend on these, so a step is recorded with both. They differ in remainders, too."""
+"""A program must not depend on these, so a step is recorded with both; even and odd sizes differ too."""
 
 
 class Derived(NamedTuple):
