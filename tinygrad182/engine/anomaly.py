@@ -32,7 +32,7 @@ def is_floating(array: Any) -> bool:
 
 
 def kinds_among(operands: Iterable[Any]) -> set[str]:
-    """Those of ``"nan"`` and ``"inf"`` that are among the elements of arrays and numbers."""
+    """The kinds, ``"nan"`` and ``"inf"``, that occur among the elements of arrays and numbers."""
     arrays = (backend.NUMPY.asarray(x) if type(x) in SCALARS else x for x in operands)
     return {kind_of(a) for a in arrays if is_floating(a)} - {""}
 

@@ -107,10 +107,10 @@ WINDOW_SUMS = 1 << 20
 """About how many sums a window has on the host: they should stay in the processor's cache."""
 
 WINDOW_ROWS = 1 << 12
-"""How many rows, steps times sequences, a window has at least.
+"""The fewest rows, steps times sequences, of a window.
 
-Then it costs little to add up the products of windows and to switch between BLAS and our own threads: those
-of BLAS keep looking for work for a while."""
+With so many it costs little to add up the products of windows, and to switch between the threads of BLAS,
+which look for work for a while, and our own."""
 
 DEVICE_WINDOW_SUMS = 1 << 24
 """About how many sums a window has on a device. With so many, starting another window costs nothing."""

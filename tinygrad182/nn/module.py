@@ -434,7 +434,7 @@ def join_path(path: str, name: str) -> str:
 def _name_parameters(
     path: str, children: list[tuple[str, Parameter | Module]], named: set[int]
 ) -> None:
-    """Write the path of each parameter into its leaf, unless ``named`` says that this was done."""
+    """Write the path of each parameter into its leaf, except for those whose ids are in ``named``."""
     for name, parameter in children:
         if not isinstance(parameter, Parameter) or id(parameter) in named:
             continue
