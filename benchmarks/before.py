@@ -60,12 +60,7 @@ def main(options: Options) -> None:
     with Worker(options.folder, limits) as before, Worker(ROOT, limits) as now:
         workers = {"before": before, "now": now}
         rows = [
-            row(
-                cell,
-                shape,
-                form,
-                turns(workers, (cell, shape, form), options),
-            )
+            row(cell, shape, form, turns(workers, (cell, shape, form), options))
             for cell in options.cells
             for shape in map(shape_of, options.shapes)
             for form in options.forms

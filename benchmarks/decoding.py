@@ -143,12 +143,7 @@ def cell_loop(weights: Weights, start: list[int], width: int, length: int) -> Se
 def generate(weights: Weights, start: list[int], width: int, length: int) -> Search:
     """Hugging Face's ``generate``, with h and c for its cache."""
     import torch
-    from transformers import (
-        GenerationConfig,
-        GenerationMixin,
-        PretrainedConfig,
-        PreTrainedModel,
-    )
+    from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     class LanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]

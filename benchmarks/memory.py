@@ -208,11 +208,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
     times = interleave({n: running(c) for n, c in contestants.items()}, options.repeats)
     running(as_written)()
     return [
-        {
-            "step": name,
-            "ms": milliseconds(times[name]),
-            "ratio": ratio(times, name, "no checks"),
-        }
+        {"step": name, "ms": milliseconds(times[name]), "ratio": ratio(times, name, "no checks")}
         for name in contestants
     ]
 

@@ -90,13 +90,9 @@ def row(cell: Cell, shape: Shape, times: Times) -> dict[str, Any]:
         found[f"/{name}"] = ratio(times, "recorded", name) if name in times else None
     loops = "NumPy" in times and "torch cells" in times
     found["NumPy/torch cells"] = ratio(times, "NumPy", "torch cells") if loops else None
-    found["of target"] = of_target(times, shape)
-    found["met"] = {None: None, True: "yes", False: "no"}[_within(found["of target"])]
-    return found
-
-
-def _within(share: float | None) -> bool | None:
-    return None if share is None else share <= 1
+    share = of_target(times, shape)
+    met = None if share is None else "yes" if share <= 1 else "no"
+    return found | {"of target": share, "met": met}
 
 
 def of_target(times: Times, shape: Shape) -> float | None:

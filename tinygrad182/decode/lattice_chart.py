@@ -244,11 +244,7 @@ def _subtitle(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) ->
 def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
     """‖∂ log p / ∂h_t‖ over the steps of a hypothesis."""
     rows = [
-        {
-            "step": int(t) + 1,
-            "log10": log / math.log(10),
-            "state": f"{path} {name}".strip(),
-        }
+        {"step": int(t) + 1, "log10": log / math.log(10), "state": f"{path} {name}".strip()}
         for path, states in gradient.items()
         for name, state in states.items()
         for t, log in zip(state.time.tolist(), state.log_grad_norm.tolist(), strict=True)

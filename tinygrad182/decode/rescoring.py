@@ -148,12 +148,7 @@ def _copied(leaf: Any) -> Any:
 
 
 def _mark_step(
-    values: Tensor,
-    before: State,
-    state: State,
-    t: int,
-    began: int,
-    calls: dict[str, int],
+    values: Tensor, before: State, state: State, t: int, began: int, calls: dict[str, int]
 ) -> None:
     """Mark the states of step ``t``, whose nodes were recorded since ``began``."""
     old, new = flatten(before), flatten(state)

@@ -30,10 +30,7 @@ from .recording import Leaf, Node, apply, is_tensor, node_of, tensor_functions, 
 
 
 def ancestors(
-    outputs: Iterable[Node],
-    constants: bool = False,
-    ends: Container[Node] = (),
-    oldest: int = 0,
+    outputs: Iterable[Node], constants: bool = False, ends: Container[Node] = (), oldest: int = 0
 ) -> list[Node]:
     """Every node that requires grad and that ``outputs`` depend on, with the outputs, oldest first.
 

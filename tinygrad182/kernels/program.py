@@ -43,6 +43,7 @@ MASKS = frozenset((
 # fmt: on
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Register:
     """One value: an operation and its operands. A :class:`Tape` makes registers.
 
@@ -57,13 +58,10 @@ class Register:
         cotangent.
     """
 
-    __slots__ = ("args", "is_cotangent", "op", "order")
-
-    def __init__(self, op: Any, args: tuple[Any, ...], is_cotangent: bool, order: int) -> None:
-        self.op = op
-        self.args = args
-        self.is_cotangent = is_cotangent
-        self.order = order
+    op: Any
+    args: tuple[Any, ...]
+    is_cotangent: bool
+    order: int
 
 
 Operand = Register | float

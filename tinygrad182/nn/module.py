@@ -19,13 +19,7 @@ from ..engine.host import convert
 from ..engine.memory import Memory
 from ..engine.modes import MODES, scope
 from ..engine.recording import Leaf, node_of, wrap
-from ..errors import (
-    ArgumentError,
-    DTypeError,
-    GraphError,
-    StateDictError,
-    TinygradError,
-)
+from ..errors import ArgumentError, DTypeError, GraphError, StateDictError, TinygradError
 from ..tensors.creation import tensor, zeros_like
 from ..tensors.dtypes import read_target
 from ..tensors.tensor import Tensor

@@ -48,11 +48,7 @@ class SGD(Optimizer):
     momentum: Any = GroupSetting()
 
     def __init__(
-        self,
-        parameters: Parameters,
-        lr: float,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        self, parameters: Parameters, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 

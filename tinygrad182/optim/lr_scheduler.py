@@ -354,11 +354,7 @@ class CosineAnnealingLR(LRScheduler):
     settings = ("T_max", "eta_min")
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        T_max: int,
-        eta_min: float = 0.0,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         self.T_max = check_whole("CosineAnnealingLR", "T_max", T_max, 1)
         self.eta_min = check_number("CosineAnnealingLR", "eta_min", eta_min)

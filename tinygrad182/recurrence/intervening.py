@@ -9,6 +9,7 @@ step by step, and every view of the inspector reads the record.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ Change = Callable[[Tensor], Tensor]
 # --- one intervention ---------------------------------------------------------------------------
 
 
+@dataclass(slots=True, eq=False)
 class Intervention:
     """A gate to be set wherever its layer or cell runs, and a record of where it has run.
 
@@ -46,21 +48,12 @@ class Intervention:
         The time steps at which the gate has been set.
     """
 
-    __slots__ = ("calls", "change", "gate", "path", "reached", "times")
-
-    def __init__(
-        self,
-        path: str,
-        gate: str | None,
-        change: Change,
-        times: Container[int] | None,
-    ) -> None:
-        self.path = path
-        self.gate = gate
-        self.change = change
-        self.times = times
-        self.calls: dict[str, dict[int, int]] = {}
-        self.reached: set[int | None] = set()
+    path: str
+    gate: str | None
+    change: Change
+    times: Container[int] | None
+    calls: dict[str, dict[int, int]] = field(default_factory=dict)
+    reached: set[int | None] = field(default_factory=set)
 
     def applies_at(self, place: Scope) -> bool:
         """Whether a recurrence that is about to run at a place is meant; the call is counted.
