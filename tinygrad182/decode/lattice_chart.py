@@ -38,16 +38,6 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     write_file("save_html", target, page.encode())
 
 
-def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
-    """Write the picture as an image."""
-    charts.save_png("save_png", picture(lattice, **options), path)
-
-
-def inline(lattice: Lattice, **options: Any) -> str:
-    """The picture as HTML that loads nothing and runs nothing."""
-    return charts.inline(options.get("title", TITLE), picture(lattice, **options))
-
-
 def picture(
     lattice: Lattice,
     words: Words = None,

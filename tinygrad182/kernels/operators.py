@@ -12,6 +12,12 @@ from typing import Any
 
 Operator = Callable[..., Any]
 
+RELATIONS = {
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==",
+    "not_equal": "!=",
+}  # fmt: skip
+"""Comparisons, and their signs in C and in LLVM."""
+
 
 def _binary(op: str) -> tuple[Operator, Operator]:
     """An operator, and its reflected form, for a left operand of another type."""

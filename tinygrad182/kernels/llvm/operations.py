@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from .vectors import FLOATING, RELATIONS, Code, Value, call
+from ..operators import RELATIONS
+from .vectors import FLOATING, Code, Value, call
 
 # --- eˣ, σ and tanh -------------------------------------------------------------------------------
 # x = n ln 2 + r with |r| ≤ ½ ln 2. To add and subtract 1.5 · 2**(bits of the mantissa) rounds to the
