@@ -206,15 +206,11 @@ class ModeContext(ABC):
         """Its name in ``tg``."""
         return type(self).__name__
 
+    @modes_kept
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function inside; the modes are restored at any interrupt."""
-        before = MODES.get()
-        try:
-            with self:
-                return function(*args, **kwargs)
-        except BaseException:
-            MODES.set(before)
-            raise
+        with self:
+            return function(*args, **kwargs)
 
     def __call__(self, function: F) -> F:
         """Decorate a function, generator or coroutine, so that it runs inside."""
