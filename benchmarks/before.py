@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.before FOLDER [--out DIR]``
 
-Two processes that take turns, each with the framework of its checkout; ratios round by round. Both need
-what their compiled loops are made with.
+Two processes take turns, each with the framework of its checkout, and ratios are taken round by round. The
+packages that compile the loops of both must be installed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def turns(
 
 
 def row(cell: Cell, shape: Shape, form: Form, times: dict[str, Seconds]) -> dict[str, Any]:
-    """Milliseconds of both, and how much of the time before is needed now."""
+    """Milliseconds of both, and the time now over the time before."""
     found: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape), "form": form}
     found |= {f"{name}, ms": milliseconds(t) for name, t in times.items()}
     return found | {"now/before": ratio(times, "now", "before")}
@@ -60,12 +60,7 @@ def main(options: Options) -> None:
     with Worker(options.folder, limits) as before, Worker(ROOT, limits) as now:
         workers = {"before": before, "now": now}
         rows = [
-            row(
-                cell,
-                shape,
-                form,
-                turns(workers, (cell, shape, form), options),
-            )
+            row(cell, shape, form, turns(workers, (cell, shape, form), options))
             for cell in options.cells
             for shape in map(shape_of, options.shapes)
             for form in options.forms

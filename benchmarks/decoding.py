@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.decoding [--out DIR]``
 
-The same LSTM language model everywhere, with the same weights, in float32, and sequences of a fixed
-length. ``generate`` is given the state as its cache; the loop is what an engineer writes who needs no
-library. The floor is what no search over this model can do without: the products with W_h and with the
-head, and the log-sum-exps. Then how time grows with length, and what the certificate and the switch of
-the lattice cost.
+All searches run one LSTM language model with equal weights, in float32, and sequences have a fixed length.
+``generate`` takes the state as its cache; the loop is what an engineer would write without a library. The
+floor is the work that every search needs: the products with W_h and with the head, and the log-sum-exps.
+Further tables show how time grows with length, and the cost of the certificate and of the
+switch of the lattice.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Options(TimingOptions):
     """Rounds that count, at most."""
 
     seconds: float = 60.0
-    """Time for one row of a table: where it is not enough for all rounds there are fewer, at least 3."""
+    """Time for one row of a table. If it is too short for all rounds there are fewer, at least 3."""
 
 
 def language_model(vocabulary: int, hidden: int) -> CharLM:
-    """A model that was not trained, but is as sure of its next token as one that was."""
+    """A model that is not trained, but is as sure of its next token as a trained one."""
     characters = "".join(map(chr, range(0x4E00, 0x4E00 + vocabulary)))
     model = CharLM(characters, hidden, embedding_dim=hidden, rng=0)
     with tg.no_grad():
@@ -143,16 +143,11 @@ def cell_loop(weights: Weights, start: list[int], width: int, length: int) -> Se
 def generate(weights: Weights, start: list[int], width: int, length: int) -> Search:
     """Hugging Face's ``generate``, with h and c for its cache."""
     import torch
-    from transformers import (
-        GenerationConfig,
-        GenerationMixin,
-        PretrainedConfig,
-        PreTrainedModel,
-    )
+    from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     class LanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-        """The parts, and what ``generate`` asks of a model: nothing is prepared that an LSTM needs not."""
+        """The parts, and the methods that ``generate`` requires; an LSTM needs no others."""
 
         config_class = PretrainedConfig
         main_input_name = "input_ids"
@@ -244,7 +239,7 @@ def against_peers(options: Options) -> list[dict[str, Any]]:
 def peers_row(
     model: CharLM, shape: tuple[int, int, int, int], batch: int, options: Options
 ) -> dict[str, Any]:
-    """Tokens per second of everyone, how many times as fast ours is, and whether all found the same."""
+    """Tokens per second of each search, how many times as fast ours is, and whether all results agree."""
     V, _, K, T = shape
     runs = searches(model, [b % V for b in range(batch)], K, T)
     begin = time.perf_counter()
@@ -267,12 +262,12 @@ def peers_row(
 
 
 def rounds(options: Options, seconds: float) -> int:
-    """How many rounds fit into the time for a row, if one takes so long."""
+    """The number of rounds for a row, if one round takes so many seconds."""
     return max(3, min(options.repeats, int(options.seconds / seconds)))
 
 
 def agreement(answers: list[Tokens]) -> str:
-    """For how many examples all found the same best sequence."""
+    """The share of examples for which all searches found the same best sequence."""
     same = [len(set(sequences)) == 1 for sequences in zip(*answers, strict=True)]
     return f"{sum(same)}/{len(same)}"
 
@@ -302,12 +297,12 @@ def along_time(options: Options) -> list[dict[str, Any]]:
 
 
 def uncertified(prefixes: Any, tokens: Any, count: int, without: int | None = None) -> Any:
-    """``best_candidates`` without the one that is pruned."""
+    """``best_candidates`` without the candidate that is pruned."""
     return best_candidates(prefixes, tokens, count - 1, without)
 
 
 def untraced() -> Any:
-    """``BeamSearch.run`` with the lattice's branch taken out of its source."""
+    """``BeamSearch.run`` without the lattice's branch."""
     source = textwrap.dedent(inspect.getsource(beam.BeamSearch.run))
     if source.count("if self.trace:") != 1:
         raise RuntimeError("BeamSearch.run: its branch for the lattice is not found")
@@ -317,11 +312,11 @@ def untraced() -> Any:
 
 
 AS_WRITTEN = (best_candidates, beam.BeamSearch._account, beam.BeamSearch.run)
-"""Parts that are taken out in turn: the candidate that is pruned, its bound, the lattice's branch."""
+"""Parts that are removed in turn: the candidate that is pruned, its bound, the lattice's branch."""
 
 
 def put(parts: tuple[Any, Any, Any]) -> None:
-    """Run with these from now on."""
+    """Replace these parts of beam search from now on."""
     vars(beam)["best_candidates"] = parts[0]
     beam.BeamSearch._account, beam.BeamSearch.run = parts[1:]  # type: ignore[method-assign]
 

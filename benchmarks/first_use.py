@@ -1,8 +1,8 @@
-"""How long the first step of training takes: loops are compiled then, and kept for other processes.
+"""How long the first step of training takes. It compiles loops, and caches them for other processes.
 
 ``python -m benchmarks.first_use [--before FOLDER] [--out DIR]``
 
-A process with empty caches, then another one with what the first has kept.
+It is measured in a process with empty caches, and again in a second process with the caches of the first.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def row(name: str, folder: Path, cell: str, dtype: str) -> dict[str, Any]:
     """Seconds of the first step of one cell and type, in two processes."""
     found: dict[str, Any] = {"checkout": name, "layer": cell, "dtype": dtype}
     with tempfile.TemporaryDirectory() as empty:
-        # machine code is kept beside the modules: a copy has none yet
+        # machine code is cached beside the modules: a copy has none yet
         package, nothing = "tinygrad182", shutil.ignore_patterns("__pycache__")
         shutil.copytree(folder / package, Path(empty, package), ignore=nothing)
         caches = dict.fromkeys(("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"), str(Path(empty, "cache")))
-        for what in ("compiled, s", "kept, s"):
+        for what in ("compiled, s", "cached, s"):
             with Worker(Path(empty), caches) as worker:
                 found[what] = worker.ask("first", cell=cell, dtype=dtype)["step"]
     return found

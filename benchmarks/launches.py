@@ -2,8 +2,8 @@
 
 ``PYTHONPATH=FOLDER python -m benchmarks.launches [--before FOLDER] [--out DIR]``
 
-It is counted on a stand-in for CuPy, which needs no card: the folder is the stand-in's. On a card the same
-is timed beside cuDNN: ``python -m benchmarks.recurrent --device cuda``.
+A stand-in for CuPy counts them, so no card is needed; FOLDER is the folder of the stand-in. On a card,
+``python -m benchmarks.recurrent --device cuda`` compares times with cuDNN's.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tinygrad182.arrays.cuda import import_cupy
 
 STEPS = 100
 FORMS = ("forward", "plain", "recorded")
-"""Forward alone; forward and backward; the same with every state's gradient."""
+"""Forward alone; forward and backward; forward and backward with every state's gradient."""
 
 
 def row(name: str, worker: Worker, cell: str, form: str) -> dict[str, Any]:
-    """Launches of all steps, of one, and which they are."""
+    """The launches of all steps and of one step, and the names of the kernels."""
     found = worker.ask("launches", cell=cell, form=form, steps=STEPS)
     often = sorted(found["kernels"].items(), key=lambda item: -item[1])
     return {

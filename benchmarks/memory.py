@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.memory [--out DIR]``
 
-Peak of what one training step (forward and backward) allocates, plain and under ``tg.remat`` in about √T
-segments, over growing T: of a loop over an RNN's cell, and of an LSTM layer with a loss at every step. Each
-in a process of its own. Then the step of the cell with the checks of
-``detect_anomaly`` in the code, switched off, beside the step with them taken out.
+The first table has the peak of the memory that one training step (forward and backward) allocates, plain
+and under ``tg.remat`` in about √T segments, for growing T. The models are a loop over an RNN's cell, and an
+LSTM layer with a loss at every step; each step runs in a process of its own. The second table compares the
+step of the cell, where the checks of ``detect_anomaly`` are switched off, with code without these checks.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def peak_allocated(kind: str, steps: int) -> tuple[int, float]:
     make, remat = STEPS[kind]
     step = make(steps, remat)
     gc.collect()
-    make(1_000, remat)()  # Python keeps what it frees of small tuples; loops are compiled
+    make(1_000, remat)()  # warm-up: loops are compiled, and Python fills its pool of small tuples
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     start = time.perf_counter()
@@ -159,7 +159,7 @@ CHECKED: dict[Any, int] = {
     recording.apply: 1,
     inspect.unwrap(backpropagation.backpropagate): 2,  # in the context of its warnings
 }
-"""The functions that ask whether anomalies are looked for, and at how many places they ask."""
+"""The functions that check for anomalies, and the number of their checks."""
 
 
 class _WithoutChecks(ast.NodeTransformer):
@@ -176,7 +176,7 @@ class _WithoutChecks(ast.NodeTransformer):
 
 
 def without_checks(function: Any) -> CodeType:
-    """The code of ``function`` with the branches of ``detect_anomaly`` taken out of its source."""
+    """The code of ``function`` without the branches of ``detect_anomaly``."""
     transformer = _WithoutChecks()
     tree = transformer.visit(ast.parse(inspect.getsource(function)))
     if transformer.dropped != CHECKED[function]:
@@ -191,7 +191,7 @@ def without_checks(function: Any) -> CodeType:
 
 
 def anomaly_off(options: Options) -> list[dict[str, Any]]:
-    """A step of 100 times one sequence, H = 32: where an operation costs most beside its arithmetic."""
+    """100 steps of one sequence, H = 32: here an operation's overhead is largest beside its arithmetic."""
     step = training_step(100, remat=False, batch=1)
     as_written = [f.__code__ for f in CHECKED]
     contestants = {"checks": as_written, "checks again": as_written}
@@ -208,11 +208,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
     times = interleave({n: running(c) for n, c in contestants.items()}, options.repeats)
     running(as_written)()
     return [
-        {
-            "step": name,
-            "ms": milliseconds(times[name]),
-            "ratio": ratio(times, name, "no checks"),
-        }
+        {"step": name, "ms": milliseconds(times[name]), "ratio": ratio(times, name, "no checks")}
         for name in contestants
     ]
 

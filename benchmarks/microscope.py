@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.microscope [--out DIR]``
 
-``trace(loss).save_html(path)`` of a loss at the last step, run fused, in float32; "first" is the first page
-of the process, for which libraries are loaded. Then the page is opened in headless Chromium at 1280 × 800
-until its chart is painted, and random steps are clicked, each until what follows from it is painted. The
-browser's columns are empty where Chromium or Playwright is missing.
+The page is ``trace(loss).save_html(path)`` of a loss at the last step, run fused, in float32; "first" is
+the first page of the process, for which libraries are loaded. Then headless Chromium opens the page at
+1280 × 800, and the time ends when the chart is painted. Random steps are clicked, each until the answer is
+painted. The columns of the browser are empty where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.timing import report
 INPUTS, HIDDEN = 8, 64
 
 PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
-"""Fulfilled when the next frame was drawn."""
+"""A promise that is fulfilled when the next frame has been drawn."""
 
 ANSWERED = f"""
 addEventListener("click", () => {{
@@ -51,7 +51,7 @@ class Options(OutputOptions):
     """T,B each."""
 
     repeats: int = 3
-    """Pages that are written and opened of each shape, after the first."""
+    """Pages of each shape that are written and opened, after the first."""
 
     clicks: int = 20
     """Steps that are clicked."""
@@ -97,7 +97,7 @@ def loaded(chromium: Any, path: Path) -> float:
 
 
 def clicked(page: Any, count: int) -> list[float]:
-    """Seconds of clicks at random steps of the curves; each has to change what the page says."""
+    """Seconds of clicks at random steps of the curves; each must change the page's text."""
     steps = page.locator('#chart svg path[aria-label^="step t: "][opacity="0"]')
     draw = np.random.default_rng(0)
     found = []

@@ -1,14 +1,14 @@
-"""The cost of an operation recorded without any layer, beside PyTorch eager: one thread.
+"""The cost of recorded operations without layers, beside PyTorch eager: one thread.
 
 ``python -m benchmarks.operations [--before FOLDER] [--out DIR]``
 
-There are three tables. The first is of a hand-written loop, ``tanh(x_t @ W + h @ V + b)`` with a loss at
-every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of all nodes
-(``trace``), of the marked states (``gradient_flow``) or of the leaves (``backward``); PyTorch's
-``retain_grad`` is called on every result, on every state or on nothing. The second is of a chain of
-products of 0-d tensors, by one weight or by a number, while Python collects garbage as usual. The third
-says what an operation of our loop costs beside time: calls of functions, objects and memory. Processes take
-turns, one for each library and checkout, and ratios are taken round by round.
+There are three tables. The table of loops measures a hand-written loop, ``tanh(x_t @ W + h @ V + b)`` with
+a loss at every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of
+all nodes (``trace``), of the marked states (``gradient_flow``) or of the leaves (``backward``). PyTorch's
+``retain_grad`` is called on every result, on every state or not at all. The table of chains measures
+products of 0-d tensors by one weight or by a number, while Python collects garbage as usual. The table of
+costs counts function calls, objects and bytes of an operation in our loop. Processes take turns, one for
+each library and checkout, and ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from benchmarks.timing import Contestant, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
 Stages = tuple[Callable[[], Any], Callable[[Any], object]]
-"""Forward, which returns what backward is given."""
+"""Forward, and backward, which takes the result of forward."""
 
 SHAPES = ("100,1,1,16", "100,10,1,16", "100,64,32,128")
 CHAINS = (1_000, 10_000)
 
 A_STEP = 10
-"""Operations at each step of :func:`loop` as they are written; a library may make two of a mean."""
+"""Operations as written in a step of :func:`loop`; a library may record a mean as two."""
 
 OURS = ("trace", "gradient_flow", "backward")
 THEIRS = ("every result", "every state", "leaves")
@@ -51,7 +51,7 @@ class Options(ComparisonOptions, TimingOptions):
     """Measure what recorded operations cost, beside PyTorch and another checkout."""
 
     clock: Literal["wall", "cpu"] = "cpu"
-    """cpu: the time that a process works, for a machine that others use too; or wall."""
+    """cpu: the time that the process works, on a shared machine. wall: the time that passes."""
 
     shapes: tuple[str, ...] = SHAPES
     """T,B,I,H of the loops."""
@@ -75,7 +75,7 @@ def loop(keep: Callable[[Any, int], object], x: Any, y: Any, h: Any, weights: li
 
 
 def loop_keeping_all(keep: Callable[[Any], Any], x: Any, y: Any, h: Any, weights: list[Any]) -> Any:
-    """:func:`loop` with a word about every result."""
+    """:func:`loop`, where ``keep`` is called on every result."""
     W, V, b, U = weights
     loss = 0.0
     for t in range(len(x)):
@@ -119,7 +119,7 @@ def our_loop(shape: str, kept: str) -> Stages:
 
 
 def torch_loop(shape: str, kept: str) -> Stages:
-    """PyTorch's."""
+    """PyTorch's forward and backward."""
     import torch  # a peer: not installed for users
 
     *arrays, weights = data(shape)
@@ -156,7 +156,7 @@ def our_chain(factor: str, count: int) -> Stages:
 
 
 def torch_chain(factor: str, count: int) -> Stages:
-    """PyTorch's."""
+    """PyTorch's chain of products, forward and backward."""
     import torch
 
     return _chain(torch.tensor(1.0, requires_grad=True), factor, count)
@@ -179,7 +179,7 @@ def _chain(w: Any, factor: str, count: int) -> Stages:
 
 
 def costs(shape: str) -> dict[str, int]:
-    """Calls, objects and bytes of our loop in this process; trace keeps the gradients."""
+    """Calls, objects and bytes of our loop in this process, where trace keeps the gradients."""
     forward, backward = our_loop(shape, "trace")
     backward(forward())
     found = {}

@@ -37,7 +37,7 @@ class TimingOptions(OutputOptions):
     """Options of a benchmark that takes times in rounds."""
 
     clock: Literal["wall", "cpu"] = "wall"
-    """wall, or cpu: the time that a process works, for one thread on a machine that others use too."""
+    """wall: the time that passes. cpu: the time that the process works, on a shared machine."""
 
     repeats: int = 15
     """Rounds that count."""

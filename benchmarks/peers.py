@@ -23,7 +23,7 @@ WITH_A_CELL_STATE: tuple[Cell, ...] = ("LSTM", "Peephole")
 
 
 def threads(count: int) -> ExitStack:
-    """Give every library as many threads; the context gives NumPy's and ours back."""
+    """Give every library this number of threads; leaving the context restores NumPy's and ours."""
     stack = ExitStack()
     if find_spec("torch") is not None:
         import torch  # a peer: not installed for users
@@ -58,8 +58,7 @@ def xla_flags(count: int) -> str:
 def timed_on_device(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
     """Seconds of each run in each round between two events on the device, after two rounds not counted.
 
-    A contestant's events are of its own library, in the stream that it works in; its turn is over when
-    its last event has happened.
+    A contestant's events belong to its own library and stream. Its turn ends with its last event.
     """
     cuda = import_cupy().cuda
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -84,10 +83,10 @@ def _torch_events() -> tuple[Any, Any]:
 
 
 def products(cell: Cell, shape: Shape, device: str) -> Run:
-    """The matrix products alone, on random arrays and into memory that is there.
+    """The matrix products alone, on random arrays and into memory that exists already.
 
-    None for a gradient by the input: nobody asks for it here. A GRU has as many products as its gates
-    say, for its reset gate stands behind them.
+    There is no product for the gradient by the input, which no contestant computes. A GRU needs no further
+    products, since its reset gate is applied after them.
     """
     steps, batch, inputs, hidden = shape
     rows = GATES[cell] * hidden
@@ -160,7 +159,7 @@ def torch_loop(cell: Cell, x: Any, g: Any, device: str) -> Run:
 
 
 def peephole_cell(inputs: int, hidden: int, device: str) -> Any:
-    """An LSTM's cell whose gates also see the cell state, as one writes it in PyTorch."""
+    """An LSTM's cell whose gates also read the cell state, as users write it in PyTorch."""
     import torch
     from torch.nn.functional import linear
 
@@ -185,7 +184,7 @@ def peephole_cell(inputs: int, hidden: int, device: str) -> Any:
 
 
 def jax_scan(cell: Cell, x: Any, g: Any) -> Run:
-    """A compiled scan in JAX, the input's product outside of it: the output and the weights' gradients."""
+    """A compiled scan in JAX, after the product with the input: the output and the weights' gradients."""
     import jax
     import jax.numpy as jnp
 
@@ -216,7 +215,7 @@ def jax_scan(cell: Cell, x: Any, g: Any) -> Run:
 
 
 def jax_weights(cell: Cell, inputs: int, hidden: int) -> list[Any]:
-    """The weights, with a bias of the state's own only where it matters."""
+    """The weights; only a GRU has a second bias, because it matters there alone."""
     import jax.numpy as jnp
 
     rows = GATES[cell] * hidden

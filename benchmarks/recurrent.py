@@ -2,15 +2,16 @@
 
 ``python -m benchmarks.recurrent [--out DIR] [--threads 2] [--device cuda]``
 
-float32, the cotangent of the output given, interleaved rounds. Ours is the recorded pass: the weights'
-gradients and every ∂L/∂h_t and ∂L/∂c_t (``gradient_flow(..., backward=True)``). Beside it stand plain
-``backward``, the recorded pass on NumPy's form of the loops, and ``backward`` step by step
-(``fused=False``). PyTorch: its layer and JAX: a compiled scan, which keep no state's gradient; and a loop
-over PyTorch's cell with ``retain_grad``. The products: the same matrix products by BLAS, into memory that
-is there. ``Peephole`` is a hand-written cell, for which PyTorch has no layer.
+Everything is float32, the cotangent of the output is given, and contestants take turns. Ours is the
+recorded pass, with the weights' gradients and every ∂L/∂h_t and ∂L/∂c_t
+(``gradient_flow(..., backward=True)``). It is compared with plain ``backward``, with the recorded pass on
+NumPy's loops, and with ``backward`` step by step (``fused=False``). Of PyTorch there are its layer, without
+gradients of states, and a loop over its cell with ``retain_grad``; of JAX a compiled scan, also without.
+The products are equal matrix products by BLAS, into memory that exists already. ``Peephole`` is a
+hand-written cell, for which PyTorch has no layer.
 
-A layer may take as long as the faster of PyTorch's layer and JAX's scan, or 1.15 of the products where
-that is more; at the smallest and the largest shape as long as the faster peer.
+The target: at the smallest and the largest shape, a layer takes at most the time of PyTorch's layer and of
+JAX's scan. At other shapes it may take 1.15 times the time of the products, where that is more.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from benchmarks.peers import CELLS, Cell, Run, Shape
 from benchmarks.timing import TURN, Seconds, interleave, milliseconds, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
-"""The shapes at which the products do not count."""
+"""The shapes whose target does not depend on the products."""
 
 SLOW: tuple[str, ...] = ("NumPy", "unrolled", "torch cells")
-"""The contestants that no target of the shapes speaks of."""
+"""The contestants that no target depends on."""
 
 Times = dict[str, Seconds]
 
@@ -53,7 +54,7 @@ class Options(LayerOptions):
     """T,B,I,H each."""
 
     quick: bool = False
-    """Without what is slow: loops over cells, and NumPy's form."""
+    """Leave out the slow contestants: loops over cells, and NumPy's loops."""
 
 
 def contestants(cell: Cell, shape: Shape, options: Options) -> dict[str, Run]:
@@ -89,13 +90,9 @@ def row(cell: Cell, shape: Shape, times: Times) -> dict[str, Any]:
         found[f"/{name}"] = ratio(times, "recorded", name) if name in times else None
     loops = "NumPy" in times and "torch cells" in times
     found["NumPy/torch cells"] = ratio(times, "NumPy", "torch cells") if loops else None
-    found["of target"] = of_target(times, shape)
-    found["met"] = {None: None, True: "yes", False: "no"}[_within(found["of target"])]
-    return found
-
-
-def _within(share: float | None) -> bool | None:
-    return None if share is None else share <= 1
+    share = of_target(times, shape)
+    met = None if share is None else "yes" if share <= 1 else "no"
+    return found | {"of target": share, "met": met}
 
 
 def of_target(times: Times, shape: Shape) -> float | None:

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.resident [--out DIR]``
 
-Resident memory, each number from a process of its own.
+Each number is the resident memory of a process of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interleaved timing: every contestant in turn, again and again, so that noise meets all alike."""
+"""Interleaved timing: contestants take turns for many rounds, so that noise affects all equally."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def interleave(
     synchronize : callable
         Waits for the device before the clock is read.
     clock : {"wall", "cpu"}
-        Time on the wall, or of the process where other programs want the processor.
+        The time that passes, or the time that the process works, on a shared machine.
     at_least : float
-        Seconds that a contestant's turn takes: the shorter ones run several times, after once that is not
-        counted, so that neither caches nor threads are as the contestant before left them.
+        Seconds that a contestant's turn takes. Shorter ones run several times. The first run is not
+        counted, because it meets the caches and threads of the contestant before.
     """
     now = CLOCKS[clock]
     times: dict[str, Seconds] = {name: [] for name in contestants}
@@ -69,11 +69,11 @@ def interleave(
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-"""Seconds that pass, or that a process works: for one thread on a machine that others use too."""
+"""Clocks of the seconds that pass, and of those that the process works."""
 
 
 Contestant = tuple[Worker, str, tuple[Any, ...]]
-"""Who measures, the function that makes the run (``"layers.ours"``), and its arguments."""
+"""The process that measures, the function that makes the run (``"layers.ours"``), and its arguments."""
 
 
 def in_turns(
@@ -102,7 +102,7 @@ def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where the numbers come from."""
+    """The machine and the versions that the numbers come from."""
     packages = (
         "tinygrad182",
         "numpy",

@@ -1,11 +1,10 @@
-"""An unrolled tanh RNN with every gradient kept, beside PyTorch eager: one thread each.
+"""An unrolled tanh RNN that keeps every gradient, beside PyTorch eager: one thread each.
 
 ``python -m benchmarks.unrolled [--out DIR] [--device cuda]``
 
-Forward, a loss at every step, backward. Ours keeps the gradient of every node of the graph
-(``tg.inspect.trace``), or of the states alone (``gradient_flow``, which also carries exponents); plain
-``backward`` is there for comparison. PyTorch runs a loop over its ``RNNCell`` with ``retain_grad`` on
-every state.
+A run is forward, a loss at every step, and backward. Ours keeps the gradient of every node of the graph
+(``tg.inspect.trace``), of the states alone (``gradient_flow``, which also carries exponents), or of the
+leaves (``backward``). PyTorch runs a loop over its ``RNNCell`` with ``retain_grad`` on every state.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PEER = "torch retain_grad"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(OutputOptions):
-    """Measure an unrolled RNN with every gradient kept, beside PyTorch."""
+    """Measure an unrolled RNN that keeps every gradient, beside PyTorch."""
 
     device: str = "cpu"
     """cpu or cuda."""
@@ -61,7 +60,7 @@ def ours(shape: tuple[int, ...], x: Any, y: Any) -> dict[str, Callable[[], objec
 
 
 def torch_loop(shape: tuple[int, ...], x: Any, y: Any, device: str) -> Callable[[], object]:
-    """PyTorch's cell in a loop, its states keeping their gradients."""
+    """PyTorch's cell in a loop, where every state keeps its gradient."""
     import torch  # a peer: not installed for users
 
     steps, batch, inputs, hidden = shape
@@ -116,7 +115,7 @@ def along_time(options: Options) -> list[dict[str, Any]]:
     for steps in LENGTHS:
         forward, backward = [], []
         for _ in range(max(3, min(options.repeats, 20_000 // steps))):
-            gc.collect()  # what earlier rounds left is not this one's to sweep
+            gc.collect()  # so that this round does not collect the garbage of earlier ones
             wait()
             start = time.perf_counter()
             output, _ = rnn(tg.ones((steps, 1, 1)))
@@ -138,7 +137,7 @@ def along_time(options: Options) -> list[dict[str, Any]]:
 
 
 def synchronizer(device: str) -> Callable[[], object]:
-    """Return what waits for the device."""
+    """Return a function that waits for the device."""
     if device == "cpu":
         return lambda: None
     import cupy

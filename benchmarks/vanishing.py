@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.vanishing [--out DIR]``
 
-The loss at the last step alone; weights for which gradients keep their size, and for which they leave
-float32 on the way to the first step.
+The loss is at the last step alone. With some weights gradients keep their size, and with others they
+become too small for float32 on the way to the first step.
 """
 
 from __future__ import annotations

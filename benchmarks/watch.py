@@ -3,8 +3,8 @@
 ``python -m benchmarks.watch [--out DIR]``
 
 A training step is a forward pass over whole sequences, the mean squared error at every step, its backward
-pass, clipping, and Adam, in float32. N steps without a watch and N with one take turns, so that noise meets
-both alike; the ratio is the median over rounds. The watch appends to a file on disk.
+pass, clipping, and Adam, in float32. N steps without a watch and N with one take turns, so that noise
+affects both equally; the ratio is the median over rounds. The watch appends to a file on disk.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Options(TimingOptions):
 def trainer(
     cell: str, steps: int, batch: int, hidden: int
 ) -> tuple[tg.nn.Module, Callable[[], Any]]:
-    """A model, and what makes one training step of it."""
+    """A model, and a function that runs one training step of it."""
     model = RecurrentRegressor(INPUTS, hidden, 1, cell=cell, rng=np.random.default_rng(0))
     parameters = list(model.parameters())
     optimizer = tg.optim.Adam(parameters, lr=1e-3)
@@ -64,7 +64,7 @@ def trainer(
 
 @contextmanager
 def watched_and_alone(network: tuple[str, int, int, int], every: int) -> Iterator[dict[str, Any]]:
-    """``every`` training steps of two networks, of which one is watched."""
+    """Functions that run ``every`` training steps of two networks, one of which is watched."""
     with tempfile.TemporaryDirectory() as folder:
         model, watched = trainer(*network)
         _, alone = trainer(*network)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Variables that give every library as many threads."""
+    """Environment variables that give every library this number of threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     return dict.fromkeys(names, str(threads))
 
@@ -62,7 +62,7 @@ class Worker:
         self._process.communicate()
 
     def ask(self, do: str, **request: Any) -> Any:
-        """Have something measured."""
+        """Ask for a measurement, and return its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps({"do": do, **request}), file=self._process.stdin, flush=True)
@@ -90,9 +90,9 @@ class Measurements:
         return getattr(importlib.import_module(f"benchmarks.{module}"), name)(*given)
 
     def turn(self, function: str, given: list[Any], at_least: float, clock: str) -> list[float]:
-        """Seconds of each stage of a run, from a turn of some length after one run that is not counted.
+        """Seconds of each stage of a run, over a turn that lasts ``at_least`` seconds after a warm-up run.
 
-        The function makes the run, or its stages: each is given what the one before has returned.
+        The function makes the run, or its stages; each stage takes the result of the one before.
         """
         now = getattr(time, clock)
         name = f"{function}{given}"
@@ -141,7 +141,7 @@ class Measurements:
 
 
 def seconds_of(stages: tuple[Callable[..., Any], ...], now: Callable[[], float]) -> list[float]:
-    """Seconds of each stage, with what it frees."""
+    """Seconds of each stage, with the time to free its memory."""
     result: tuple[Any, ...] = ()
     marks = [now()]
     for stage in stages:

@@ -84,9 +84,7 @@ def _written(target: Path, data: bytes) -> Iterator[Path]:
         with file:
             file.write(data)
             file.flush()
-            os.fsync(
-                file.fileno()
-            )  # before the rename: otherwise a power failure may leave an empty file
+            os.fsync(file.fileno())  # without it, a power failure may leave an empty file
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(target, temporary)
             if _WINDOWS:
@@ -106,7 +104,7 @@ def _refuse_protected(target: Path) -> None:
 
 
 def _prefix(target: Path) -> str:
-    """The start of the names of temporary files: the file's name, cut to leave room for the rest."""
+    """The start of the names of temporary files: the file's name, shortened if it is long."""
     name = target.name
     while len(os.fsencode(name)) > _LONGEST - len(".." + "0" * 8 + ".tmp"):
         name = name[:-1]

@@ -16,6 +16,11 @@ def brief(value: Any) -> str:
     return " ".join(_REPR.repr(value).splitlines())
 
 
+def type_of(value: Any) -> str:
+    """The type of a value for a message; of a tuple or list also the length: ``"tuple of 2"``."""
+    return type(value).__name__ + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+
+
 class TinygradError(Exception):
     """The base class of all errors that the framework raises on purpose."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..display import charts
 from ..display.reprs import preformatted, shown
 from ..errors import ArgumentError, MissingDependencyError, brief
 from . import lattice_chart
@@ -255,7 +256,7 @@ class Lattice:
     def _repr_html_(self) -> str:
         """The picture in a notebook; the text if the extra ``viz`` is not installed."""
         try:
-            return lattice_chart.inline(self)
+            return charts.inline(lattice_chart.TITLE, self.chart())
         except MissingDependencyError:
             return shown(preformatted(self))
 
@@ -288,7 +289,7 @@ class Lattice:
         FileError
             The file cannot be written.
         """
-        lattice_chart.save_png(self, path, **options)
+        charts.save_png("save_png", self.chart(**options), path)
 
 
 MOST_LINES = 40

@@ -38,16 +38,6 @@ def save_html(lattice: Lattice, path: str | Path, **options: Any) -> None:
     write_file("save_html", target, page.encode())
 
 
-def save_png(lattice: Lattice, path: str | Path, **options: Any) -> None:
-    """Write the picture as an image."""
-    charts.save_png("save_png", picture(lattice, **options), path)
-
-
-def inline(lattice: Lattice, **options: Any) -> str:
-    """The picture as HTML that loads nothing and runs nothing."""
-    return charts.inline(options.get("title", TITLE), picture(lattice, **options))
-
-
 def picture(
     lattice: Lattice,
     words: Words = None,
@@ -120,7 +110,7 @@ def _rows(
 
 
 def _places(blocks: list[list[LatticeNode]]) -> dict[tuple[int, ...], float]:
-    """Vertical places of prefixes, as those of a tree: leaves one below another, the likelier one above."""
+    """Vertical places of prefixes, as in a drawn tree: leaves one below another, the likelier above."""
     nodes = [node for block in blocks for node in sorted(block, key=lambda n: -n.log_probability)]
     children: dict[tuple[int, ...], list[tuple[int, ...]]] = {(): []}
     for node in nodes:
@@ -244,11 +234,7 @@ def _subtitle(lattice: Lattice, best: tuple[int, ...] | None, labelled: bool) ->
 def _gradient_panel(alt: Any, gradient: Mapping[str, Any], depth: int) -> Any:
     """‖∂ log p / ∂h_t‖ over the steps of a hypothesis."""
     rows = [
-        {
-            "step": int(t) + 1,
-            "log10": log / math.log(10),
-            "state": f"{path} {name}".strip(),
-        }
+        {"step": int(t) + 1, "log10": log / math.log(10), "state": f"{path} {name}".strip()}
         for path, states in gradient.items()
         for name, state in states.items()
         for t, log in zip(state.time.tolist(), state.log_grad_norm.tolist(), strict=True)

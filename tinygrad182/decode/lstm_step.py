@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import backend
 from ..arrays.namespaces import Array
-from ..engine.modes import no_grad
+from ..engine.modes import modes_kept, no_grad
 from ..errors import ArgumentError
 from ..nn.embedding import Embedding
 from ..nn.linear import Linear
@@ -69,6 +69,7 @@ class LSTMStep:
     6
     """
 
+    @modes_kept
     def __init__(self, embedding: Embedding, lstm: RecurrentLayer, head: Linear) -> None:
         if not isinstance(lstm, LSTM) or lstm.bidirectional:
             kind = "bidirectional LSTM" if isinstance(lstm, LSTM) else type(lstm).__name__

@@ -20,18 +20,18 @@ from ..engine.backpropagation import ancestors
 from ..engine.marks import Mark, mark
 from ..engine.modes import MODES, Scope, at_time, modes_kept, scope
 from ..engine.recording import Node, is_tensor, node_of, now, wrap
-from ..errors import ArgumentError, DecodingError, brief
+from ..errors import ArgumentError, brief
 from ..recurrence.scans import is_scan, steps_of_scan
 from ..tensors.creation import as_tensor
 from ..tensors.functions import astype, stack
 from ..tensors.tensor import Tensor
 from .step_function import (
-    Host,
     State,
     Step,
     Stepper,
     array_of,
     check_state,
+    check_values,
     is_array,
     start_tokens,
 )
@@ -119,7 +119,9 @@ def rescore(
             found.append(astype(values[0, token], "float64"))
             last = given[t : t + 1]
         each = stack(found)
-        _check_values(stepper.fetch([each._data])[0], tokens)
+        [values] = stepper.fetch([each._data])
+    for t in np.flatnonzero(~(values <= 0)).tolist():
+        check_values(values[t : t + 1], f"of token {tokens[t]} at t = {t}")
     return each
 
 
@@ -142,26 +144,11 @@ def _copied(leaf: Any) -> Any:
     return exported(backend.copy(array_of(leaf)), leaf)
 
 
-def _check_values(values: Host, tokens: Sequence[int]) -> None:
-    """Check that all log-probabilities are at most 0, once after the last step."""
-    for t, (number, token) in enumerate(zip(values.tolist(), tokens, strict=True)):
-        if not number <= 0:
-            raise DecodingError(
-                f"step: the log-probability of token {token} at t = {t} is {number:.6g}; "
-                "return log-probabilities, such as those of tg.log_softmax(logits)"
-            )
-
-
 # --- marks and times ------------------------------------------------------------------------------
 
 
 def _mark_step(
-    values: Tensor,
-    before: State,
-    state: State,
-    t: int,
-    began: int,
-    calls: dict[str, int],
+    values: Tensor, before: State, state: State, t: int, began: int, calls: dict[str, int]
 ) -> None:
     """Mark the states of step ``t``, whose nodes were recorded since ``began``."""
     old, new = flatten(before), flatten(state)

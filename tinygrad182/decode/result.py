@@ -207,10 +207,11 @@ class SearchResult(Hypotheses):
         return f"<{len(self)} hypotheses, {best}, {gap}>"
 
 
+@dataclass(eq=False)
 class Scoring:
     """The score of a sequence, log-probability / length^penalty, and its bound for a prefix.
 
-    Parameters
+    Attributes
     ----------
     penalty : float
         The exponent of the length.
@@ -219,13 +220,9 @@ class Scoring:
         Whether sequences can be shorter, because there is an end token.
     """
 
-    def __init__(self, penalty: float, max_length: int, ends: bool) -> None:
-        self.penalty = penalty
-        self.max_length = max_length
-        self.ends = ends
-
-    def __repr__(self) -> str:
-        return f"Scoring(penalty={self.penalty}, max_length={self.max_length}, ends={self.ends})"
+    penalty: float
+    max_length: int
+    ends: bool
 
     def score(self, log_probability: Any, length: int) -> Any:
         """The score of a log-probability, or of an array of them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -124,6 +125,7 @@ class _Drawn(NamedTuple):
     top: Array
 
 
+@dataclass(eq=False)
 class _Draw:
     """Sequences that are drawn together, each with its own stream of random numbers.
 
@@ -131,23 +133,16 @@ class _Draw:
     A sequence at a dead end goes on until it is read, and its further tokens are ignored.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        eos: int | None,
-        temperature: float,
-        top_k: int | None,
-        streams: Sequence[np.random.Generator],
-        max_length: int,
-    ) -> None:
-        self.stepper = stepper
-        self.eos = eos
-        self.temperature = temperature
-        self.top_k = top_k
-        self.streams = streams
-        self.max_length = max_length
+    stepper: Stepper
+    eos: int | None
+    temperature: float
+    top_k: int | None
+    streams: Sequence[np.random.Generator]
+    max_length: int
+
+    def __post_init__(self) -> None:
         self.drawn: list[Host] = []  # for each step, a token for each sequence
-        self.sums = np.zeros(len(streams))  # −inf after a dead end
+        self.sums = np.zeros(len(self.streams))  # −inf after a dead end
         self.ended: dict[int, tuple[int, Callable[[], State]]] = {}  # sequence → length and state
 
     def run(self, state: State, tokens: Array) -> None:

@@ -17,7 +17,7 @@ from ..arrays.namespaces import Array
 from ..engine.host import on_host
 from ..engine.modes import PendingCheck, default_device, deferred_checks, modes_kept
 from ..engine.recording import is_tensor, wrap
-from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief
+from ..errors import ArgumentError, DecodingError, DeviceError, IndexOutOfRangeError, brief, type_of
 from .result import Scoring
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -73,8 +73,7 @@ class Stepper:
         except DeviceError as error:
             raise self._wrong_device(tokens, error) from error
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-            found = type(answer).__name__
-            found += f" of {len(answer)}" if isinstance(answer, (tuple, list)) else ""
+            found = type_of(answer)
             raise DecodingError(f"step: returned {found}; return (log_probabilities, state)")
         values, state = answer
         self._check(tokens, array_of(values))
@@ -183,7 +182,7 @@ def check_values(values: Host, where: str) -> None:
         return
     value = float(values[~(values <= 0)][0])
     if math.isnan(value):
-        raise DecodingError(f"step: a log-probability is NaN {where}")
+        raise DecodingError(f"step: the log-probability {where} is NaN")
     raise DecodingError(
         f"step: the log-probability {value:.6g} {where} is more than 0; return log-probabilities, such "
         "as those of tg.log_softmax(logits), not logits"

@@ -1,1 +1,1 @@
-"""How results are shown: the look of every chart, pages with charts, and HTML for notebooks."""
+"""Charts and pages: the look of every chart, pages with charts, and HTML for notebooks."""

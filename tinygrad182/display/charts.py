@@ -88,11 +88,11 @@ def library() -> str:
     """
     bundled = converter()
     name = f"vega.{bundled.__version__}.js"
-    kept = _caches.read_cached(name)
-    if kept is None:
-        kept = bundled.javascript_bundle().encode()
-        _caches.write_cached(name, kept)
-    return kept.decode()
+    script = _caches.read_cached(name)
+    if script is None:
+        script = bundled.javascript_bundle().encode()
+        _caches.write_cached(name, script)
+    return script.decode()
 
 
 def _optional(name: str) -> ModuleType:

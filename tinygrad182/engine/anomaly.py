@@ -22,9 +22,7 @@ def kind_of(array: Array) -> str:
         return ""
     xp = backend.namespace(array)
     with backend.on(array):
-        top = float(
-            xp.max(xp.abs(array))
-        )  # the host waits once; the maximum is NaN if any element is
+        top = float(xp.max(xp.abs(array)))  # one wait of the host; NaN if any element is NaN
     return "nan" if math.isnan(top) else "inf" if math.isinf(top) else ""
 
 
@@ -34,7 +32,7 @@ def is_floating(array: Any) -> bool:
 
 
 def kinds_among(operands: Iterable[Any]) -> set[str]:
-    """Which of ``"nan"`` and ``"inf"`` are among arrays and numbers."""
+    """The kinds, ``"nan"`` and ``"inf"``, that occur among the elements of arrays and numbers."""
     arrays = (backend.NUMPY.asarray(x) if type(x) in SCALARS else x for x in operands)
     return {kind_of(a) for a in arrays if is_floating(a)} - {""}
 

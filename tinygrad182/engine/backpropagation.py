@@ -30,10 +30,7 @@ from .recording import Leaf, Node, apply, is_tensor, node_of, tensor_functions, 
 
 
 def ancestors(
-    outputs: Iterable[Node],
-    constants: bool = False,
-    ends: Container[Node] = (),
-    oldest: int = 0,
+    outputs: Iterable[Node], constants: bool = False, ends: Container[Node] = (), oldest: int = 0
 ) -> list[Node]:
     """Every node that requires grad and that ``outputs`` depend on, with the outputs, oldest first.
 
@@ -464,9 +461,7 @@ def backpropagate(
     found: dict[Node, Any] = {}
     for node in reversed(nodes):
         if watched:
-            record_at(
-                node.scope
-            )  # operations of its derivative are recorded at the node's place and line
+            record_at(node.scope)  # its derivative is recorded at the node's place and line
         g = pop(node)
         if g is None:
             continue

@@ -5,6 +5,7 @@ Recurrent layers mark their states; :func:`mark` is for loops that users write.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .._numbers import check_whole
@@ -17,18 +18,16 @@ if TYPE_CHECKING:
     from ..tensors.tensor import Tensor
 
 
+@dataclass(slots=True, eq=False)
 class Mark:
     """The name of a state, with the module path and time step that it was given for.
 
     ``order`` is a sequence number. It sorts the parts of a state by when they were marked.
     """
 
-    __slots__ = ("name", "order", "scope")
-
-    def __init__(self, name: str, scope: Scope, order: int | None = None) -> None:
-        self.name = name
-        self.scope = scope
-        self.order = now() if order is None else order
+    name: str
+    scope: Scope
+    order: int = field(default_factory=now)
 
 
 def mark(x: Tensor, name: str, time: int | None = None) -> Tensor:

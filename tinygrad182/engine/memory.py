@@ -1,4 +1,4 @@
-"""The history of writes to recorded arrays, so that backward notices changes; what a pass locks."""
+"""The history of writes to recorded arrays, so that backward notices changes; the locks of a pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..arrays import backend
 from ..arrays.namespaces import Array
@@ -69,6 +69,13 @@ def locked(run: F) -> F:
     return alone  # type: ignore[return-value]
 
 
+class _Snapshot(NamedTuple):
+    """A copy of an array, and the sequence number of when it was made."""
+
+    order: int
+    copy: Array
+
+
 class Memory:
     """The last write to one array; shared by all leaves around the array and its views."""
 
@@ -77,9 +84,7 @@ class Memory:
     def __init__(self, array: Array) -> None:
         self._array = array
         self._stamp = next(ORDER)  # the last time it is known to have changed
-        self._snapshot: tuple[int, Array] | None = (
-            None  # a copy from when a caller took the array, and when that was
-        )
+        self._snapshot: _Snapshot | None = None  # from when a caller last took the array
         self._compared = 0  # the pass in which it was last compared
         self.used = 0  # the last operation that recorded it
 
@@ -90,11 +95,11 @@ class Memory:
 
     def exposed(self) -> None:
         """Note that a caller takes the writeable array; backward then compares it with a copy."""
-        if self._snapshot is not None and self.used < self._snapshot[0]:
+        if self._snapshot is not None and self.used < self._snapshot.order:
             return  # nothing was recorded since: the copy is still right
         self.settle()
         if self.used > self._stamp:
-            self._snapshot = (next(ORDER), backend.copy(self._array))
+            self._snapshot = _Snapshot(next(ORDER), backend.copy(self._array))
 
     def settle(self) -> None:
         """Find out whether the array was written to since a caller took it, at most once in a pass.
@@ -108,9 +113,8 @@ class Memory:
         if running and self._compared == running:
             return
         self._compared = running
-        when, copy = snapshot
-        if not _identical(copy, self._array):
-            self._stamp = when
+        if not _identical(snapshot.copy, self._array):
+            self._stamp = snapshot.order
             self._snapshot = None
 
     def changed_after(self, order: int) -> bool:

@@ -22,6 +22,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
@@ -37,6 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CALLS = count(1)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Scope:
     """The place in a model at which operations are recorded.
 
@@ -56,23 +58,12 @@ class Scope:
         The step of a recurrence that is being computed; a new object each time.
     """
 
-    __slots__ = ("call", "module", "names", "source", "step", "time")
-
-    def __init__(
-        self,
-        module: str,
-        time: int | None,
-        call: int,
-        names: dict[int, str],
-        source: str = "",
-        step: in_step_of | None = None,
-    ) -> None:
-        self.source = source
-        self.step = step
-        self.module = module
-        self.time = time
-        self.call = call
-        self.names = names
+    module: str
+    time: int | None
+    call: int
+    names: dict[int, str]
+    source: str = ""
+    step: in_step_of | None = None
 
     def place(self) -> str:
         """The place as text for messages: ``", in rnn.l0 at t = 3"``."""
@@ -110,7 +101,7 @@ class Modes:
 
     ``context`` is the context manager that made these modes, and ``outer`` are the modes outside it.
     ``running`` is the number of the backward pass that is running; 0 if there is none. ``interventions``
-    are the gates of recurrent layers that are set, see :mod:`.intervening`.
+    are the gates of recurrent layers that are set, see :mod:`..recurrence.intervening`.
     """
 
     # fmt: off
@@ -215,15 +206,11 @@ class ModeContext(ABC):
         """Its name in ``tg``."""
         return type(self).__name__
 
+    @modes_kept
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function inside; the modes are restored at any interrupt."""
-        before = MODES.get()
-        try:
-            with self:
-                return function(*args, **kwargs)
-        except BaseException:
-            MODES.set(before)
-            raise
+        with self:
+            return function(*args, **kwargs)
 
     def __call__(self, function: F) -> F:
         """Decorate a function, generator or coroutine, so that it runs inside."""

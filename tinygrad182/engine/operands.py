@@ -70,7 +70,7 @@ REFUSALS = (
 
 
 def explain(op: str, arrays: list[Any], error: Exception, requirement: str = "") -> TinygradError:
-    """The framework's error for what ``op`` raised; ``requirement`` says which operands it takes."""
+    """Turn an error of ``op`` into the framework's; ``requirement`` says which operands it takes."""
     place = MODES.get().scope.place()
     if isinstance(error, TinygradError):
         return type(error)(f"{op}{place}: {error}")

@@ -1,9 +1,9 @@
 """Loops over time for recurrent layers: NumPy's, compiled ones, and CUDA kernels.
 
-A cell's step becomes a :class:`.program.Program` (:mod:`..tracing`). :func:`loops` returns the module that
-runs such a program over time on arrays of a library and type: :mod:`.compiled` (with llvmlite, the extra
-``fast``), :mod:`.numpy_loops` or :mod:`.cuda`. :mod:`.runs` says what these modules have in common. Any of
-them gives the right answer; the first is the fastest on a CPU.
+A cell's step becomes a :class:`.program.Program` (:mod:`..recurrence.tracing`). :func:`loops` returns the
+module that runs such a program over time on arrays of a library and type: :mod:`.compiled` (with llvmlite,
+the extra ``fast``), :mod:`.numpy_loops` or :mod:`.cuda`. :mod:`.runs` says what these modules have in
+common. All of them give equal answers up to rounding; the compiled loops are the fastest on a CPU.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ COMPILED = True
 """Whether compiled loops are used where llvmlite is installed."""
 
 CHOICES = 32
-"""For how many choices of its numbers a step is compiled: each takes a second, and 2 MB from then on."""
+"""A step is compiled for at most so many choices of its numbers. Each takes a second, and then 2 MB."""
 
 _TYPES = (np.dtype("float32"), np.dtype("float64"))
 
 _BUILT: dict[Any, ModuleType] = {}
-"""The loops of each program and type. What could not be compiled is not tried again."""
+"""The loops of each program and type; NumPy's where compiling failed, so that it is not tried again."""
 
 _BUILDING = threading.Lock()
 
 _ALIKE: dict[Any, set[str]] = {}
-"""The texts of compiled programs, by that text without its numbers."""
+"""The texts of compiled programs, grouped by the text without its numbers."""
 
 _FAILED: list[str] = []
 """Why nothing can be compiled, once that is known."""
@@ -70,7 +70,7 @@ def _built(program: Program, dtype: Any) -> ModuleType:
         if not (isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"):
             _warn(f"llvmlite does not work, so NumPy runs the loops of recurrent layers: {error!r}")
         return numpy_loops
-    if _is_one_too_many(program, dtype):
+    if _has_too_many_choices(program, dtype):
         return numpy_loops
     try:
         compiled.ready(program, dtype)
@@ -80,8 +80,8 @@ def _built(program: Program, dtype: Any) -> ModuleType:
     return compiled
 
 
-def _is_one_too_many(program: Program, dtype: Any) -> bool:
-    """Whether a step has been compiled for enough choices of its numbers; warn the first time."""
+def _has_too_many_choices(program: Program, dtype: Any) -> bool:
+    """Whether a step has been compiled for :data:`CHOICES` choices of its numbers; warn the first time."""
     text = f"{program.forward}\n{program.backward}"
     alike = _ALIKE.setdefault((re.sub(r" -?[0-9][0-9.e+-]*", " #", text), dtype), set())
     if text in alike or len(alike) < CHOICES:

@@ -1,8 +1,8 @@
 """The cotangents that NumPy's loops carry back through time, with their powers of two.
 
-:func:`.numpy_loops.backward` makes one :class:`Carry` for a pass and calls it at every step. What a row's
-power means, and in which range rows are kept, is said in :mod:`.powers`. The inspector's hop counts carry
-polynomials instead (:mod:`..inspect.polynomials`).
+:func:`.numpy_loops.backward` makes one :class:`Carry` for a pass and calls it at every step. :mod:`.powers`
+explains a row's power, and the range in which rows are kept. The inspector's hop counts carry polynomials
+instead (:mod:`..inspect.views.hop_polynomials`).
 """
 
 from __future__ import annotations

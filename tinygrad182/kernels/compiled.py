@@ -49,7 +49,7 @@ NO_POWER = np.array([0])
 
 
 def _threads() -> int:
-    """As many threads as OpenBLAS would use."""
+    """The number of threads that OpenBLAS would use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return int(wanted) if wanted.isdecimal() and int(wanted) else there or 1
@@ -196,8 +196,10 @@ def _contiguous(dtype: Any, *arrays: Array) -> list[Array]:
 
 def _contiguous_rows(a: Array, dtype: Any) -> Array:
     """A matrix with contiguous rows, which may be parts of longer ones."""
-    is_fit = a.dtype is dtype and a.flags.aligned and a.strides[1] == dtype.itemsize
-    return a if is_fit and a.strides[0] % dtype.itemsize == 0 else np.ascontiguousarray(a, dtype)
+    contiguous = a.dtype is dtype and a.flags.aligned and a.strides[1] == dtype.itemsize
+    return (
+        a if contiguous and a.strides[0] % dtype.itemsize == 0 else np.ascontiguousarray(a, dtype)
+    )
 
 
 def _steps_of(lengths: Lengths) -> Array:
@@ -214,10 +216,13 @@ if hasattr(os, "register_at_fork"):  # a child process has the pool, but not its
 
 
 def _begun(run: Callable[[], int]) -> Callable[[], int]:
-    """Start a run on another thread, and return what waits for it; without threads, the run itself."""
+    """Start a run on another thread; return a function that waits for its result.
+
+    While Python shuts down, no thread can start: then that function does the run itself.
+    """
     try:
         return _pool().submit(run).result
-    except RuntimeError:  # while Python shuts down
+    except RuntimeError:
         return run
 
 

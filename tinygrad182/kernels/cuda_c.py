@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from string import Template
 from typing import Any
 
+from .operators import RELATIONS
 from .powers import NOTHING
 from .program import Key, Listing, Program
 
-_SIGNS = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=",
-    "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=", "logical_and": "&&",
-    "logical_or": "||",
+_SIGNS = RELATIONS | {
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "logical_and": "&&", "logical_or": "||",
 }  # fmt: skip
 _FUNCTIONS = (
     "acos asin asinh atan ceil cos cosh exp expm1 floor isfinite isinf isnan log log10 log1p "

@@ -31,11 +31,9 @@ def in_blocks(array: Array, H: int) -> Array:
     return array.reshape((*array.shape[:-1], array.shape[-1] // H if H else 0, H))
 
 
-def places(
-    kind: str, count: int, array: str, first: int = 0, of_parts: bool = False
-) -> dict[Key, Place]:
+def places(kind: str, count: int, array: str, of_parts: bool = False) -> dict[Key, Place]:
     """The places of inputs or outputs of one kind, one after the other."""
-    return {(kind, i): Place(array, first + i, of_parts) for i in range(count)}
+    return {(kind, i): Place(array, i, of_parts) for i in range(count)}
 
 
 def of_gates(m: Any, weight: Array, gates: tuple[int, ...], H: int) -> Array:
@@ -92,14 +90,14 @@ def _plans(program: Program, m: Any, real: bool) -> _Plans:
     factors, cotangents = program.split_backward
     backward = places("factor", len(factors.outputs), "factors")
     columns = {key: Place("sums", i) for i, key in enumerate(program.column_keys)}
-    plain = {key: r for key, r in cotangents.outputs.items() if key[0] != "whole_grad"}
+    without_states = {key: r for key, r in cotangents.outputs.items() if key[0] != "whole_grad"}
 
     def plan(listing: Listing, at: dict[Key, Place]) -> Plan:
         return Plan(listing, shared | at, partial(writing, m, namespace(m.empty(0)), real))
 
     return _Plans(
         plan(program.forward, forward), plan(factors, backward),
-        plan(Listing(plain), backward | columns), plan(cotangents, backward | columns),
+        plan(Listing(without_states), backward | columns), plan(cotangents, backward | columns),
     )  # fmt: skip
 
 
@@ -143,7 +141,7 @@ def forward(run: Run, x: Array) -> None:
 
 
 class _Recurrent(NamedTuple):
-    """What the state before a step is multiplied by, W_hᵀ, and the bias of the sums of the state alone."""
+    """W_hᵀ, by which the state before a step is multiplied, and the bias of the sums of the state alone."""
 
     transposed: Array
     bias: Array | None

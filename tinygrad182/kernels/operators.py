@@ -1,8 +1,8 @@
 """Python's operators as operations by name.
 
 Two kinds of values record what is done with them instead of computing it: the symbols with which
-:mod:`..tracing` derives a program, and the registers of :mod:`.llvm.vectors`, which write code. Both
-inherit :class:`Operators`, so that ``x * y`` calls ``x.apply("multiply", x, y)``.
+:mod:`..recurrence.tracing` derives a program, and the registers of :mod:`.llvm.vectors`, which write code.
+Both inherit :class:`Operators`, so that ``x * y`` calls ``x.apply("multiply", x, y)``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 Operator = Callable[..., Any]
+
+RELATIONS = {
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==",
+    "not_equal": "!=",
+}  # fmt: skip
+"""Comparisons, and their signs in C and in LLVM."""
 
 
 def _binary(op: str) -> tuple[Operator, Operator]:

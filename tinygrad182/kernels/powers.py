@@ -97,9 +97,7 @@ def to_one(m: Any, rows: Array, powers: Any) -> tuple[Array, Array]:
 def powers_of_two(m: Any, exponents: Array, dtype: Any) -> Array:
     """2**exponents as an array of the type; 0 where that is below the normal numbers of the type."""
     limit = largest_exponent(dtype)
-    clipped = m.clip(exponents, -limit + 2, limit - 1).astype(
-        "int32"
-    )  # many times as fast as int64
+    clipped = m.clip(exponents, -limit + 2, limit - 1).astype("int32")  # faster than int64
     scale = m.ldexp(m.ones((), np.finfo(dtype).dtype), clipped)
     return m.where(exponents < -limit + 2, 0, scale).astype(scale.dtype, copy=False)
 

@@ -26,7 +26,7 @@ from .runs import StepCotangents
 
 
 class NeedsGrad(NamedTuple):
-    """Which inputs require a gradient."""
+    """For each kind of input, whether it requires a gradient."""
 
     x: bool
     weight_ih: bool
@@ -149,7 +149,7 @@ def products(s: ProductOperands, found: StepCotangents) -> InputCotangents:
         by_x = by_x.reshape((*by_x.shape[:-2], *s.x.shape))
     if isinstance(found.powers, int) or not sums.size or not any(s.needs_grad[1:]):
         power = found.powers if isinstance(found.powers, int) else 0
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at by _input_cotangents_at_once
+        with np.errstate(over="ignore", invalid="ignore"):  # _input_cotangents_at_once checks
             weights = tuple(WithPower(by, power) for by in _weight_products(s, sums))
     else:
         weights = _weight_products_at_powers(s, sums, found.powers.reshape(-1))
@@ -269,8 +269,9 @@ def _to_one_power(s: ProductOperands, rows: Array, exponents: Array, sizes: Arra
     Elements smaller than 2^-126 times the largest of all rows count as 0.
     """
     m, limit, run = s.m, largest_exponent(rows.dtype), loops(s.program, s.m, rows.dtype)
-    room = limit - 1 - (s.x.shape[0] * s.x.shape[1]).bit_length() - _exponent_of_operands(s, limit)
-    lift = m.minimum(room, limit - 2)
+    rows_of_x = s.x.shape[0] * s.x.shape[1]
+    most = limit - 1 - rows_of_x.bit_length() - _exponent_of_operands(s, limit)
+    lift = m.minimum(most, limit - 2)
     rows = run.at_powers(m, rows, exponents, sizes, lift)
     return _AtOnePower(rows, -m.minimum(lift, 0), m.maximum(lift, 0))
 

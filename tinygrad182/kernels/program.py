@@ -1,10 +1,10 @@
 """A cell's step as two lists of instructions, one forward and one backward.
 
-:mod:`..tracing` derives the lists from the step that a cell declares. Nothing in them depends on how they
-are run: :mod:`.replay` runs them on NumPy's arrays, :mod:`.llvm.time_loops` on a processor's vectors, and
-:mod:`.cuda_c` prints them as a CUDA kernel. A :class:`Register` is one value of one hidden unit of one
-sequence, a :class:`Listing` computes some registers from others, and a :class:`Program` is a cell's pair of
-listings. In a listing an input or output has a :data:`Key`, a kind and a number:
+:mod:`..recurrence.tracing` derives the lists from the step that a cell declares. Nothing in them depends
+on how they are run: :mod:`.replay` runs them on NumPy's arrays, :mod:`.llvm.time_loops` on a processor's
+vectors, and :mod:`.cuda_c` prints them as a CUDA kernel. A :class:`Register` is one value of one hidden
+unit of one sequence, a :class:`Listing` computes some registers from others, and a :class:`Program` is a
+cell's pair of listings. In a listing an input or output has a :data:`Key`, a kind and a number:
 
 - ``("sum", s)``: a sum that goes into a gate, x_t W_xᵀ + b_x, h_{t−1} W_hᵀ + b_h, or both;
 - ``("before", part)`` and ``("after", part)``: a part of the state before and after the step, such as h or
@@ -32,7 +32,7 @@ Key = tuple[str, int]
 CHEAP = frozenset(
     ("add", "subtract", "multiply", "negative", "square", "abs", "maximum", "minimum", "where")
 )
-"""Operations that backward repeats. It costs less than to save their results."""
+"""Cheap operations: backward repeats them, which costs less than saving their results."""
 
 # fmt: off
 MASKS = frozenset((
@@ -43,6 +43,7 @@ MASKS = frozenset((
 # fmt: on
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Register:
     """One value: an operation and its operands. A :class:`Tape` makes registers.
 
@@ -57,13 +58,10 @@ class Register:
         cotangent.
     """
 
-    __slots__ = ("args", "is_cotangent", "op", "order")
-
-    def __init__(self, op: Any, args: tuple[Any, ...], is_cotangent: bool, order: int) -> None:
-        self.op = op
-        self.args = args
-        self.is_cotangent = is_cotangent
-        self.order = order
+    op: Any
+    args: tuple[Any, ...]
+    is_cotangent: bool
+    order: int
 
 
 Operand = Register | float
@@ -195,7 +193,7 @@ class Split(NamedTuple):
     """A backward listing in two parts."""
 
     factors: Listing
-    """Computes all values without cotangents that meet one: of many steps at once, if need be."""
+    """Computes the values without cotangents that the second part needs; it can do many steps at once."""
     cotangents: Listing
     """Computes the outputs from cotangents and ``("factor", i)``, one step after the other."""
 

@@ -20,7 +20,7 @@ from .program import MASKS, Key, Listing, Register, evaluate
 
 
 class Place(NamedTuple):
-    """Where an input or output of a listing lies: block ``number`` of an array's last axis but one.
+    """The place of an input or output of a listing: block ``number`` of an array's last axis but one.
 
     With ``of_parts`` it is part ``number`` of the first axis.
     """
@@ -44,14 +44,14 @@ class _View(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """A function, and what picks its operands and the memory of its result from all values."""
+    """A function, and a getter of its operands and of the memory of its result from all values."""
 
     function: Callable[..., Any]
     operands: Callable[[list[Any]], tuple[Any, ...]]
 
 
 class Plan:
-    """Which calls run a listing, and where each of its values lies. Values are numbered.
+    """The calls that run a listing, and the place of each of its values. Values are numbered.
 
     ``places`` has the places of inputs and outputs, and ``functions(op)`` is the operation as a function
     that writes its result into given memory.

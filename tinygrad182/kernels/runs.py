@@ -1,4 +1,4 @@
-"""What the loops over time are given, and what they return.
+"""The arguments and results of the loops over time.
 
 A recurrence (:mod:`..recurrence`) asks :func:`.loops` for a module of loops: :mod:`.numpy_loops`,
 :mod:`.compiled` or :mod:`.cuda`. Each has the same five functions. ``forward`` and ``backward`` run a
@@ -36,7 +36,7 @@ class Lengths(NamedTuple):
     shortest: int
 
     def finished(self, t: int) -> Array | None:
-        """Which sequences ended before step ``t``; None where none did."""
+        """A mask of the sequences that ended before step ``t``; None if none did."""
         return self.steps <= t if t >= self.shortest else None
 
     def after(self, start: int) -> Lengths:
@@ -107,10 +107,10 @@ WINDOW_SUMS = 1 << 20
 """About how many sums a window has on the host: they should stay in the processor's cache."""
 
 WINDOW_ROWS = 1 << 12
-"""How many rows, steps times sequences, a window has at least.
+"""The fewest rows, steps times sequences, of a window.
 
-Then it costs little to add up the products of windows and to switch between BLAS and our own threads: those
-of BLAS keep looking for work for a while."""
+With so many it costs little to add up the products of windows, and to switch between the threads of BLAS,
+which look for work for a while, and our own."""
 
 DEVICE_WINDOW_SUMS = 1 << 24
 """About how many sums a window has on a device. With so many, starting another window costs nothing."""

@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from ..engine.modes import modes_kept, no_grad
-from ..errors import ArgumentError, brief
+from ..errors import ArgumentError, brief, type_of
 from ..recurrence.scans import RESERVED, Scan
 from ..tensors import functions
-from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
+from .nonlinearity import sample_of
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent
@@ -108,8 +106,8 @@ def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
     cls, scan, batch, n = type(layer), layer.scan, 2, layer.hidden_size
     sums = (batch, len(scan.gates) * n)
     shapes = sums, sums, *[(batch, n)] * len(scan.parts)
-    x, h, *state = [_numbers(shape, device) for shape in shapes]
-    weights = {name: _numbers((blocks * n,), device) for name, blocks in scan.weights.items()}
+    x, h, *state = [sample_of(shape, device) for shape in shapes]
+    weights = {name: sample_of((blocks * n,), device) for name, blocks in scan.weights.items()}
     try:
         with no_grad():
             new = scan.step(functions, x, h, tuple(state), **weights, **params)
@@ -118,8 +116,7 @@ def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
         raise ArgumentError(f"{cls.__name__}: {found}") from error
     parts = ", ".join(scan.parts) + ("," if len(scan.parts) == 1 else "")
     if not isinstance(new, (tuple, list)) or len(new) != len(scan.parts):
-        count = f" of {len(new)}" if isinstance(new, (tuple, list)) else ""
-        _refuse(cls, f"step returns a {type(new).__name__}{count}", f"return ({parts})")
+        _refuse(cls, f"step returns a {type_of(new)}", f"return ({parts})")
     for name, part in zip(scan.parts, new, strict=True):
         if not isinstance(part, Tensor):
             found = f"step returns {name} as a {type(part).__name__}, not a Tensor"
@@ -131,12 +128,6 @@ def try_step(layer: Any, device: str | None, params: dict[str, Any]) -> None:
                 f"step returns {name} of shape {shape} for {batch} sequences of {n} units",
                 f"each part is (..., H), {(batch, n)} here; sums have {len(scan.gates)} blocks of H",
             )
-
-
-def _numbers(shape: tuple[int, ...], device: str | None) -> Any:
-    """A Tensor of different small numbers, so that no variance is 0."""
-    values = np.linspace(0.1, 0.9, int(np.prod(shape)), dtype=np.float32)
-    return tensor(values.reshape(shape), device=device)
 
 
 def _refuse(cls: type, found: str, remedy: str) -> NoReturn:

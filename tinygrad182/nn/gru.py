@@ -1,6 +1,6 @@
 """Gated recurrent unit: two gates and no cell state (Cho et al. 2014).
 
-All but the step is in :mod:`.recurrent`; your own cell is declared in the way that this one is.
+Only the step is here; the rest is in :mod:`.recurrent`. Declare your own cell as this one is declared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sequences of different lengths in one padded batch, for :mod:`.recurrent`: where each one ends.
 
-:func:`read_lengths` checks the argument ``lengths``; :class:`Lengths` answers the questions of a layer.
+:func:`read_lengths` checks the argument ``lengths``; :class:`PaddedBatch` answers the questions of a layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Index = tuple[Tensor, Tensor]
 """Indices along the axis of time and along the axis of sequences."""
 
 
-class Lengths:
+class PaddedBatch:
     """The number of steps of each sequence in ``x``, ``(T, B, I)``, which runs in windows of steps.
 
     Arrays that layers need on a device are copied there once, for all layers and directions.

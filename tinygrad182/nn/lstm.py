@@ -1,6 +1,6 @@
 """Long short-term memory: a cell state beside the hidden state (Hochreiter and Schmidhuber 1997).
 
-All but the step is in :mod:`.recurrent`; :mod:`.gru` has gates without a cell state.
+Only the step is here; the rest is in :mod:`.recurrent`. :mod:`.gru` has gates without a cell state.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class _Reader:
             names = brief(", ".join(early))[1:-1]
             self.notes.append(
                 f"Not run, though it comes before the recurrent layers in the file: {names}. "
-                "Do to a sequence yourself what these parameters did to it."
+                "Apply those layers to a sequence yourself before you pass it on."
             )
         return RecurrentNetwork(modules, unused, tuple(self.notes))
 
@@ -352,8 +352,8 @@ class _Reader:
     ) -> dict[str, Linear]:
         """Return the linear layer before the recurrent ones: the requested one, or the only candidate.
 
-        A candidate that the user would not notice raises: its output has the size of its input, so the
-        model would run without it, or other layers come before the recurrent ones too.
+        It raises where a wrong guess would go unnoticed: the candidate's output has the size of its input,
+        so the model would also run without it, or further layers come before the recurrent ones.
         """
         tables = [p for p in self.matrices() if "emb" in p.lower() and not self.has_bias(p)]
         weights = {p: w for p, w in self.matrices().items() if p not in (*tables, head)}

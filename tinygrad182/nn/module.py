@@ -19,13 +19,7 @@ from ..engine.host import convert
 from ..engine.memory import Memory
 from ..engine.modes import MODES, scope
 from ..engine.recording import Leaf, node_of, wrap
-from ..errors import (
-    ArgumentError,
-    DTypeError,
-    GraphError,
-    StateDictError,
-    TinygradError,
-)
+from ..errors import ArgumentError, DTypeError, GraphError, StateDictError, TinygradError
 from ..tensors.creation import tensor, zeros_like
 from ..tensors.dtypes import read_target
 from ..tensors.tensor import Tensor
@@ -434,7 +428,7 @@ def join_path(path: str, name: str) -> str:
 def _name_parameters(
     path: str, children: list[tuple[str, Parameter | Module]], named: set[int]
 ) -> None:
-    """Write the path of each parameter into its leaf, unless ``named`` says that this was done."""
+    """Write the path of each parameter into its leaf, except for those whose ids are in ``named``."""
     for name, parameter in children:
         if not isinstance(parameter, Parameter) or id(parameter) in named:
             continue

@@ -5,6 +5,7 @@ The function must return a Tensor of the shape of its argument. :mod:`.rnn` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -33,6 +34,12 @@ def apply_nonlinearity(nonlinearity: Nonlinearity, x: Tensor) -> Tensor:
     return nonlinearity(x)
 
 
+def sample_of(shape: tuple[int, ...], device: str | None) -> Tensor:
+    """A Tensor of small numbers on which a user's function is tried. They differ, so no variance is 0."""
+    values = np.linspace(0.1, 0.9, math.prod(shape), dtype=np.float32)
+    return tensor(values.reshape(shape), device=device)
+
+
 @modes_kept
 def check_nonlinearity(
     layer: object, nonlinearity: Any, units: int, device: str | None = None
@@ -48,8 +55,7 @@ def check_nonlinearity(
         )
     what += f" {name_of(nonlinearity)}"
     shape = sizes_of((2, units), type(layer).__name__)
-    values = np.linspace(0.1, 0.8, 2 * units, dtype=np.float32).reshape(shape)
-    numbers = tensor(values, device=device)
+    numbers = sample_of(shape, device)
     try:
         with no_grad():
             y = apply_nonlinearity(nonlinearity, numbers)

@@ -1,4 +1,4 @@
-"""How a module is shown in a notebook: a tree that unfolds, with its parameters and their norms."""
+"""The HTML of a module in a notebook: a tree that unfolds, with its parameters and their norms."""
 
 from __future__ import annotations
 

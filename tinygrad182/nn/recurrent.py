@@ -22,7 +22,7 @@ from ..engine.anomaly import user_place
 from ..engine.marks import mark, marked
 from ..engine.modes import MODES, in_step_of, modes_kept, scope
 from ..engine.recording import apply, record, wrap
-from ..errors import ArgumentError, DTypeError, ShapeError, brief
+from ..errors import ArgumentError, DTypeError, ShapeError, brief, type_of
 from ..primitives import PRIMITIVES
 from ..recurrence.intervening import intervened
 from ..recurrence.scans import Scan
@@ -43,7 +43,7 @@ from .declarations import (
 from .dropout import dropped
 from .init import Rng, generator, new_parameter
 from .inputs import as_input
-from .lengths import Lengths, read_lengths
+from .lengths import PaddedBatch, read_lengths
 from .module import Module
 from .nonlinearity import name_of
 
@@ -172,18 +172,13 @@ class Recurrent(Module):
         """Return a given state as a sequence, which must have as many parts as the cell's state."""
         parts = self.scan.parts
         names = ", ".join(part + suffix for part in parts)
-        found = f"a {type(given).__name__}"
+        found = f"{type(self).__name__}: the state is a {type_of(given)}"
         if len(parts) == 1:
             if isinstance(given, tuple):
-                raise DTypeError(
-                    f"{type(self).__name__}: the state is {found}; pass {names} {layout} alone"
-                )
+                raise DTypeError(f"{found}; pass {names} {layout} alone")
             return (given,)
         if not isinstance(given, (tuple, list)) or len(given) != len(parts):
-            found += f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
-            raise ArgumentError(
-                f"{type(self).__name__}: the state is {found}; pass ({names}), each {layout}"
-            )
+            raise ArgumentError(f"{found}; pass ({names}), each {layout}")
         return given
 
     def _options_text(self) -> str:
@@ -451,10 +446,10 @@ class RecurrentLayer(Recurrent):
         steps, batch = x.shape[:2]
         window = steps if truncate is None else check_whole(self, "truncate", truncate, 1)
         initial = () if state is None else self._initial_state(state, batch if batched else None)
-        checked: Lengths | None = None
+        padded: PaddedBatch | None = None
         if lengths is not None:
-            checked = Lengths(read_lengths(self, lengths, x, batched), x, window)
-            x = checked.without_padding(x)
+            padded = PaddedBatch(read_lengths(self, lengths, x, batched), x, window)
+            x = padded.without_padding(x)
         runs: list[_LayerStates] = []
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
@@ -464,7 +459,7 @@ class RecurrentLayer(Recurrent):
                 run = self._run_reversed if direction else self._run_layer
                 with _scope(f"l{k}{direction}"):
                     before = _index_each(initial, len(runs))
-                    runs.append(run(f"_l{k}{direction}", x, before, checked, window))
+                    runs.append(run(f"_l{k}{direction}", x, before, padded, window))
                 outputs.append(runs[-1].every[0])
             x = concat(outputs, axis=2) if self.bidirectional else outputs[0]
         output = swapaxes(x, 0, 1) if self.batch_first and batched else x
@@ -481,19 +476,19 @@ class RecurrentLayer(Recurrent):
         return (*found, self.States(*states)) if self.return_states else found
 
     def _run_reversed(
-        self, suffix: str, x: Tensor, state: State, lengths: Lengths | None, window: int
+        self, suffix: str, x: Tensor, state: State, padded: PaddedBatch | None, window: int
     ) -> _LayerStates:
         """Run a layer in the reverse direction: reverse the sequences, run, and reverse the states.
 
         Without ``return_states``, only the first part of the state comes at every step.
         """
-        reverse = partial(_index, key=_REVERSED) if lengths is None else lengths.reversed
-        every, last = self._run_layer(suffix, reverse(x), state, lengths, window)
+        reverse = partial(_index, key=_REVERSED) if padded is None else padded.reversed
+        every, last = self._run_layer(suffix, reverse(x), state, padded, window)
         wanted = every if self.return_states else every[:1]
         return _LayerStates(tuple([reverse(part) for part in wanted]), last)
 
     def _run_layer(
-        self, suffix: str, x: Tensor, state: State, lengths: Lengths | None, window: int
+        self, suffix: str, x: Tensor, state: State, padded: PaddedBatch | None, window: int
     ) -> _LayerStates:
         """Run a layer in windows between which no gradient flows; from zeros if ``state`` is empty."""
         weights, windows = self._weights(suffix), []
@@ -501,7 +496,7 @@ class RecurrentLayer(Recurrent):
         parts = state or self._zeros((x.shape[1], self.hidden_size), weights[1]._data)
         marking = mark if state else marked
         state = tuple([marking(part, name, -1) for part, name in zip(parts, names, strict=True)])
-        if lengths is not None and lengths.any_empty:  # their last state is the initial one
+        if padded is not None and padded.any_empty:  # their last state is the initial one
             state = tuple(with_recorded_state(self.scan, [x, *state, *weights])[1 : 1 + len(names)])
         initial = state
         every: State = ()
@@ -513,18 +508,18 @@ class RecurrentLayer(Recurrent):
             operands, params = [some, *state, *weights], self._params()
             if start:
                 params["start"] = start
-            if lengths is not None:
-                left, params["shortest"] = lengths.left(start)
+            if padded is not None:
+                left, params["shortest"] = padded.left(start)
                 operands.append(left)
             every, final = self._run_window(operands, params)
             windows.append(every)
-        if lengths is None:
+        if padded is None:
             ends = _index_each(every, _LAST) if final is None else [stack([h]) for h in final]
             last = tuple(ends)
         if len(windows) > 1:
             every = tuple([concat(part) for part in zip(*windows, strict=True)])
-        if lengths is not None:
-            last = lengths.last(every, initial)
+        if padded is not None:
+            last = padded.last(every, initial)
         return _LayerStates(every, last)
 
     def _run_window(self, operands: list[Any], params: dict[str, Any]) -> _WindowStates:

@@ -1,6 +1,7 @@
 """The vanilla recurrent layer and its cell: h_t = σ(h_{t−1} W_hᵀ + x_t W_xᵀ + b).
 
-All but the step is in :mod:`.recurrent`; :mod:`.lstm` and :mod:`.gru` are the cells with gates.
+Only the step is here; the rest is in :mod:`.recurrent`. The cells with gates are in :mod:`.lstm` and
+:mod:`.gru`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The optimizers SGD, Adam and AdamW: how each computes the next value of a parameter.
 
-All else (groups, settings, state dicts) is in :mod:`.optimizer`.
+Groups, settings and state dicts are in :mod:`.optimizer`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,7 @@ class SGD(Optimizer):
     momentum: Any = GroupSetting()
 
     def __init__(
-        self,
-        parameters: Parameters,
-        lr: float,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        self, parameters: Parameters, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 

@@ -133,9 +133,7 @@ class LRScheduler(Told, ABC):
             for name in ("base_lrs", "_last_lr"):
                 read[name] = [self.optimizer._checked("lr", rate) for rate in state_dict[name]]
         except (KeyError, TypeError, ArgumentError) as error:
-            raise StateDictError(
-                f"{where}: this is not its state: {error}; pass its state_dict()"
-            ) from None
+            raise _not_its_state(self, error) from None
         for rates in (read["base_lrs"], read["_last_lr"]):
             if len(rates) != len(groups):
                 raise StateDictError(
@@ -148,6 +146,13 @@ class LRScheduler(Told, ABC):
         for group, (base, rate) in zip(self.optimizer.param_groups, rates, strict=True):
             group["initial_lr"], group["lr"] = base, rate
         vars(self).update(read)
+
+
+def _not_its_state(schedule: LRScheduler, problem: Exception) -> StateDictError:
+    name = type(schedule).__name__
+    return StateDictError(
+        f"load_state_dict of {name}: this is not its state: {problem}; pass its state_dict()"
+    )
 
 
 class LambdaLR(LRScheduler):
@@ -349,11 +354,7 @@ class CosineAnnealingLR(LRScheduler):
     settings = ("T_max", "eta_min")
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        T_max: int,
-        eta_min: float = 0.0,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         self.T_max = check_whole("CosineAnnealingLR", "T_max", T_max, 1)
         self.eta_min = check_number("CosineAnnealingLR", "eta_min", eta_min)
@@ -450,17 +451,15 @@ class SequentialLR(LRScheduler):
         return {**super().state_dict(), "_schedulers": [p.state_dict() for p in self._schedulers]}
 
     def _read_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        where = "load_state_dict of SequentialLR"
         try:
             states = list(state_dict["_schedulers"])
             given = {"base_lrs": states[0]["base_lrs"], **state_dict}  # PyTorch saves them inside
         except (KeyError, TypeError, IndexError) as error:
-            raise StateDictError(
-                f"{where}: this is not its state: {error}; pass its state_dict()"
-            ) from None
+            raise _not_its_state(self, error) from None
         if len(states) != len(self._schedulers):
             raise StateDictError(
-                f"{where}: the state has {len(states)} schedules, this one {len(self._schedulers)}"
+                f"load_state_dict of SequentialLR: the state has {len(states)} schedules, this one "
+                f"{len(self._schedulers)}"
             )
         parts = [p._read_state(state) for p, state in zip(self._schedulers, states, strict=True)]
         return {**super()._read_state(given), "parts": parts}

@@ -1,9 +1,9 @@
 """Operations that act on each element by itself, and their derivatives.
 
-Above each operation stand its derivative rules, one for each operand, where ``g`` is the cotangent of the
-output ``y``. Where a derivative is not unique, the docstring states the convention: ties are split evenly,
-``relu`` and ``abs`` have derivative 0 at 0. Masks pass the cotangent where the operand is NaN, so that NaN
-in a forward shows in the gradients.
+The decorator of each operation has its derivative rules, one for each operand; ``g`` is the cotangent of
+the output ``y``. Where a derivative is not unique, the docstring states the convention: ties are split
+evenly, ``relu`` and ``abs`` have derivative 0 at 0. Masks pass the cotangent where the operand is NaN, so
+that NaN in a forward shows in the gradients.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from string import ascii_letters
 
 from ..arrays.namespaces import Array, Namespace
 from .primitive import define
@@ -18,9 +19,7 @@ def matmul_vjp_a(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array
 
 
 def matmul_vjp_b(xp: Namespace, g: Array, y: Array, a: Array, b: Array) -> Array:
-    if (
-        b.ndim == 2 < a.ndim
-    ):  # a batch shares b: one product instead of one for each element of the batch
+    if b.ndim == 2 < a.ndim:  # the whole batch shares b, so one product is enough
         lead = g.shape[: g.ndim - y.ndim]
         a = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
         g = xp.reshape(g, (*lead, a.shape[0], g.shape[-1]))
@@ -53,9 +52,9 @@ def _einsum_vjp_one(
     operands: tuple[Array, ...],
     i: int,
 ) -> Array:
-    """Contract ``g`` with the other operands.
+    """Contract ``g`` with the other operands, and with ones or an identity matrix where these are needed.
 
-    An axis that only this operand has is met by ones, and a diagonal by an identity matrix.
+    Ones have an axis that only this operand has; an identity matrix has the two axes of a diagonal.
     """
     x, term = operands[i], inputs[i]
     names = [lead + out, *inputs[:i], *inputs[i + 1 :]]
@@ -63,7 +62,7 @@ def _einsum_vjp_one(
     spare = iter(_fresh(lead + out + "".join(inputs), len(term)))
     target = ""
     for axis, letter in enumerate(term):
-        if letter in target:  # a diagonal: the cotangent lives where both indices agree
+        if letter in target:  # a diagonal: the cotangent is 0 where the two indices differ
             twin = next(spare)
             names.append(letter + twin)
             arrays.append(xp.eye_like(x.shape[axis], g))
@@ -76,9 +75,7 @@ def _einsum_vjp_one(
 
 
 def _fresh(used: str, count: int) -> list[str]:
-    return [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in used][
-        :count
-    ]
+    return [c for c in ascii_letters if c not in used][:count]
 
 
 define(

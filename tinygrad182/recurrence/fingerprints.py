@@ -1,6 +1,6 @@
-"""Fingerprints of values: two functions have the same one if their code and all that they read is the same.
+"""Fingerprints of values: those of two functions are equal if their code and all that they read is equal.
 
-:mod:`.recurrence` keeps the program of a step under the fingerprints of the step and its options, so that a
+:mod:`.scans` keeps the program of a step under the fingerprints of the step and its options, so that a
 step that changes is derived again. A fingerprint holds numbers, names and code, and keeps no array or model
 alive.
 """

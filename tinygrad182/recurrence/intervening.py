@@ -9,6 +9,7 @@ step by step, and every view of the inspector reads the record.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ Change = Callable[[Tensor], Tensor]
 # --- one intervention ---------------------------------------------------------------------------
 
 
+@dataclass(slots=True, eq=False)
 class Intervention:
     """A gate to be set wherever its layer or cell runs, and a record of where it has run.
 
@@ -46,21 +48,12 @@ class Intervention:
         The time steps at which the gate has been set.
     """
 
-    __slots__ = ("calls", "change", "gate", "path", "reached", "times")
-
-    def __init__(
-        self,
-        path: str,
-        gate: str | None,
-        change: Change,
-        times: Container[int] | None,
-    ) -> None:
-        self.path = path
-        self.gate = gate
-        self.change = change
-        self.times = times
-        self.calls: dict[str, dict[int, int]] = {}
-        self.reached: set[int | None] = set()
+    path: str
+    gate: str | None
+    change: Change
+    times: Container[int] | None
+    calls: dict[str, dict[int, int]] = field(default_factory=dict)
+    reached: set[int | None] = field(default_factory=set)
 
     def applies_at(self, place: Scope) -> bool:
         """Whether a recurrence that is about to run at a place is meant; the call is counted.
@@ -213,7 +206,7 @@ def _blocks(kind: str, arrays: Sequence[Tensor], units: int) -> dict[Any, Tensor
 
 
 def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
-    """Raise if a cell has no such gate, or if its gates cannot be told apart."""
+    """Raise if a cell has no such gate, or if its gates cannot be found."""
     names = ", ".join(map(repr, scan.gates))
     if i.gate is None and len(scan.gates) > 1:
         raise UnknownPathError(f"intervene: choose one of the gates of {i.path!r}: {names}")
@@ -221,7 +214,7 @@ def _check(i: Intervention, scan: Scan, options: dict[str, Any]) -> None:
         raise UnknownPathError(f"intervene: {i.path!r} has no gate {i.gate!r}; it has {names}")
     if scan.program(**options) is None:
         raise ArgumentError(
-            f"intervene: the gates of {i.path!r} cannot be told from each other: "
+            f"intervene: the gates of {i.path!r} cannot be found in its step: "
             f"{scan.why_unrolled(**options)}; or give the step an option that sets the gate"
         )
 
@@ -239,7 +232,7 @@ def _register(i: Intervention, scan: Scan, step: Listing) -> Register:
 
 
 def gate_registers(scan: Scan, step: Listing) -> list[Register | None]:
-    """The registers of a cell's gates in its step; None for a gate that no single value is."""
+    """The registers of a cell's gates in its step; None for a gate that is not a single value."""
     sums: list[set[Register]] = [set() for _ in scan.gates]
     for r in step.instructions:
         if r.op == "input" and r.args[0] in ("x", "h"):
@@ -329,7 +322,7 @@ class _Dependence(NamedTuple):
 
 
 def _dependence(before: set[Register], r: Register) -> _Dependence:
-    """How a value depends on some values before it."""
+    """Find how a value depends on some values before it."""
     alone = linear = True
     moving = {*before}
     for a in reachable([r], before):

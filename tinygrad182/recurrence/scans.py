@@ -2,7 +2,7 @@
 
 A cell declares one step in elementary operations. The unrolled step is the primitive's definition: it runs
 on any library, is differentiated for higher derivatives, and is what the inspector opens. On NumPy and CuPy
-the loops of :mod:`.kernels` run the step's program instead, and save residuals for backward.
+the loops of :mod:`..kernels` run the step's program instead, and save residuals for backward.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Window(NamedTuple):
     sum_cotangents: StepCotangents
     operands: Any
 
-    def input_cotangents(self) -> InputCotangents:
-        """The cotangents of the inputs, before the powers of two are multiplied in."""
+    def products(self) -> InputCotangents:
+        """The cotangents of the inputs, with the powers of two that they are to be multiplied by."""
         return products(self.operands, self.sum_cotangents)
 
     def without_sums(self) -> Window:
@@ -356,7 +356,7 @@ class Scan(Primitive):
         inputs: tuple[Any, ...],
         residuals: Residuals,
         powers: Array | None = None,
-        states_too: bool = False,
+        with_states: bool = False,
         needs_grad: tuple[bool, ...] | None = None,
         until: int = 0,
         shortest: int | None = None,
@@ -373,7 +373,7 @@ class Scan(Primitive):
             The operands of the scan, and what the forward saved.
         powers : int array (*lead, T, B), optional
             Powers of two by which the rows of ``g`` are multiplied.
-        states_too : bool
+        with_states : bool
             Whether the cotangents of the states are wanted too.
         needs_grad : tuple of bool, optional
             For each input, whether its cotangent is wanted; by default all are.
@@ -403,7 +403,7 @@ class Scan(Primitive):
         T, B, H = states.shape[1:]
         for window in reversed(windows(m, (T, B, program.columns * H))):
             span = range(max(window.start, until), window.stop)
-            later = kernel.backward(run, g, powers, states_too, span, later)
+            later = kernel.backward(run, g, powers, with_states, span, later)
             yield Window(span, later, operands.at(span))
             if span.start == until:
                 return

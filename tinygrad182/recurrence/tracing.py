@@ -1,11 +1,11 @@
 """Derive a cell's program: run its step on symbols, then the derivative rules on what was recorded.
 
-A :class:`Symbol` is an array of one more library, whose elements are registers (:mod:`.kernels.program`).
+A :class:`Symbol` is an array of one more library, whose elements are registers (:mod:`..kernels.program`).
 The engine records the step on Tensors of symbols as on any others, so a step may use whatever Tensors have:
 functions, methods, masks, ``detach``. From the record, :class:`_Reverse` builds the forward and backward
 listings with the rules of the primitives. A symbol has no numbers, so a step that looks at numbers has no
 program, and neither has one in which hidden units depend on each other. Such a step is run by its
-definition. :mod:`.recurrence` calls :func:`derive`, and :mod:`.intervening` calls :func:`listed`.
+definition. :mod:`.scans` calls :func:`derive`, and :mod:`.intervening` calls :func:`listed`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _elementwise(op: str, *operands: Any) -> Symbol:
 OF_MASKS = {
     "add": "logical_or", "maximum": "logical_or", "multiply": "logical_and", "minimum": "logical_and",
 }  # fmt: skip
-"""The logical operations that these are on masks."""
+"""Operations that are logical ones on masks, and the names of those."""
 
 
 def _with_masks(op: str, operands: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -225,7 +225,7 @@ class Sizes(NamedTuple):
 
 
 SMALL, LARGE = Sizes(2, 3, np.dtype("float32")), Sizes(1001, 4096, np.dtype("float64"))
-"""A program must not depend on these, so a step is recorded with both. They differ in remainders, too."""
+"""A program must not depend on these, so a step is recorded with both; even and odd sizes differ too."""
 
 
 class Derived(NamedTuple):

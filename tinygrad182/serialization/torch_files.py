@@ -39,17 +39,9 @@ MOST_AXES = 64
 
 _BFLOAT16 = "bfloat16"
 _DTYPES = {
-    "Float": "float32",
-    "Double": "float64",
-    "Half": "float16",
-    "BFloat16": _BFLOAT16,
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-}
+    "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": _BFLOAT16, "Long": "int64",
+    "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+}  # fmt: skip
 """PyTorch's names of storages, and the dtypes of their elements."""
 
 _STORAGES = {f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()}
@@ -318,18 +310,9 @@ class _Machine:
 
 
 _IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
-_VALUES = frozenset(
-    [
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-    ]
-)
+_VALUES = frozenset((
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+))  # fmt: skip
 """Instructions that put their argument on the stack."""
 
 _NEW: dict[str, Callable[[], Any]] = {

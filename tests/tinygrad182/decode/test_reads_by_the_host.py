@@ -69,7 +69,7 @@ def test_nothing_is_read_before_the_end() -> None:
         return values, state
 
     with pytest.raises(
-        tg.DecodingError, match=r"NaN at step 2, parent 1, example 0, after tokens \[1\]"
+        tg.DecodingError, match=r"at step 2, parent 1, example 0, after tokens \[1\] is NaN"
     ):
         _unread(in_numpy(step), array(np.zeros((1, 1))), 0, 2, 5)
     assert len(asked) == 5

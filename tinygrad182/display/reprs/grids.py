@@ -1,4 +1,4 @@
-"""A small array as a grid of colours, one cell for each number; a large array as figures."""
+"""A small array as a grid of colours, one cell for each number; a large array as a summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_PARTS = 200
 """Parts of a large array along its first axis, whose norms are drawn."""
 
 FEW = 60
-"""At most so many numbers are printed without being asked for."""
+"""At most so many numbers are printed unfolded."""
 
 
 class Figures(NamedTuple):
@@ -103,9 +103,7 @@ def _of_part(part: HostArray) -> _Part:
     wide = part.astype(np.float64).ravel("K")
     squares = float(wide @ wide)
     nans = infinities = 0
-    if (
-        not 1e-250 < squares < math.inf
-    ):  # something is not finite, or the squares are beyond the type
+    if not 1e-250 < squares < math.inf:  # not all finite, or the squares are beyond the type
         nans, infinities = int(np.isnan(wide).sum()), int(np.isinf(wide).sum())
         if nans or infinities:
             part = part[np.isfinite(part)]
@@ -126,9 +124,9 @@ def _log10_norm(wide: HostArray, squares: float) -> float:
 
 
 def _grid(array: HostArray, figures: Figures) -> str:
-    """One cell for each number: orange above 0, blue below, the fuller the larger.
+    """One cell for each number: orange above 0, blue below, and more opaque for larger numbers.
 
-    Axes in front of the last two stand below each other, with a gap between the matrices.
+    The matrices of the last two axes are drawn one below another, with a gap between them.
     """
     rows, columns = array.size // array.shape[-1], array.shape[-1]
     tall = array.shape[-2] if array.ndim > 1 else 1
@@ -144,7 +142,7 @@ _LINES = '<g stroke="currentColor" stroke-opacity=".25" stroke-width=".04">'
 
 
 def _cells(array: HostArray, figures: Figures, tall: int) -> Iterator[str]:
-    """The cells in groups of one colour; a cell holds its place and its number as a title."""
+    """The cells in groups of one colour; the title of a cell is its index and its number."""
     sizes = np.abs(array) if array.dtype.kind == "c" else array
     sizes = sizes.astype(np.float64).reshape(-1, array.shape[-1])
     ends = [] if figures.low is None else [abs(float(figures.low)), abs(float(figures.high))]

@@ -13,13 +13,13 @@ from .markup import scientific
 HostArray = np.ndarray[Any, Any]
 
 WIDTH, HEIGHT, LEFT, TOP = 360, 52, 62, 10
-"""Pixels of the plot, and of what stands left of it and above it."""
+"""Pixels of the plot, and of the margins on its left and above it."""
 
 MOST = 400
 """With more points than this, only the lowest and the highest of each stretch are drawn."""
 
 LEAST = 1.0
-"""Smallest number of decades over the whole height, so that a level looks like one."""
+"""Smallest number of decades over the whole height, so that a level line looks level."""
 
 LINE = 13
 """Pixels from one line of text to the next."""
@@ -33,10 +33,10 @@ _MARKS = (
 
 
 def sparkline(name: str, log10: HostArray, labels: HostArray) -> str:
-    """Draw magnitudes over steps, in decades and without a floor.
+    """Draw magnitudes over steps on a logarithmic axis, however small they are.
 
-    Steps whose magnitude is exactly 0, NaN or infinite are bars below, in and above the plot, and are named
-    beneath it where there are any.
+    A step whose magnitude is exactly 0, NaN or infinite is a bar below, in or above the plot. The legend
+    counts these steps.
 
     Parameters
     ----------
@@ -88,19 +88,19 @@ def _thinned(there: HostArray, log10: HostArray) -> list[int]:
     """The positions to draw: all, or the lowest and the highest of each small stretch."""
     if len(there) <= MOST:
         return there.tolist()
-    kept: set[int] = {int(there[0]), int(there[-1])}
+    drawn: set[int] = {int(there[0]), int(there[-1])}
     for stretch in np.array_split(there, MOST // 2):
         values = log10[stretch]
-        kept |= {int(stretch[values.argmin()]), int(stretch[values.argmax()])}
+        drawn |= {int(stretch[values.argmin()]), int(stretch[values.argmax()])}
         gaps = np.flatnonzero(np.diff(stretch) > 1)
-        kept |= {*stretch[gaps].tolist(), *stretch[gaps + 1].tolist()}
-    return sorted(kept)
+        drawn |= {*stretch[gaps].tolist(), *stretch[gaps + 1].tolist()}
+    return sorted(drawn)
 
 
-def _path(kept: list[int], x: HostArray, y: dict[int, float]) -> str:
+def _path(positions: list[int], x: HostArray, y: dict[int, float]) -> str:
     """Line segments, interrupted at values that cannot be drawn."""
     steps, before = [], None
-    for i in kept:
+    for i in positions:
         joined = before is not None and all(j in y for j in range(before + 1, i))
         steps.append(f"{'L' if joined else 'M'}{x[i]:.1f} {y[i]:.1f}{'' if joined else 'h0'}")
         before = i

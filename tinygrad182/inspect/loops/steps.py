@@ -331,7 +331,7 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     xs = tuple(x.value if isinstance(x, Node) else x for x in node.inputs or ())
     with xp.on(node.value):
         *_, last = scan.inside(
-            xp, g, node.value, xs, node.residuals, states_too=True, until=i, **node.params
+            xp, g, node.value, xs, node.residuals, with_states=True, until=i, **node.params
         )
     whole = ScanGradients(node, [last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

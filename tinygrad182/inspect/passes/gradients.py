@@ -623,7 +623,7 @@ class _Total:
 
     def add(self, window: Window) -> None:
         """Add the cotangents of one window."""
-        self.last, found = window.input_cotangents(), window.sum_cotangents
+        self.last, found = window.products(), window.sum_cotangents
         self.x.insert(0, (self.last.x, found.powers))
         self.initial = self.last.initial, found.initial_powers
         weights = self.last.weights

@@ -105,9 +105,7 @@ def _compiled(text: str) -> bytes:
     for name in OFF:
         setattr(options, name, False)
     builder = llvm.create_pass_builder(machine, options)
-    with llvm.parse_assembly(
-        text
-    ) as module:  # if __del__ freed it, an interrupt would be swallowed
+    with llvm.parse_assembly(text) as module:  # in __del__ an interrupt would be swallowed
         builder.getModulePassManager().run(module, builder)
         return bytes(machine.emit_object(module))
 

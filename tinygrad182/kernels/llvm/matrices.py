@@ -17,13 +17,13 @@ from llvmlite import ir
 from .vectors import BITS, Array, Code, Value
 
 SUMS = 16 if BITS != 256 else 8
-"""How many sums are made together: as many as there are registers for."""
+"""The number of sums that are made together; there are registers for so many."""
 
 WIDE = 4
-"""Registers' columns whose products are made together, where rows are many and a unit has one sum."""
+"""Registers in a wide panel. Wide panels are used where rows are many and a unit has one sum."""
 
 DEEP = 256
-"""Rows whose products with each other are added up at once: as many as the cache holds."""
+"""The number of rows whose products are added up at once; the cache holds so many."""
 
 LINE = 64
 """Bytes of a line of the cache. Packed matrices begin with a line."""

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from .vectors import FLOATING, RELATIONS, Code, Value, call
+from ..operators import RELATIONS
+from .vectors import FLOATING, Code, Value, call
 
 # --- eˣ, σ and tanh -------------------------------------------------------------------------------
 # x = n ln 2 + r with |r| ≤ ½ ln 2. To add and subtract 1.5 · 2**(bits of the mantissa) rounds to the
@@ -171,7 +172,7 @@ class Operations:
         return r.where(((r < 0.0) & (b > 0.0)) | ((r > 0.0) & (b < 0.0)), r + b)
 
     def floor_divide(self, a: Any, b: Any) -> Value:
-        """A / b rounded down; a / b itself where b is 0."""
+        """The quotient a / b rounded down; where b is 0, it is a / b itself."""
         a, b = self._code.spread(a), self._code.spread(b)
         quotient = (a - self.remainder(a, b)) / b
         whole = self._by_elements("floor", quotient)

@@ -199,17 +199,17 @@ class Backward(TimeLoop):
     """The function ``backward``: back over the steps from ``start`` to ``stop``.
 
     It returns 1 if the power of a row changed. It reads ``g`` (parts, L, T, B, H), whose rows have the
-    powers ``g_powers``. ``value`` (parts, L, B, H) and its powers ``power`` are what comes from later
-    steps; both are overwritten. It writes the cotangents of the sums, ``step_powers`` of all steps, and
-    ``whole_grads``, the cotangents of the states. The last has ``kept_steps`` steps: a single one, which is
-    overwritten, where they are not wanted. ``vary_lengths`` and ``vary_powers`` are 0 where one number is
+    powers ``g_powers``. ``value`` (parts, L, B, H) and its powers ``power`` come from later steps; both are
+    overwritten. It writes the cotangents of the sums, ``step_powers`` of all steps, and ``whole_grads``,
+    the cotangents of the states, for ``stored_steps`` steps. If the caller does not want these, that is 1,
+    and each step overwrites the one before. ``vary_lengths`` and ``vary_powers`` are 0 where one number is
     given for all rows, else 1.
     """
 
     name = "backward"
     arrays = ("weight_hh", "saved", "states", "g", "value", "sums", "whole_grads")
     integers = ("lengths", "g_powers", "power", "step_powers")
-    numbers = ("L", "T", "B", "H", "start", "stop", "kept_steps", "vary_lengths", "vary_powers",
+    numbers = ("L", "T", "B", "H", "start", "stop", "stored_steps", "vary_lengths", "vary_powers",
                "first", "last")  # fmt: skip
 
     def __init__(self, module: ir.Module, program: Program, dtype: Any) -> None:
@@ -218,7 +218,7 @@ class Backward(TimeLoop):
         self.steps, parts = code["stop"] - code["start"], len(self.parts)
         self.value = code.array("value", parts, L, B, H)
         self.g = code.array("g", parts, L, T, B, H)
-        self.whole_grads = code.array("whole_grads", parts, L, code["kept_steps"], B, H)
+        self.whole_grads = code.array("whole_grads", parts, L, code["stored_steps"], B, H)
         self.sums = code.array("sums", L, self.steps, B, program.columns, H)
         self.carry = RowCarry(code, dtype)
 
@@ -251,7 +251,7 @@ class Backward(TimeLoop):
         """Add what arrives at step t of a sequence, and go on to the cotangents of its sums."""
         code, L, T, B = self.code, self.code["L"], self.T, self.B
         value = [self.value.at(p, e, b) for p in self.parts]
-        grads = [self.whole_grads.at(p, e, i % code["kept_steps"], b) for p in self.parts]
+        grads = [self.whole_grads.at(p, e, i % code["stored_steps"], b) for p in self.parts]
         g = [self.g.at(p, e, t, b) for p in self.parts]
         offset = Array(self.g.pointer, L, T, B).offset(e, t, b) * code["vary_powers"]
         arriving = Row(self.H, g, code.load_scalar(code["g_powers"] + offset))

@@ -21,7 +21,7 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
-from ..operators import Operators
+from ..operators import RELATIONS, Operators
 
 _FEATURES = get_host_cpu_features()
 BITS = next((bits for name, bits in (("avx512f", 512), ("avx", 256)) if _FEATURES.get(name)), 128)
@@ -35,10 +35,6 @@ FLOATING = {
 INTEGER = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "sdiv", "remainder": "srem",
     "negative": "neg", "logical_and": "and_", "logical_or": "or_", "logical_not": "not_",
-}  # fmt: skip
-RELATIONS = {
-    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==",
-    "not_equal": "!=",
 }  # fmt: skip
 """LLVM's instructions, by the names of operations."""
 
@@ -69,7 +65,7 @@ class Value(Operators):
 
     @property
     def count(self) -> int:
-        """How many elements it has; 0 for a single number."""
+        """The number of elements; 0 for a single number."""
         return getattr(self.value.type, "count", 0)
 
     def like(self, x: Any) -> ir.Value:
