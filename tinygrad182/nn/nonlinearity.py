@@ -16,7 +16,7 @@ from ..engine.recording import apply
 from ..errors import ArgumentError, brief
 from ..primitives import Primitive
 from ..tensors import functions
-from ..tensors.creation import sizes_of, tensor
+from ..tensors.creation import check_shape, tensor
 from ..tensors.tensor import Tensor
 
 Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any], Any]
@@ -47,7 +47,7 @@ def check_nonlinearity(
             "such as tg.sin, or a tg.Primitive"
         )
     what += f" {name_of(nonlinearity)}"
-    shape = sizes_of((2, units), type(layer).__name__)
+    shape = check_shape((2, units), type(layer).__name__)
     values = np.linspace(0.1, 0.8, 2 * units, dtype=np.float32).reshape(shape)
     numbers = tensor(values, device=device)
     try:

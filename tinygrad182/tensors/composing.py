@@ -13,7 +13,7 @@ from ..arrays.namespaces import HALF
 from ..engine.host import is_host_data, on_host
 from ..engine.operands import REFUSALS, explain
 from ..errors import TinygradError
-from .creation import gathered
+from .creation import stack_nested
 from .functions import floating
 from .shapes import astype
 from .tensor import Tensor
@@ -101,5 +101,5 @@ def is_whole(x: Tensor) -> bool:
 
 def points(x: Any) -> Any:
     """Coordinates: of the host as an array of ``float64``, for their differences; else a Tensor."""
-    x = gathered(x)
+    x = stack_nested(x)
     return on_host(x).astype(np.float64) if is_host_data(x) else floating(x, "float64")

@@ -26,17 +26,16 @@ from ..primitives import PRIMITIVES
 from . import functions as tg
 from .composing import Function, is_whole, named, points, widening
 from .creation import (
-    as_first,
+    as_leading_operand,
     as_operands,
     as_tensor,
-    beside,
-    data_beside,
+    as_tensor_on,
+    check_shape,
     dtype_of,
     full_like,
-    gathered,
     integers,
-    sizes_of,
-    without_lists,
+    lists_as_tensors,
+    stack_nested,
     zeros_like,
 )
 from .norms import matrix_norm, norm, vector_norm
@@ -204,7 +203,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
         mask = condition if hasattr(condition, "dtype") else on_host(condition)
         if "bool" not in str(mask.dtype):
             raise DTypeError("select: conditions must be Boolean; compare first, as in x != 0")
-    chosen, *choices = without_lists([default, *choicelist[::-1]])
+    chosen, *choices = lists_as_tensors([default, *choicelist[::-1]])
     for condition, choice in zip(condlist[::-1], choices, strict=True):
         chosen = tg.where(condition, choice, chosen)
     return chosen
@@ -442,7 +441,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     tensor([0, 0, 2])
     """
     counts = integers(repeats, "repeat", "repeats", 0)
-    sizes_of(sum(counts), "repeat")
+    check_shape(sum(counts), "repeat")
     return _along(tg.take, x, lambda n: np.repeat(np.arange(n), counts), axis)
 
 
@@ -749,10 +748,10 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
     >>> tg.average(tg.tensor([1.0, 5.0]), weights=[3, 1])
     tensor(2.)
     """
-    x = as_first(x, weights)
+    x = as_leading_operand(x, weights)
     if weights is None:
         return tg.mean(x, axis, keepdims=keepdims)
-    w = data_beside(weights, x)
+    w = as_tensor_on(weights, x, dtype_of(x))
     if w.shape != x.shape:
         if axis is None or isinstance(axis, (tuple, list)) or w.ndim != 1:
             raise ShapeError(
@@ -804,7 +803,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     >>> tg.quantile(tg.tensor([3.0, 1.0, 2.0]), [0.0, 0.75])
     tensor([1. , 2.5])
     """
-    x, q = tg.floating(as_first(x, q), "float64"), points(q)
+    x, q = tg.floating(as_leading_operand(x, q), "float64"), points(q)
     shares = np.asarray(on_host(q), np.float64)
     rows, kept_sizes = tg.rows_along(x, negative_axes(x, axis, "quantile"))
     last = rows.shape[-1] - 1
@@ -816,9 +815,9 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     low, high = np.floor(shares * last), np.ceil(shares * last)
     first, second = (tg.index(ordered, (..., i.astype(np.int64))) for i in (low, high))
     if is_tensor(q):
-        between: Any = q * last - beside(low.astype(dtype_of(q)), q)
+        between: Any = q * last - as_tensor_on(low.astype(dtype_of(q)), q)
     else:
-        between = beside((shares * last - low).astype(dtype_of(x)), x)
+        between = as_tensor_on((shares * last - low).astype(dtype_of(x)), x)
     endless = tg.logical_and(tg.isinf(first), first == second)  # ∞ − ∞ would be NaN
     gap = tg.where(endless, 0.0, tg.where(endless, 0.0, second) - first)
     y = first + gap * between
@@ -849,7 +848,7 @@ def _gaps(x: Any, like: Tensor) -> Tensor:
     """Distances of neighbouring coordinates; those of the host are subtracted in float64."""
     if is_tensor(x):
         return diff(x)
-    return beside(np.diff(x).astype(dtype_of(like)), like)
+    return as_tensor_on(np.diff(x).astype(dtype_of(like)), like)
 
 
 @widening
@@ -862,7 +861,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     >>> tg.trapezoid(tg.tensor([0.0, 1.0, 4.0]), x=[0.0, 1.0, 3.0])
     tensor(5.5)
     """
-    y = tg.floating(as_first(y, x, dx), "float64")
+    y = tg.floating(as_leading_operand(y, x, dx), "float64")
     at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
     width = dx
     if x is not None:
@@ -901,7 +900,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     tensor([1., 2., 4., 5.])
     """
     varargs = tuple(map(imported, varargs))
-    f = tg.floating(as_first(f, *varargs), "float64")
+    f = tg.floating(as_leading_operand(f, *varargs), "float64")
     axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
@@ -945,7 +944,7 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: 
     first, last = (tg.floating(x, "float64") for x in broadcast_arrays(start, stop))
     kind = np.result_type(dtype_of(first), dtype_of(last))
     steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
-    back, share = (beside(s.astype(kind), first) for s in (1 - steps, steps))
+    back, share = (as_tensor_on(s.astype(kind), first) for s in (1 - steps, steps))
     return moveaxis(first * back + last * share, 0, axis)
 
 
@@ -959,10 +958,14 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
     >>> tg.interp(tg.tensor([0.5, 3.0]), [0.0, 1.0, 2.0], [0.0, 10.0, 30.0])
     tensor([ 5., 30.])
     """
-    tensors = [y for y in map(gathered, (x, xp, fp)) if not is_host_data(y)]
+    tensors = [y for y in map(stack_nested, (x, xp, fp)) if not is_host_data(y)]
     like = as_tensor(tensors[0] if tensors else x)
     kind = np.result_type(*(dtype_of(tg.floating(y, "float64")) for y in tensors or [like]))
-    values, x, xp = tg.floating(data_beside(fp, like), "float64"), points(x), points(xp)
+    values, x, xp = (
+        tg.floating(as_tensor_on(fp, like, dtype_of(like)), "float64"),
+        points(x),
+        points(xp),
+    )
     at, grid = (np.asarray(on_host(y), np.float64) for y in (x, xp))
     if grid.ndim != 1 or not grid.size or values.shape != grid.shape:
         raise ShapeError(
@@ -971,11 +974,11 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
         )
     low = np.clip(np.searchsorted(grid, at, "right") - 1, 0, max(grid.size - 2, 0))
     high = np.minimum(low + 1, grid.size - 1)
-    x, xp = beside(x, like), beside(xp, like)
+    x, xp = as_tensor_on(x, like), as_tensor_on(xp, like)
     step = xp[high] - xp[low]
     jump = grid[high] == grid[low]  # at the ends only: there is nothing between them
     share = (tg.clip(x, xp[0], xp[-1]) - xp[low]) / tg.where(jump, 1.0, step)
-    share = tg.where(jump, beside((at >= grid[low]).astype(np.float64), like), share)
+    share = tg.where(jump, as_tensor_on((at >= grid[low]).astype(np.float64), like), share)
     first = values[low]
     return first + (values[high] - first) * tg.astype(share, kind)
 

@@ -31,15 +31,15 @@ from .creation import (
     as_operand,
     as_operands,
     as_tensor,
-    beside,
+    as_tensor_on,
     eye,
     eye_like,
+    first_with_device,
     full_like,
-    gathered,  # noqa: F401 - the engine calls it for its operands
     integers,
+    lists_as_tensors,
     ones_like,
-    with_place,
-    without_lists,
+    stack_nested,  # noqa: F401 - the engine calls it for its operands
     zeros_like,
 )
 from .einsum import einsum
@@ -179,8 +179,8 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """
     condition = imported(condition)
     if isinstance(condition, np.ndarray) and condition.ndim:
-        like = with_place((a, b))
-        condition = condition if like is None else beside(condition, like)
+        like = first_with_device((a, b))
+        condition = condition if like is None else as_tensor_on(condition, like)
     elif builtins.all(type(as_array(x)) in SCALARS for x in (condition, a, b)):
         condition = as_tensor(condition)
     return apply(PRIMITIVES["where"], condition, a, b)
@@ -196,7 +196,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     tensor([-1. ,  0.5,  1. ])
     """
     if not is_tensor(x):
-        x = as_operand(x, with_place((x, min, max)))
+        x = as_operand(x, first_with_device((x, min, max)))
     lowest, highest = _range_of(x.dtype)
     if min is not None and not (type(min) is int and min < lowest):  # a bound that bounds nothing
         x = where(less(x, min), min, x)
@@ -246,7 +246,7 @@ def _plain(
         try:
             for x in operands:
                 if isinstance(x, (list, tuple)):
-                    operands = tuple(without_lists(operands))
+                    operands = tuple(lists_as_tensors(operands))
                     break
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
             first = next((a for a in arrays if type(a) not in SCALARS), None)

@@ -17,7 +17,7 @@ from ..engine.recording import apply, is_tensor, wrap
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
-from .creation import as_tensor, beside
+from .creation import as_tensor, as_tensor_on
 from .shapes import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
 from .tensor import Tensor
 
@@ -187,7 +187,7 @@ def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: s
         )
 
     check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
-    return beside(values, x)
+    return as_tensor_on(values, x)
 
 
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
@@ -286,14 +286,14 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
     array = part._data if is_tensor(part) else part
     if not _is_mask(part):
         checks.append((array, axis))
-        return [beside(part, x)]
+        return [as_tensor_on(part, x)]
     if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
         raise ShapeError(
             f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
         )
     with backend.on(array):
         found = backend.namespace(array).nonzero(array)
-    return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
+    return [wrap(a) if is_tensor(part) else as_tensor_on(a, x) for a in found]
 
 
 def _out_of_range(
@@ -309,7 +309,7 @@ def _out_of_range(
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
     """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [beside(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
+    entries = [as_tensor_on(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries

@@ -13,7 +13,7 @@ from ..arrays.backend import check_device
 from ..engine.recording import apply
 from ..errors import ArgumentError, ShapeError, brief
 from ..primitives import PRIMITIVES
-from .creation import as_operands, as_tensor, filled, integers, sizes_of
+from .creation import as_operands, as_tensor, check_shape, filled, integers
 from .tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
@@ -128,7 +128,7 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     """The elements repeated along new axes and axes of size 1."""
-    sizes = sizes_of(shape, "broadcast_to")
+    sizes = check_shape(shape, "broadcast_to")
     return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=sizes)
 
 

@@ -18,7 +18,7 @@ from ..engine.modes import MODES, enable_grad, grad_mode, modes_kept
 from ..engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 from ..errors import ArgumentError, ShapeError
 from ..primitives import PRIMITIVES, Primitive
-from ..tensors.creation import beside, full_like, gathered, tensor, zeros_like
+from ..tensors.creation import as_tensor_on, full_like, stack_nested, tensor, zeros_like
 from ..tensors.shapes import astype
 from ..tensors.tensor import Tensor
 
@@ -59,7 +59,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     outer = _is_recorded(outputs, aliases)
 
     def vjp_fn(*cotangents: Any) -> tuple[Tensor, ...]:
-        gs = [gathered(g) for g in cotangents]
+        gs = [stack_nested(g) for g in cotangents]
         if len(gs) != len(outputs):
             raise ArgumentError(f"vjp_fn: {len(outputs)} outputs but {len(gs)} cotangents")
         pairs = [(o, g) for o, g in zip(outputs, gs, strict=True) if o.requires_grad]
@@ -103,7 +103,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     """
     xs = list(xs) if isinstance(xs, (list, tuple)) else [xs]
     vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
-    vs = [gathered(v) for v in vs]
+    vs = [stack_nested(v) for v in vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
     with enable_grad():
@@ -114,7 +114,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
-            v = astype(beside(v, x), x.dtype)
+            v = astype(as_tensor_on(v, x), x.dtype)
             backend.namespace(x._data, v._data)
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
@@ -261,7 +261,7 @@ def alias(x: Any) -> Tensor:
 
     It has memory of its own, so a later write to ``x`` does not change the recorded function.
     """
-    x = gathered(x)
+    x = stack_nested(x)
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
