@@ -110,6 +110,21 @@ def copy(array: Array) -> Array:
     return namespace(array).copy(array)
 
 
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype has half precision: ``float16``, or ``bfloat16`` of another library."""
+    if dtype is _SINGLE or dtype is _DOUBLE:  # an optimizer's step asks for every parameter
+        return False
+    return str(dtype).endswith("float16")
+
+
+_SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
+
+
+def widened(array: Array) -> Array:
+    """The array as ``float32`` if it has half precision, which is too narrow for sums; else itself."""
+    return namespace(array).astype(array, "float32") if is_half(array.dtype) else array
+
+
 def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
     """Arrays as NumPy arrays. The host waits once for each device, for any number of arrays.
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .._numbers import check_number
+from ..arrays.backend import is_half
 from ..errors import ArgumentError, ShapeError
 from ..tensors.creation import check_shape, integers
-from ..tensors.dtypes import is_half
 from ..tensors.functions import mean, sqrt, square
 from ..tensors.tensor import Tensor
 from .init import new_parameter

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .._suggestions.calls import told
+from ..arrays.backend import is_half
 from ..errors import ShapeError
 from ..tensors.creation import as_tensor, as_tensor_on
-from ..tensors.dtypes import is_half
 from ..tensors.functions import floating, log_softmax, mean, reshape, square
 from ..tensors.indexing import index_checked, place_indices, read_indices
 from ..tensors.tensor import Tensor

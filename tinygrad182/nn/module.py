@@ -27,7 +27,7 @@ from ..errors import (
     TinygradError,
 )
 from ..tensors.creation import tensor, zeros_like
-from ..tensors.dtypes import read_target
+from ..tensors.methods import read_target
 from ..tensors.tensor import Tensor
 from .notebook import module_html
 

@@ -11,7 +11,6 @@ from .._suggestions.calls import told
 from ..arrays import backend
 from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
-from ..tensors.dtypes import widened
 from ..tensors.tensor import Tensor
 
 
@@ -144,7 +143,7 @@ def _scale(p: Tensor, root: float, factor: float) -> None:
     assert p.grad is not None
     array, whole = p.grad._data, root * root * factor
     with backend.on(array):
-        wide = widened(array)
+        wide = backend.widened(array)
         scaled = wide * whole if whole > _SMALLEST else wide * root * root * factor
         p.grad = wrap(backend.namespace(array).astype(scaled, array.dtype))
 

@@ -19,7 +19,6 @@ from ..engine.host import convert
 from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
 from ..nn.module import clear_gradients
-from ..tensors.dtypes import widened
 from ..tensors.tensor import Tensor
 
 
@@ -199,7 +198,7 @@ class Optimizer(Told, ABC):
                     state, gradient, array = next(states), p.grad, p._data
                     if gradient is not None:
                         with backend.on(array):
-                            value = widened(array)
+                            value = backend.widened(array)
                             if state:
                                 self._move_state(p, value, state)
                             g = _as_dtype_of(value, gradient._data)
@@ -258,7 +257,7 @@ class Optimizer(Told, ABC):
         parameters = self.parameters
         for p, state in zip(parameters, self.state, strict=True):
             with backend.on(p._data):
-                self._move_state(p, widened(p._data), state)
+                self._move_state(p, backend.widened(p._data), state)
         groups, positions = [], iter(range(len(parameters)))
         for group in self.param_groups:
             settings = {
@@ -391,7 +390,7 @@ def _copy_of(array: Any, p: Tensor) -> Tensor:
 def _array_like(value: Any, p: Tensor) -> Any:
     """Copy a value from a state dict as an array on the device and in the dtype of a parameter."""
     with backend.on(p._data):
-        like = widened(p._data)
+        like = backend.widened(p._data)
     array = convert(value, like, move=True)
     if tuple(array.shape) != p.shape:
         raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")
