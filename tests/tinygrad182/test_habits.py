@@ -339,11 +339,11 @@ TOLD: dict[str, tuple[Call, str]] = {
     "a misspelt parameter": (lambda x, y: tg.nn.Linear(3, 2).wieght, "did you mean 'weight'"),
     "reduction=": (
         lambda x, y: tg.nn.mse_loss(x, x, reduction="sum"),
-        "mse_loss: .*'reduction'; losses are means",
+        "mse_loss: .*'reduction'; .*losses are means",
     ),
     "ignore_index=": (
         lambda x, y: tg.nn.cross_entropy(x, [0, 1], ignore_index=0),
-        "cross_entropy: .*'ignore_index'; select",
+        "cross_entropy: .*'ignore_index'; .*select",
     ),
     "to an integer type": (
         lambda x, y: tg.nn.Linear(3, 2).to(dtype="int64"),
@@ -404,7 +404,7 @@ TOLD: dict[str, tuple[Call, str]] = {
     ),
     "grad(allow_unused=)": (
         lambda x, y: tg.grad(x, x, allow_unused=True),
-        "grad: .*'allow_unused'; an input that is not reached gives None",
+        "grad: .*'allow_unused'; .*unused input is None",
     ),
     "std(dim=, unbiased=)": (
         lambda x, y: x.std(dim=0, unbiased=False),
@@ -649,7 +649,7 @@ def environment() -> dict[str, Any]:
 def test_remedies_are_found() -> None:
     assert code_of("write x + a @ b") == "x + a @ b"
     assert code_of("write tg.take(v, i) with i = [1]") == "i = [1]\ntg.take(v, i)"
-    assert code_of("write module.name = layer; what is assigned is found") == "module.name = layer"
+    assert code_of("write module.name = layer; assigned modules are found") == "module.name = layer"
     assert code_of("there is none") == ""
     assert sum(bool(code_of(text)) for _, _, text in REMEDIES) >= 120
 
@@ -663,7 +663,7 @@ def test_functions_of_two_names_are_one_and_can_be_pickled() -> None:
     assert tg.pow is tg.power
 
 
-def test_methods_of_a_persons_own_class_are_left_as_they_are() -> None:
+def test_methods_of_a_users_class_are_left_as_they_are() -> None:
     class Own(tg.nn.Module):
         def encode(self, x: Any) -> Any:
             return x
@@ -677,7 +677,7 @@ def is_open(f: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(f).parameters.values())
 
 
-ROOMS = {
+NAMESPACES = {
     "": tg,
     "nn": tg.nn,
     "nn.functional": tg.nn.functional,
@@ -687,11 +687,11 @@ ROOMS = {
     "inspect": tg.inspect,
 }
 PUBLIC = [
-    (f"{room}.{name}".lstrip("."), f)
-    for room, module in ROOMS.items()
+    (f"{space}.{name}".lstrip("."), f)
+    for space, module in NAMESPACES.items()
     for name, f in vars(module).items()
     if inspect.isfunction(f) and not name.startswith("_") and not is_open(f)
-    if name in getattr(module, "__all__", [name]) and (room != "nn.init" or name.endswith("_"))
+    if name in getattr(module, "__all__", [name]) and (space != "nn.init" or name.endswith("_"))
 ]
 OBJECTS: dict[str, Callable[[], Any]] = {
     "Tensor": lambda: const(X),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..arrays.backend import is_half
 from ..errors import ShapeError
 from ..tensors.creation import as_tensor, as_tensor_on
@@ -15,7 +15,7 @@ from ..tensors.indexing import index_checked, place_indices, read_indices
 from ..tensors.tensor import Tensor
 
 
-@told
+@explains_calls
 def mse_loss(pred: Tensor, target: Any) -> Tensor:
     """Mean of the squared differences; half precision is squared and summed in ``float32``.
 
@@ -44,7 +44,7 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     return mean(square(pred - target))
 
 
-@told
+@explains_calls
 def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     """Mean negative log-probability of the target classes; half precision is computed in ``float32``.
 

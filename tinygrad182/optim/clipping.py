@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._numbers import check_number
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..arrays import backend
 from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
 from ..tensors.tensor import Tensor
 
 
-@told
+@explains_calls
 def clip_grad_norm_(
     parameters: Any, max_norm: Any, norm_type: Any = 2.0, error_if_nonfinite: bool = True
 ) -> float:
@@ -81,7 +81,7 @@ def clip_grad_norm_(
     return top * rest
 
 
-@told
+@explains_calls
 def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     """Limit every element of all gradients to [−``clip_value``, ``clip_value``]; NaN stays NaN.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .._numbers import check_number
-from .._suggestions.calls import Told, unknown_name
+from .._suggestions.calls import ExplainsCalls, unknown_name
 from .._suggestions.torch_names import OPTIMIZER
 from ..arrays import backend
 from ..engine.host import convert
@@ -58,7 +58,7 @@ def in_groups(groups: Sequence[Mapping[str, Any]], name: str) -> str:
     return " | ".join(values if len(values) <= 4 else [*values[:3], "…"])
 
 
-class Optimizer(Told, ABC):
+class Optimizer(ExplainsCalls, ABC):
     """Base of all optimizers: the parameters, and a state for each, made from past gradients.
 
     A state follows its parameter: if the model has moved to another device or changed its dtype, the next

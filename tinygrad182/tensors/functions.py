@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .._numbers import check_whole
-from .._suggestions.calls import names_of, told
+from .._suggestions.calls import explains_calls, names_of
 from .._suggestions.torch_names import TG
 from ..arrays import backend
 from ..arrays.dlpack import imported
@@ -618,7 +618,7 @@ def join(functions: dict[str, Callable[..., Any]]) -> None:
     globals().update(functions)
     for attribute, place in list(vars(Tensor).items()):
         if isinstance(place, Method) and (place.function or attribute) in functions:
-            setattr(Tensor, attribute, told(functions[place.function or attribute]))
+            setattr(Tensor, attribute, explains_calls(functions[place.function or attribute]))
 
 
 join({name: globals()[name] for name in __all__})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .._suggestions.calls import tell_methods, unknown_name
+from .._suggestions.calls import explain_calls_of, unknown_name
 from .._suggestions.torch_names import TENSOR
 from ..arrays import backend
 from ..arrays.namespaces import Array
@@ -587,5 +587,5 @@ def _unpacked(given: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(given[0]) if one else given
 
 
-tell_methods(Tensor)
+explain_calls_of(Tensor)
 set_tensor_type(Tensor)
