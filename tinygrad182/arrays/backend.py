@@ -94,7 +94,7 @@ _HOST = {np.ndarray}
 
 
 def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array is on a device, so that the host would wait for its values."""
+    """Whether any array is on a CUDA device, so that the host would wait for its values."""
     kinds = set(map(type, arrays))
     return kinds != _HOST and any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
 
@@ -180,7 +180,7 @@ def tops_and_sums(arrays: Sequence[Array], power: float = 2.0) -> list[tuple[flo
 
 
 def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
-    """The pair of one array; on a device two arrays, so that the host need not wait."""
+    """The pair for one array; for CUDA as two arrays, so that the host need not wait yet."""
     xp = namespace(array)
     if not math.prod(array.shape):
         return 0.0, 0.0

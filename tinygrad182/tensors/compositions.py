@@ -852,11 +852,9 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
     tensor([1., 8., 0.])
     """
     x = as_tensor(x)
-    if axis is None and x.ndim != 1:
-        raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim and axis in (0, -1):
+    at = tg.running_axis("cumulative_prod", x, axis)
+    if at is None:
         return x * 1
-    at = negative_axis(x.ndim, axis or 0, "cumulative_prod", x.shape)
     running = apply(PRIMITIVES["cumulative_prod"], x if at == -1 else moveaxis(x, at, -1))
     return running if at == -1 else moveaxis(running, -1, at)
 

@@ -119,15 +119,10 @@ def _described(
     """Give a generated function the name, docstring and signature that ``help`` shows."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            *(inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in operands),
-            *(
-                inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-                for n in options
-            ),
-        ]
-    )
+    kind = inspect.Parameter
+    parameters = [kind(n, kind.POSITIONAL_ONLY) for n in operands]
+    parameters += [kind(n, kind.POSITIONAL_OR_KEYWORD, default=None) for n in options]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
 
 
@@ -277,14 +272,12 @@ less: Binary = _plain("less", "Boolean: a < b", "ab", ordered=True)
 less_equal: Binary = _plain("less_equal", "Boolean: a ≤ b", "ab", ordered=True)
 greater: Binary = _plain("greater", "Boolean: a > b", "ab", ordered=True)
 greater_equal: Binary = _plain("greater_equal", "Boolean: a ≥ b", "ab", ordered=True)
-logical_not: Unary = _plain("logical_not", "Boolean: not a, of Boolean tensors", masks=True)
-logical_and: Binary = _plain(
-    "logical_and", "Boolean: a and b, of Boolean tensors", "ab", masks=True
-)
-logical_or: Binary = _plain("logical_or", "Boolean: a or b, of Boolean tensors", "ab", masks=True)
-isfinite: Unary = _plain("isfinite", "Boolean: neither infinite nor NaN")
-isnan: Unary = _plain("isnan", "Boolean: NaN")
-isinf: Unary = _plain("isinf", "Boolean: infinite")
+logical_not: Unary = _plain("logical_not", "Boolean: not x, for a Boolean x", masks=True)
+logical_and: Binary = _plain("logical_and", "Boolean: a and b, for Boolean a, b", "ab", masks=True)
+logical_or: Binary = _plain("logical_or", "Boolean: a or b, for Boolean a, b", "ab", masks=True)
+isfinite: Unary = _plain("isfinite", "Boolean: x is neither infinite nor NaN")
+isnan: Unary = _plain("isnan", "Boolean: x is NaN")
+isinf: Unary = _plain("isinf", "Boolean: x is infinite")
 sign: Unary = _plain("sign", "Sign of each element: −1, 0 or 1")
 floor: Unary = _plain("floor", "Largest whole number not above each element")
 ceil: Unary = _plain("ceil", "Least whole number not below each element")
@@ -297,14 +290,12 @@ round = _plain(
 floor_divide: Binary = _plain("floor_divide", "Largest whole number not above a / b", "ab")
 
 
-def _plain_reduction(
-    name: str, doc: str, ordered: bool = False, several: bool = True
-) -> Callable[..., Tensor]:
-    """Make a plain function with the arguments ``axis`` (a tuple too, if ``several``) and ``keepdims``."""
-    reduce = _plain(name, doc, ordered=ordered, options=("axis", "keepdims"))
+def _plain_reduction(name: str, doc: str, index: bool = False) -> Callable[..., Tensor]:
+    """Make a plain reduction. One that returns an ``index`` takes a single axis and compares elements."""
+    reduce = _plain(name, doc, ordered=index, options=("axis", "keepdims"))
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        given = {} if axis is None else {"axis": _axis_of(axis, name, several)}
+        given = {} if axis is None else {"axis": _axis_of(axis, name, several=not index)}
         return reduce(x, **given, **({"keepdims": True} if keepdims else {}))
 
     function.__name__ = function.__qualname__ = name
@@ -319,12 +310,8 @@ def _axis_of(axis: Any, op: str, several: bool) -> Any:
     return check_whole(op, "axis", axis)
 
 
-argmax = _plain_reduction(
-    "argmax", "Index of the largest element along ``axis``", ordered=True, several=False
-)
-argmin = _plain_reduction(
-    "argmin", "Index of the smallest element along ``axis``", ordered=True, several=False
-)
+argmax = _plain_reduction("argmax", "Index of the largest element along ``axis``", index=True)
+argmin = _plain_reduction("argmin", "Index of the smallest element along ``axis``", index=True)
 any = _plain_reduction("any", "Whether any element along ``axis`` is true")
 all = _plain_reduction("all", "Whether all elements along ``axis`` are true")
 _argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, options=("axis",))
@@ -433,13 +420,16 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     """Running sum along ``axis``, which may be left out for a 1-d tensor."""
     x = as_tensor(x)
+    at = running_axis("cumulative_sum", x, axis)
+    return x * 1 if at is None else apply(PRIMITIVES["cumulative_sum"], x, axis=at)
+
+
+def running_axis(op: str, x: Tensor, axis: int | None) -> int | None:
+    """The axis of a running sum or product as a negative integer; None for a 0-d tensor."""
     if axis is None and x.ndim != 1:
-        raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    at = 0 if axis is None else check_whole("cumulative_sum", "axis", axis)
-    if not x.ndim and at in (0, -1):
-        return x * 1
-    at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)
-    return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
+        raise ShapeError(f"{op}: name the axis for a tensor of shape {x.shape}")
+    at = 0 if axis is None else check_whole(op, "axis", axis)
+    return negative_axis(x.ndim, at, op, x.shape) if x.ndim or at not in (0, -1) else None
 
 
 @accumulating

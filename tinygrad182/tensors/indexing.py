@@ -150,13 +150,10 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
     """
     values = imported(values)
     if not is_tensor(values) and not backend.is_array(values):
-        try:
-            array = on_host(values)
-        except ValueError:
-            raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+        array = _from_list(values, op, what)
         if array.dtype.kind not in "biufc":
             raise DTypeError(f"{op}: {what} in a {type(values).__name__} are not integers")
-        values = array if array.size else array.astype(np.int64)
+        values = array
     if not _is_whole(values):
         raise DTypeError(
             f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
@@ -221,7 +218,7 @@ def _part(k: Any) -> Any:
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
-    k = _from_list(k) if isinstance(k, list) else imported(k)
+    k = _from_list(k, "index", f"indices {brief(k)}") if isinstance(k, list) else imported(k)
     if isinstance(k, np.ndarray):
         k = plain_array(k)
     if _has_elements(k):
@@ -236,13 +233,13 @@ def _part(k: Any) -> Any:
     )
 
 
-def _from_list(values: Any) -> np.ndarray[Any, Any]:
-    """Read a nested list of numbers as an index array."""
+def _from_list(values: Any, op: str, what: str) -> np.ndarray[Any, Any]:
+    """Read nested lists of numbers as an index array."""
     try:
         array = on_host(values)
     except ValueError:
-        raise ArgumentError(f"index: {brief(values)} has rows of unequal lengths") from None
-    return array if array.size else array.astype(int)
+        raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+    return array if array.size else array.astype(np.int64)
 
 
 def _has_elements(part: Any) -> bool:

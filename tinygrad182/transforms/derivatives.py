@@ -6,7 +6,7 @@ therefore use tensors from outside, and its arguments may depend on one another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     >>> pull(tg.ones(1))
     (tensor([5.]), tensor([2.]))
     """
-    with enable_grad():
-        aliases = [alias(x) for x in xs]
-        out = _tensors(f(*aliases), "vjp")
-    outputs = out if isinstance(out, tuple) else (out,)
-    outer = _is_recorded(outputs, aliases)
+    aliases, out, outputs, outer = _run(f, xs, "vjp")
 
     def vjp_fn(*cotangents: Any) -> tuple[Tensor, ...]:
         gs = [stack_nested(g) for g in cotangents]
@@ -103,11 +99,8 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     vs = [stack_nested(v) for v in vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
-    with enable_grad():
-        aliases = [alias(x) for x in xs]
-        out = _tensors(f(*aliases), "jvp")
-    outputs = out if isinstance(out, tuple) else (out,)
-    record = _is_recorded(outputs, aliases) or any(map(needs_grad, vs))
+    aliases, out, outputs, outer = _run(f, xs, "jvp")
+    record = outer or any(map(needs_grad, vs))
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
@@ -204,17 +197,12 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     tensor([[2., 0.],
             [0., 4.]])
     """
-    with enable_grad():
-        point = alias(x)
-        out = _tensors(f(point), "jacobian")
-        if isinstance(out, tuple):
-            raise ArgumentError(
-                "jacobian: the function returned several outputs; return one Tensor"
-            )
+    (point,), out, _, record = _run(f, [x], "jacobian")
+    if isinstance(out, tuple):
+        raise ArgumentError("jacobian: the function returned several outputs; return one Tensor")
     shape = (*out.shape, *point.shape)
     if not out.requires_grad:
         return full_like(out, 0, shape)
-    record = _is_recorded((out,), [point])
     xp = backend.namespace(out._data)
     with xp.on(out._data):
         rows = xp.reshape(xp.eye_like(out.size, out._data), (out.size, *out.shape))
@@ -262,14 +250,22 @@ def alias(x: Any) -> Tensor:
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
-def _is_recorded(outputs: tuple[Tensor, ...], aliases: list[Tensor]) -> bool:
-    """Whether a derivative must be recorded, because a leaf that is not an alias requires grad.
+def _run(
+    f: Callable[..., Any], xs: Sequence[Any], op: str
+) -> tuple[list[Tensor], Outputs, tuple[Tensor, ...], bool]:
+    """Call ``f`` on aliases of ``xs``; return them, the result, its tensors, and ``recorded``.
 
-    Such a leaf is an x whose alias was used, or a tensor that the function used from outside.
+    ``recorded`` says whether the derivative must be recorded, because a leaf that is not an alias requires
+    grad: an x whose alias was used, or a tensor that the function used from outside.
     """
+    with enable_grad():
+        aliases = [alias(x) for x in xs]
+        out = _tensors(f(*aliases), op)
+    outputs = out if isinstance(out, tuple) else (out,)
     own = {node_of(x) for x in aliases}
-    behind = ancestors(node_of(o) for o in outputs if o.requires_grad)
-    return MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in behind)
+    used = ancestors(node_of(o) for o in outputs if o.requires_grad)
+    recorded = MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in used)
+    return aliases, out, outputs, recorded
 
 
 def _tensors(out: Any, what: str) -> Outputs:
