@@ -266,7 +266,7 @@ def lists_as_tensors(operands: Iterable[Any]) -> list[Any]:
     like = first_with_device(several)
     dtypes = [dtype_of(x) for x in several if _has_device(x)]
 
-    def read(x: list[Any]) -> Tensor:
+    def read(x: Any) -> Tensor:
         return as_tensor(x) if like is None else as_tensor_on(x, like, np.result_type(*dtypes))
 
     return [read(x) if isinstance(x, (list, tuple)) else x for x in several]
@@ -334,7 +334,8 @@ def _full(
     op: str, shape: Any, fill_value: Any, dtype: Any, device: str | None, requires_grad: bool
 ) -> Tensor:
     if dtype is None:
-        dtype = _DEFAULT_DTYPES.get(type(as_array(fill_value)), DEFAULT_DTYPE)
+        kinds = {bool: "bool", complex: "complex64"}
+        dtype = kinds.get(type(as_array(fill_value)), DEFAULT_DTYPE)
     kind = numpy_dtype(dtype)
     value = _constant(op, fill_value, kind)
     sizes = check_shape(shape, op)
@@ -345,10 +346,6 @@ def _full(
     one = xp.from_numpy(np.full((), value, kind), target)
     with xp.on(one):  # one number is transferred, not the whole array
         return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
-
-
-_DEFAULT_DTYPES = {bool: "bool", complex: "complex64"}
-"""Types of constants whose default dtype is not ``float32``."""
 
 
 def _constant(op: str, given: Any, dtype: Any, what: str = "fill_value") -> Any:

@@ -37,18 +37,6 @@ KEYWORDS = {
 }
 """NumPy's name of an argument → our name, if they differ."""
 
-DEFAULTS = {
-    "add.reduce": {"axis": 0},
-    "multiply.reduce": {"axis": 0},
-    "maximum.reduce": {"axis": 0},
-    "minimum.reduce": {"axis": 0},
-    "add.accumulate": {"axis": 0},
-    "multiply.accumulate": {"axis": 0},
-    "linalg.diagonal": {"axis1": -2, "axis2": -1},
-    "linalg.trace": {"axis1": -2, "axis2": -1},
-}
-"""NumPy's name → its defaults of arguments, if our function has other defaults."""
-
 METHODS = {
     "add.reduce": "sum",
     "multiply.reduce": "prod",
@@ -58,6 +46,13 @@ METHODS = {
     "multiply.accumulate": "cumulative_prod",
 }
 """Method of a ufunc → the function that computes it."""
+
+DEFAULTS = {
+    **{method: {"axis": 0} for method in METHODS},
+    "linalg.diagonal": {"axis1": -2, "axis2": -1},
+    "linalg.trace": {"axis1": -2, "axis2": -1},
+}
+"""NumPy's name → its defaults of arguments, if our function has other defaults."""
 
 PREDICATES = frozenset(
     """
@@ -166,14 +161,12 @@ def _run(
             "or use x.detach() for a result without gradients"
         )
     signature = inspect.signature(ours)
-    known_to_us = signature.parameters
-    renamed = {k if k in known_to_us else KEYWORDS.get(k, k): v for k, v in options.items()}
+    taken = signature.parameters
+    renamed = {k if k in taken else KEYWORDS.get(k, k): v for k, v in options.items()}
     renamed.pop("out", None)
     try:
-        given_now = signature.bind_partial(*args, **renamed).arguments
-        for k, v in DEFAULTS.get(known, {}).items():
-            if k not in given_now:
-                renamed[k] = v
+        present = signature.bind_partial(*args, **renamed).arguments
+        renamed |= {k: v for k, v in DEFAULTS.get(known, {}).items() if k not in present}
         signature.bind(*args, **renamed)
     except TypeError as error:
         instead = "; write x.astype(dtype) first" if "dtype" in renamed else ""
