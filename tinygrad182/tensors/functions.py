@@ -192,9 +192,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     if not is_tensor(x):
         x = as_operand(x, first_with_device((x, min, max)))
     lowest, highest = _range_of(x.dtype)
-    if min is not None and not (
-        type(min) is int and min < lowest
-    ):  # else all elements are within it
+    # whole numbers outside the dtype's range bound nothing
+    if min is not None and not (type(min) is int and min < lowest):
         x = where(less(x, min), min, x)
     if max is not None and not (type(max) is int and max > highest):
         x = where(greater(x, max), max, x)

@@ -7,7 +7,7 @@ therefore use tensors from outside, and its arguments may depend on one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     >>> pull(tg.ones(1))
     (tensor([5.]), tensor([2.]))
     """
-    aliases, out, outputs, outer = _run(f, xs, "vjp")
+    aliases, out, outputs, outer = _call(f, xs, "vjp")
 
     def vjp_fn(*cotangents: Any) -> tuple[Tensor, ...]:
         gs = [stack_nested(g) for g in cotangents]
@@ -99,7 +99,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     vs = [stack_nested(v) for v in vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
-    aliases, out, outputs, outer = _run(f, xs, "jvp")
+    aliases, out, outputs, outer = _call(f, xs, "jvp")
     record = outer or any(map(needs_grad, vs))
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
@@ -197,7 +197,7 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     tensor([[2., 0.],
             [0., 4.]])
     """
-    (point,), out, _, record = _run(f, [x], "jacobian")
+    (point,), out, _, record = _call(f, [x], "jacobian")
     if isinstance(out, tuple):
         raise ArgumentError("jacobian: the function returned several outputs; return one Tensor")
     shape = (*out.shape, *point.shape)
@@ -250,14 +250,20 @@ def alias(x: Any) -> Tensor:
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
-def _run(
-    f: Callable[..., Any], xs: Sequence[Any], op: str
-) -> tuple[list[Tensor], Outputs, tuple[Tensor, ...], bool]:
-    """Call ``f`` on aliases of ``xs``; return them, the result, its tensors, and ``recorded``.
+class _Call(NamedTuple):
+    """A call of the function on aliases of its arguments: its result, also as a tuple of tensors.
 
     ``recorded`` says whether the derivative must be recorded, because a leaf that is not an alias requires
     grad: an x whose alias was used, or a tensor that the function used from outside.
     """
+
+    aliases: list[Tensor]
+    out: Outputs
+    outputs: tuple[Tensor, ...]
+    recorded: bool
+
+
+def _call(f: Callable[..., Any], xs: Sequence[Any], op: str) -> _Call:
     with enable_grad():
         aliases = [alias(x) for x in xs]
         out = _tensors(f(*aliases), op)
@@ -265,7 +271,7 @@ def _run(
     own = {node_of(x) for x in aliases}
     used = ancestors(node_of(o) for o in outputs if o.requires_grad)
     recorded = MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in used)
-    return aliases, out, outputs, recorded
+    return _Call(aliases, out, outputs, recorded)
 
 
 def _tensors(out: Any, what: str) -> Outputs:

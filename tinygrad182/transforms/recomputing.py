@@ -118,9 +118,8 @@ class _RerunFunction:
         """Compute the value at any values of the inputs."""
         flat, ends = self._record_again(inputs)
         values = dict(zip(ends, inputs, strict=False))
-        for node in ancestors(
-            [node_of(flat)], ends=ends
-        ):  # f itself would use the old outside tensors
+        # f itself would use the old values of tensors from outside
+        for node in ancestors([node_of(flat)], ends=ends):
             if node not in values and not isinstance(node, Leaf):
                 xs = [
                     values.get(x, x.value) if isinstance(x, Node) else x for x in node.inputs or ()
