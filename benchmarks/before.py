@@ -8,7 +8,6 @@ what their compiled loops are made with.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +15,14 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.layers import ALL, Form, shape_of
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import Cell, Shape
-from benchmarks.timing import Seconds, in_turns, ratio, report
+from benchmarks.timing import Seconds, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TimedLayers):
+class Options(LayerOptions):
     """Measure the recurrent layers of this checkout beside those of another one."""
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +50,7 @@ def turns(
 def row(cell: Cell, shape: Shape, form: Form, times: dict[str, Seconds]) -> dict[str, Any]:
     """Milliseconds of both, and how much of the time before is needed now."""
     found: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape), "form": form}
-    found |= {f"{name}, ms": statistics.median(t) * 1e3 for name, t in times.items()}
+    found |= {f"{name}, ms": milliseconds(t) for name, t in times.items()}
     return found | {"now/before": ratio(times, "now", "before")}
 
 

@@ -18,13 +18,13 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""A browser that does only what it is told to; without a sandbox, which root cannot have."""
+"""Flags for a browser that does nothing by itself; without a sandbox, which root cannot have."""
 
 SIZE = {"width": 1280, "height": 800}
 
 
 class NoBrowserError(RuntimeError):
-    """What is missing, and where it comes from."""
+    """Playwright or Chromium is missing; the message says where it comes from."""
 
 
 @contextlib.contextmanager

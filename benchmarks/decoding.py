@@ -25,9 +25,9 @@ import tyro
 
 import tinygrad182 as tg
 from benchmarks.memory import slope
-from benchmarks.options import Timed
+from benchmarks.options import TimingOptions
 from benchmarks.peers import threads
-from benchmarks.timing import interleave, ratio, report
+from benchmarks.timing import interleave, milliseconds, ratio, report
 from models.char_lm import CharLM
 from tinygrad182.decode import beam
 from tinygrad182.decode.selection import best_candidates
@@ -43,7 +43,7 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Timed):
+class Options(TimingOptions):
     """Measure the speed of beam search beside ``generate`` and a loop over PyTorch's cells."""
 
     repeats: int = 40
@@ -143,7 +143,12 @@ def cell_loop(weights: Weights, start: list[int], width: int, length: int) -> Se
 def generate(weights: Weights, start: list[int], width: int, length: int) -> Search:
     """Hugging Face's ``generate``, with h and c for its cache."""
     import torch
-    from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
+    from transformers import (
+        GenerationConfig,
+        GenerationMixin,
+        PretrainedConfig,
+        PreTrainedModel,
+    )
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     class LanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -206,10 +211,10 @@ def torch_parts(weights: Weights) -> tuple[Any, Any, Any]:
     return embedding, cell, head
 
 
-def contestants(
+def searches(
     model: CharLM, start: list[int], width: int, length: int
 ) -> dict[str, Callable[[], Any]]:
-    """What is timed at one shape and batch, by name; peers where they are installed."""
+    """Searches to time at one shape and batch, by name; peers where they are installed."""
     weights = {name: np.array(value) for name, value in model.state_dict().items()}
     found: dict[str, Callable[[], Any]] = {
         OURS: ours(model.frozen_step(), start, width, length),
@@ -241,10 +246,10 @@ def peers_row(
 ) -> dict[str, Any]:
     """Tokens per second of everyone, how many times as fast ours is, and whether all found the same."""
     V, _, K, T = shape
-    runs = contestants(model, [b % V for b in range(batch)], K, T)
+    runs = searches(model, [b % V for b in range(batch)], K, T)
     begin = time.perf_counter()
     answers = {name: run() for name, run in runs.items()}
-    times = timed(runs, options, rounds(options, time.perf_counter() - begin))
+    times = interleave(runs, rounds(options, time.perf_counter() - begin), clock=options.clock)
     speed = {
         f"{name}, tokens/s": batch * T / statistics.median(times[name]) if name in runs else None
         for name in (OURS, PLAIN, LOOP, GENERATE)
@@ -259,14 +264,6 @@ def peers_row(
         "time / floor": ratio(times, OURS, FLOOR),
         "same": agreement([answer for name, answer in answers.items() if name != FLOOR]),
     }
-
-
-def timed(
-    runs: Mapping[str, Callable[[], object]], options: Options, repeats: int
-) -> dict[str, list[float]]:
-    """:func:`interleave` by the chosen clock."""
-    clock = time.perf_counter if options.clock == "wall" else time.process_time
-    return interleave(runs, repeats, clock=clock)
 
 
 def rounds(options: Options, seconds: float) -> int:
@@ -286,7 +283,7 @@ def along_time(options: Options) -> list[dict[str, Any]]:
     for V, H, K, _ in (SHAPES[0], SHAPES[2]):
         step = language_model(V, H).frozen_step()
         runs = {str(T): ours(step, [0], K, T) for T in LENGTHS}
-        times = timed(runs, options, min(options.repeats, 20))
+        times = interleave(runs, min(options.repeats, 20), clock=options.clock)
         medians = [statistics.median(times[name]) for name in runs]
         rows += [
             {
@@ -320,7 +317,7 @@ def untraced() -> Any:
 
 
 AS_WRITTEN = (best_candidates, beam.BeamSearch._account, beam.BeamSearch.run)
-"""What is taken out in turn: the candidate that is pruned, its bound, the lattice's branch."""
+"""Parts that are taken out in turn: the candidate that is pruned, its bound, the lattice's branch."""
 
 
 def put(parts: tuple[Any, Any, Any]) -> None:
@@ -350,13 +347,14 @@ def certificate(options: Options) -> list[dict[str, Any]]:
             return run
 
         runs = {name: running(parts) for name, parts in variants.items()}
-        times = timed(runs, options, options.repeats * (10 if V <= 1_000 else 1))
+        repeats = options.repeats * (10 if V <= 1_000 else 1)
+        times = interleave(runs, repeats, clock=options.clock)
         put(AS_WRITTEN)
         rows += [
             {
                 "V, H, K, T": str((V, H, K, T)),
                 "search": name,
-                "ms": statistics.median(times[name]) * 1e3,
+                "ms": milliseconds(times[name]),
                 "ratio": ratio(times, name, "as written"),
             }
             for name in variants

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from benchmarks.options import BesideBefore
+from benchmarks.options import ComparisonOptions
 from benchmarks.timing import report
 from benchmarks.worker import ROOT, Worker
 
 CELLS = {"before": ("LSTM", "RNN"), "now": ("LSTM", "GRU", "RNN")}
 """The layers that a checkout has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(BesideBefore):
-    """Measure how long a layer's first step of training takes."""
 
 
 def row(name: str, folder: Path, cell: str, dtype: str) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def row(name: str, folder: Path, cell: str, dtype: str) -> dict[str, Any]:
     return found
 
 
-def main(options: Options) -> None:
+def main(options: ComparisonOptions) -> None:
     """Run the measurements."""
     folders = {"before": options.before, "now": ROOT}
     rows = [
@@ -56,4 +50,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m benchmarks.first_use"))
+    main(tyro.cli(ComparisonOptions, prog="python -m benchmarks.first_use", description=__doc__))

@@ -1,4 +1,4 @@
-"""What a step of training makes a CUDA device do: kernels launched, and how often the host waits.
+"""Kernels that a training step launches on a CUDA device, and how often the host waits.
 
 ``PYTHONPATH=FOLDER python -m benchmarks.launches [--before FOLDER] [--out DIR]``
 
@@ -9,13 +9,12 @@ is timed beside cuDNN: ``python -m benchmarks.recurrent --device cuda``.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import tyro
 
 from benchmarks.first_use import CELLS
-from benchmarks.options import BesideBefore
+from benchmarks.options import ComparisonOptions
 from benchmarks.timing import report
 from benchmarks.worker import ROOT, Worker
 from tinygrad182.arrays.cuda import import_cupy
@@ -23,11 +22,6 @@ from tinygrad182.arrays.cuda import import_cupy
 STEPS = 100
 FORMS = ("forward", "plain", "recorded")
 """Forward alone; forward and backward; the same with every state's gradient."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(BesideBefore):
-    """Count the kernels that a step of training launches, on a stand-in for CuPy."""
 
 
 def row(name: str, worker: Worker, cell: str, form: str) -> dict[str, Any]:
@@ -45,7 +39,7 @@ def row(name: str, worker: Worker, cell: str, form: str) -> dict[str, Any]:
     }
 
 
-def main(options: Options) -> None:
+def main(options: ComparisonOptions) -> None:
     """Run the measurements."""
     if not getattr(import_cupy(), "__fake__", False):
         sys.exit(
@@ -60,4 +54,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m benchmarks.launches"))
+    main(tyro.cli(ComparisonOptions, prog="python -m benchmarks.launches", description=__doc__))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 import tinygrad182 as tg
+from benchmarks.options import sizes
 from benchmarks.peers import Cell, Run, Shape
 from tinygrad182 import kernels
 
@@ -25,7 +26,7 @@ SHAPES: tuple[Shape, ...] = (
 
 def shape_of(text: str) -> Shape:
     """A shape from "T,B,I,H"."""
-    steps, batch, inputs, hidden = map(int, text.split(","))
+    steps, batch, inputs, hidden = sizes(text)
     return steps, batch, inputs, hidden
 
 
@@ -63,10 +64,9 @@ def data(shape: Shape, last: bool = False) -> tuple[Any, Any]:
 
 def layer(cell: Cell, shape: Shape, fused: bool = True) -> Any:
     """One of our layers."""
-    # imported here, for other checkouts are measured too, and may have no such layers
-    rooms: Any = import_module("benchmarks.own") if cell == "Peephole" else tg.nn
-    make = getattr(rooms, cell)
-    return make(shape[2], shape[3], fused=fused, rng=0)
+    # Imported here because another checkout, which is measured too, may have no such layer.
+    module: Any = import_module("benchmarks.own") if cell == "Peephole" else tg.nn
+    return getattr(module, cell)(shape[2], shape[3], fused=fused, rng=0)
 
 
 def run(module: Any, x: Any, g: Any, form: Form) -> Run:

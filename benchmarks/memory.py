@@ -1,4 +1,4 @@
-"""What backpropagation through time costs in memory, and what anomaly detection costs switched off.
+"""Memory of backpropagation through time, and the cost of anomaly detection while it is off.
 
 ``python -m benchmarks.memory [--out DIR]``
 
@@ -15,9 +15,6 @@ import ast
 import gc
 import inspect
 import math
-import statistics
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -30,9 +27,10 @@ import tyro
 from rich.progress import track
 
 import tinygrad182 as tg
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import threads
-from benchmarks.timing import interleave, ratio, report
+from benchmarks.timing import interleave, milliseconds, ratio, report
+from benchmarks.worker import in_a_process
 from tinygrad182.engine import backpropagation, recording
 
 BATCH, INPUTS, HIDDEN = 16, 4, 32
@@ -40,7 +38,7 @@ LAYER_BATCH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Written):
+class Options(OutputOptions):
     """Measure the memory of recomputation, and what anomaly detection costs while it is off."""
 
     lengths: tuple[int, ...] = (1_000, 2_000, 5_000, 10_000)
@@ -77,7 +75,7 @@ def training_step(steps: int, remat: bool, batch: int = BATCH) -> Callable[[], N
 
 
 def layer_step(steps: int, remat: bool) -> Callable[[], None]:
-    """The same of an LSTM layer that foretells its next input; the input is made beforehand."""
+    """Like ``training_step``, for an LSTM layer that predicts its next input."""
     lstm = tg.nn.LSTM(INPUTS, HIDDEN, rng=0)
     head = tg.nn.Linear(HIDDEN, INPUTS, rng=1)
     draw = np.random.default_rng(0)
@@ -112,7 +110,7 @@ STEPS: dict[str, tuple[Callable[..., Callable[[], None]], bool]] = {
 }
 
 
-def peak(kind: str, steps: int) -> tuple[int, float]:
+def peak_allocated(kind: str, steps: int) -> tuple[int, float]:
     """Bytes at the peak above what was there before, and seconds, of one step in this process."""
     make, remat = STEPS[kind]
     step = make(steps, remat)
@@ -128,20 +126,12 @@ def peak(kind: str, steps: int) -> tuple[int, float]:
     return top - before, seconds
 
 
-def peak_elsewhere(kind: str, steps: int) -> tuple[int, float]:
-    """:func:`peak` in a fresh process."""
-    code = f"from benchmarks.memory import peak; print(*peak({kind!r}, {steps}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    size, seconds = done.stdout.split()
-    return int(size), float(seconds)
-
-
 def slope(lengths: Sequence[int], sizes: Sequence[int]) -> float:
     """Exponent p of the power law size ∝ Tᵖ, by least squares on logarithms."""
     return float(np.polyfit(np.log(lengths), np.log(sizes), 1)[0])
 
 
-def memory(options: Options) -> list[dict[str, Any]]:
+def along_time(options: Options) -> list[dict[str, Any]]:
     """One row per kind and length; the slope is fitted over all lengths of the kind."""
     lengths = {
         kind: options.layer_lengths if make is layer_step else options.lengths
@@ -149,7 +139,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
     }
     runs = [(kind, steps) for kind, many in lengths.items() for steps in many]
     progress = track(runs, description="Measuring memory", transient=True)
-    found = {run: peak_elsewhere(*run) for run in progress}
+    found = {run: in_a_process("memory.peak_allocated", *run) for run in progress}
     return [
         {
             "step": kind,
@@ -220,7 +210,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
     return [
         {
             "step": name,
-            "ms": statistics.median(times[name]) * 1e3,
+            "ms": milliseconds(times[name]),
             "ratio": ratio(times, name, "no checks"),
         }
         for name in contestants
@@ -230,7 +220,7 @@ def anomaly_off(options: Options) -> list[dict[str, Any]]:
 def main(options: Options) -> None:
     """Run both measurements."""
     with threads(1):
-        report("memory-along-time", memory(options), options.out)
+        report("memory-along-time", along_time(options), options.out)
         report("anomaly-detection-off", anomaly_off(options), options.out)
 
 

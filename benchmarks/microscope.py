@@ -26,7 +26,7 @@ from rich.progress import track
 
 import tinygrad182 as tg
 from benchmarks.browser import SIZE, NoBrowserError, browser
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions, sizes
 from benchmarks.timing import report
 
 INPUTS, HIDDEN = 8, 64
@@ -44,7 +44,7 @@ addEventListener("click", () => {{
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Written):
+class Options(OutputOptions):
     """Measure how long the microscope's page takes to write, to open and to answer."""
 
     shapes: tuple[str, ...] = ("1000,1", "1000,16", "10000,1")
@@ -113,7 +113,7 @@ def clicked(page: Any, count: int) -> list[float]:
 
 def row(shape: str, chromium: Any, options: Options) -> dict[str, Any]:
     """Seconds and megabytes of one shape."""
-    steps, batch = map(int, shape.split(","))
+    steps, batch = sizes(shape)
     found: dict[str, Any] = {"T, B, H": f"{steps}, {batch}, {HIDDEN}"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "page.html")

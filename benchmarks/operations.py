@@ -1,8 +1,8 @@
-"""What an operation costs that a person records without any layer, beside PyTorch eager: one thread.
+"""The cost of an operation recorded without any layer, beside PyTorch eager: one thread.
 
 ``python -m benchmarks.operations [--before FOLDER] [--out DIR]``
 
-There are three tables. The first is of a loop of one's own, ``tanh(x_t @ W + h @ V + b)`` with a loss at
+There are three tables. The first is of a hand-written loop, ``tanh(x_t @ W + h @ V + b)`` with a loss at
 every step, forward and backward; both libraries run the same lines. Ours keeps the gradients of all nodes
 (``trace``), of the marked states (``gradient_flow``) or of the leaves (``backward``); PyTorch's
 ``retain_grad`` is called on every result, on every state or on nothing. The second is of a chain of
@@ -28,8 +28,8 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import BesideBefore, Timed
-from benchmarks.timing import Contestant, in_turns, ratio, report
+from benchmarks.options import ComparisonOptions, TimingOptions, sizes
+from benchmarks.timing import Contestant, in_turns, milliseconds, ratio, report
 from benchmarks.worker import ROOT, Worker, thread_limits
 
 Stages = tuple[Callable[[], Any], Callable[[Any], object]]
@@ -43,11 +43,11 @@ A_STEP = 10
 
 OURS = ("trace", "gradient_flow", "backward")
 THEIRS = ("every result", "every state", "leaves")
-"""What keeps its gradient in PyTorch."""
+"""The tensors that keep their gradient in PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BesideBefore, Timed):
+class Options(ComparisonOptions, TimingOptions):
     """Measure what recorded operations cost, beside PyTorch and another checkout."""
 
     clock: Literal["wall", "cpu"] = "cpu"
@@ -64,7 +64,7 @@ class Options(BesideBefore, Timed):
 
 
 def loop(keep: Callable[[Any, int], object], x: Any, y: Any, h: Any, weights: list[Any]) -> Any:
-    """A tanh RNN as a person writes it, for Tensors of either library."""
+    """A tanh RNN written by hand, for Tensors of either library."""
     W, V, b, U = weights
     loss = 0.0
     for t in range(len(x)):
@@ -86,7 +86,7 @@ def loop_keeping_all(keep: Callable[[Any], Any], x: Any, y: Any, h: Any, weights
 
 def data(shape: str) -> tuple[Any, Any, Any, list[Any]]:
     """Input, target, initial state and weights, as arrays."""
-    steps, batch, inputs, hidden = map(int, shape.split(","))
+    steps, batch, inputs, hidden = sizes(shape)
     draw = np.random.default_rng(0)
 
     def normal(*size: int) -> Any:
@@ -216,7 +216,7 @@ def _calls(run: Callable[[], object]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the contestants took in each round: the two stages, and both together."""
+    """Seconds of the contestants in each round: the two stages, and both together."""
 
     stages: dict[str, list[list[float]]]
     operations: int
@@ -228,7 +228,7 @@ class Measured:
         found: dict[str, Any] = {"contestant": name}
         for stage, taken in zip(("forward", "backward"), stages, strict=True):
             found[f"{stage}, µs/op"] = statistics.median(taken) / self.operations * 1e6
-        found["ms"] = statistics.median(totals[name]) * 1e3
+        found["ms"] = milliseconds(totals[name])
         for heading, peer in peers.items():
             there = peer in totals and peer != name
             found[heading] = ratio(totals, name, peer) if there else None
@@ -245,7 +245,7 @@ def loops(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
             for kept in (THEIRS if who == "torch" else OURS)
         }
         times = in_turns(contestants, options.repeats, options.clock)
-        found = Measured(times, int(shape.partition(",")[0]) * A_STEP)
+        found = Measured(times, sizes(shape)[0] * A_STEP)
         for name in contestants:
             who, _, kept = name.partition(", ")
             peers = {f"/torch, {each}": f"torch, {each}" for each in THEIRS}
@@ -281,10 +281,10 @@ def chains(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]
 
 
 def accounts(workers: dict[str, Worker], options: Options) -> list[dict[str, Any]]:
-    """What an operation of our loop costs beside time, one row per shape and checkout."""
+    """Calls, objects and memory of an operation of our loop, one row per shape and checkout."""
     rows = []
     for shape in options.shapes:
-        operations = int(shape.partition(",")[0]) * A_STEP
+        operations = sizes(shape)[0] * A_STEP
         for who, worker in workers.items():
             if who != "torch":
                 found = worker.ask("call", function="operations.costs", given=[shape])

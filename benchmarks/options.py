@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Sizes from a text.
+
+    >>> sizes("100,64,32,128")
+    (100, 64, 32, 128)
+    """
+    return tuple(map(int, text.split(",")))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class OutputOptions:
     """Base of every benchmark's options; tyro makes the command line from the fields."""
 
     out: Path | None = None
@@ -16,7 +25,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BesideBefore(Written):
+class ComparisonOptions(OutputOptions):
     """Options of a benchmark that may measure another checkout, such as the last release, too."""
 
     before: Path | None = None
@@ -24,7 +33,7 @@ class BesideBefore(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed(Written):
+class TimingOptions(OutputOptions):
     """Options of a benchmark that takes times in rounds."""
 
     clock: Literal["wall", "cpu"] = "wall"
@@ -35,7 +44,7 @@ class Timed(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimedLayers(Timed):
+class LayerOptions(TimingOptions):
     """Options of a benchmark of whole layers."""
 
     threads: int = 1

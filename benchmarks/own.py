@@ -1,4 +1,4 @@
-"""A cell of one's own, as a person would write it: an LSTM whose gates also see the cell state."""
+"""A hand-written cell: an LSTM whose gates also see the cell state."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _set(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def xla_flags(count: int) -> str:
-    """What JAX reads as it starts."""
+    """Flags that JAX reads as it starts."""
     eigen = "false" if count == 1 else "true"
     return f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={count}"
 
@@ -160,7 +160,7 @@ def torch_loop(cell: Cell, x: Any, g: Any, device: str) -> Run:
 
 
 def peephole_cell(inputs: int, hidden: int, device: str) -> Any:
-    """An LSTM's cell whose gates also see the cell state, as a person writes it in PyTorch."""
+    """An LSTM's cell whose gates also see the cell state, as one writes it in PyTorch."""
     import torch
     from torch.nn.functional import linear
 

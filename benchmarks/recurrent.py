@@ -7,7 +7,7 @@ gradients and every ∂L/∂h_t and ∂L/∂c_t (``gradient_flow(..., backward=T
 ``backward``, the recorded pass on NumPy's form of the loops, and ``backward`` step by step
 (``fused=False``). PyTorch: its layer and JAX: a compiled scan, which keep no state's gradient; and a loop
 over PyTorch's cell with ``retain_grad``. The products: the same matrix products by BLAS, into memory that
-is there. ``Peephole`` is a cell of one's own, for which PyTorch has no layer.
+is there. ``Peephole`` is a hand-written cell, for which PyTorch has no layer.
 
 A layer may take as long as the faster of PyTorch's layer and JAX's scan, or 1.15 of the products where
 that is more; at the smallest and the largest shape as long as the faster peer.
@@ -26,9 +26,9 @@ import tyro
 import tinygrad182 as tg
 from benchmarks import peers
 from benchmarks.layers import ALL, Form, data, ours, shape_of
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import CELLS, Cell, Run, Shape
-from benchmarks.timing import CLOCKS, TURN, Seconds, interleave, ratio, report
+from benchmarks.timing import TURN, Seconds, interleave, milliseconds, ratio, report
 
 BESIDE_PEERS_ALONE: tuple[Shape, ...] = ((50, 128, 128, 512), (20, 10, 1, 16))
 """The shapes at which the products do not count."""
@@ -40,7 +40,7 @@ Times = dict[str, Seconds]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TimedLayers):
+class Options(LayerOptions):
     """Measure whole recurrent layers beside PyTorch, JAX and the matrix products alone."""
 
     device: str = "cpu"
@@ -77,14 +77,14 @@ def timed(runs: dict[str, Run], options: Options) -> Times:
     """:func:`interleave` on the chosen device and clock."""
     if options.device != "cpu":
         return peers.timed_on_device(runs, options.repeats)
-    return interleave(runs, options.repeats, clock=CLOCKS[options.clock], at_least=TURN)
+    return interleave(runs, options.repeats, clock=options.clock, at_least=TURN)
 
 
 def row(cell: Cell, shape: Shape, times: Times) -> dict[str, Any]:
     """Milliseconds, ratios round by round, and whether the target is met."""
     found: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape)}
     for name in (*get_args(Form), "torch", "torch cells", "JAX", "products"):
-        found[name] = statistics.median(times[name]) * 1e3 if name in times else None
+        found[name] = milliseconds(times[name]) if name in times else None
     for name in ("torch", "JAX", "products", "LSTM"):
         found[f"/{name}"] = ratio(times, "recorded", name) if name in times else None
     loops = "NumPy" in times and "torch cells" in times

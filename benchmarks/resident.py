@@ -8,9 +8,6 @@ Resident memory, each number from a process of its own.
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,17 +16,13 @@ import tyro
 
 from benchmarks import peers
 from benchmarks.layers import SHAPES, data, ours
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import Cell, Shape
 from benchmarks.timing import report
+from benchmarks.worker import in_a_process
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Written):
-    """Measure the memory of one step of a layer."""
-
-
-def peak(whose: Any, cell: Cell, shape: Shape) -> float:
+def peak_resident(whose: Any, cell: Cell, shape: Shape) -> float:
     """Megabytes at the peak of a step above what was there before, in this process."""
     short: Shape = (2, *shape[1:])
     runs: list[Any] = [
@@ -49,28 +42,25 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def memory() -> list[dict[str, Any]]:
+def of_layers() -> list[dict[str, Any]]:
     """One row per cell and shape."""
     cells: tuple[Cell, ...] = ("LSTM", "GRU", "RNN")
     contestants = ("recorded", "plain", *(("torch",) if find_spec("torch") else ()))
     return [
         {"layer": cell, "T, B, I, H": str(shape)}
-        | {f"{whose}, MB": _in_a_process(whose, cell, shape) for whose in contestants}
+        | {
+            f"{whose}, MB": in_a_process("resident.peak_resident", whose, cell, shape)
+            for whose in contestants
+        }
         for cell in cells
         for shape in SHAPES[:3]
     ]
 
 
-def _in_a_process(whose: str, cell: Cell, shape: Shape) -> float:
-    code = f"from benchmarks.resident import peak; print(peak({whose!r}, {cell!r}, {shape!r}))"
-    command = [sys.executable, "-c", code]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def main(options: Options) -> None:
+def main(options: OutputOptions) -> None:
     """Run the measurements."""
-    report("resident-memory", memory(), options.out)
+    report("resident-memory", of_layers(), options.out)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m benchmarks.resident"))
+    main(tyro.cli(OutputOptions, prog="python -m benchmarks.resident", description=__doc__))

@@ -31,7 +31,7 @@ def interleave(
     contestants: Mapping[str, Callable[[], object]],
     repeats: int,
     synchronize: Callable[[], object] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: str = "wall",
     at_least: float = 0.0,
 ) -> dict[str, Seconds]:
     """Time of each contestant in each round, after two rounds that are not counted.
@@ -43,12 +43,13 @@ def interleave(
         Rounds that count.
     synchronize : callable
         Waits for the device before the clock is read.
-    clock : callable
-        Seconds: on the wall, or of the process (``time.process_time``) where others want the processor.
+    clock : {"wall", "cpu"}
+        Time on the wall, or of the process where other programs want the processor.
     at_least : float
         Seconds that a contestant's turn takes: the shorter ones run several times, after once that is not
         counted, so that neither caches nor threads are as the contestant before left them.
     """
+    now = CLOCKS[clock]
     times: dict[str, Seconds] = {name: [] for name in contestants}
     counts = dict.fromkeys(contestants, 1)
     for turn in track(range(repeats + 2), description="Timing", transient=True):
@@ -56,11 +57,11 @@ def interleave(
             if at_least:
                 run()
             synchronize()
-            start = clock()
+            start = now()
             for _ in range(counts[name]):
                 run()
             synchronize()
-            taken = (clock() - start) / counts[name]
+            taken = (now() - start) / counts[name]
             counts[name] = max(counts[name], round(at_least / max(taken, 1e-6)))
             if turn >= 2:
                 times[name].append(taken)
@@ -87,6 +88,11 @@ def in_turns(
             if turn >= 2:
                 times[name].append(taken)
     return times
+
+
+def milliseconds(seconds: Seconds) -> float:
+    """Median over the rounds."""
+    return statistics.median(seconds) * 1e3
 
 
 def ratio(times: dict[str, Seconds], name: str, peer: str) -> float:

@@ -11,7 +11,6 @@ every state.
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import Written
+from benchmarks.options import OutputOptions
 from benchmarks.peers import threads
-from benchmarks.timing import interleave, ratio, report
+from benchmarks.timing import interleave, milliseconds, ratio, report
 
 SHAPES = ((100, 1, 1, 16), (100, 10, 1, 16), (100, 64, 32, 128))
 LENGTHS = (100, 1_000, 10_000)
@@ -32,7 +31,7 @@ PEER = "torch retain_grad"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Written):
+class Options(OutputOptions):
     """Measure an unrolled RNN with every gradient kept, beside PyTorch."""
 
     device: str = "cpu"
@@ -101,8 +100,8 @@ def against_torch(options: Options) -> list[dict[str, Any]]:
                 {
                     "T, B, I, H": str(shape),
                     "ours": name,
-                    "ms": statistics.median(times[name]) * 1e3,
-                    "torch ms": statistics.median(times[PEER]) * 1e3 if peer else None,
+                    "ms": milliseconds(times[name]),
+                    "torch ms": milliseconds(times[PEER]) if peer else None,
                     "ratio": ratio(times, name, PEER) if peer else None,
                 }
             )

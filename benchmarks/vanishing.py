@@ -8,8 +8,6 @@ float32 on the way to the first step.
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,12 @@ import tyro
 import tinygrad182 as tg
 from benchmarks import peers
 from benchmarks.layers import SHAPES, Form, data, layer, run
-from benchmarks.options import TimedLayers
+from benchmarks.options import LayerOptions
 from benchmarks.peers import Cell, Shape
-from benchmarks.timing import CLOCKS, TURN, interleave, ratio, report
+from benchmarks.timing import TURN, interleave, milliseconds, ratio, report
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(TimedLayers):
-    """Measure layers with gradients that vanish beside the same with gradients that do not."""
-
-
-def regimes(options: Options) -> list[dict[str, Any]]:
+def regimes(options: LayerOptions) -> list[dict[str, Any]]:
     """One row per cell, shape and form of the loops."""
     cells: tuple[Cell, ...] = ("LSTM", "GRU", "RNN")
     forms: tuple[Form, ...] = ("plain", "NumPy")
@@ -40,13 +33,13 @@ def regimes(options: Options) -> list[dict[str, Any]]:
     ]
 
 
-def _row(cell: Cell, shape: Shape, form: Form, options: Options) -> dict[str, Any]:
+def _row(cell: Cell, shape: Shape, form: Form, options: LayerOptions) -> dict[str, Any]:
     x, g = data(shape, last=True)
     modules = {name: _in_regime(cell, shape, name) for name in ("healthy", "vanishing")}
     runs = {name: run(module, x, g, form) for name, module in modules.items()}
-    times = interleave(runs, options.repeats, clock=CLOCKS[options.clock], at_least=TURN)
+    times = interleave(runs, options.repeats, clock=options.clock, at_least=TURN)
     row: dict[str, Any] = {"layer": cell, "T, B, I, H": str(shape), "form": form}
-    row |= {f"{name}, ms": statistics.median(t) * 1e3 for name, t in times.items()}
+    row |= {f"{name}, ms": milliseconds(t) for name, t in times.items()}
     row["ratio"] = ratio(times, "vanishing", "healthy")
     row["log10 ‖∂L/∂h‖ at the first step"] = _first(modules["vanishing"], x, g)
     return row
@@ -69,7 +62,7 @@ def _first(module: Any, x: Any, g: Any) -> float:
     return float(states.h.log_grad_norm[0]) / np.log(10)
 
 
-def main(options: Options) -> None:
+def main(options: LayerOptions) -> None:
     """Run the measurements."""
     with peers.threads(options.threads):
         report(
@@ -78,4 +71,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m benchmarks.vanishing"))
+    main(tyro.cli(LayerOptions, prog="python -m benchmarks.vanishing", description=__doc__))

@@ -1,4 +1,4 @@
-"""What ``tg.inspect.watch`` costs: training steps with a watch at every N-th over those without.
+"""The cost of ``tg.inspect.watch``: training steps with a watch at every N-th over those without.
 
 ``python -m benchmarks.watch [--out DIR]``
 
@@ -20,15 +20,15 @@ import numpy as np
 import tyro
 
 import tinygrad182 as tg
-from benchmarks.options import Timed
-from benchmarks.timing import CLOCKS, interleave, ratio, report
+from benchmarks.options import TimingOptions, sizes
+from benchmarks.timing import interleave, milliseconds, ratio, report
 from models import RecurrentRegressor
 
 INPUTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Timed):
+class Options(TimingOptions):
     """Measure what a watch adds to training."""
 
     shapes: tuple[str, ...] = ("100,16,64", "200,32,128")
@@ -63,11 +63,11 @@ def trainer(
 
 
 @contextmanager
-def contestants(sizes: tuple[str, int, int, int], every: int) -> Iterator[dict[str, Any]]:
+def watched_and_alone(network: tuple[str, int, int, int], every: int) -> Iterator[dict[str, Any]]:
     """``every`` training steps of two networks, of which one is watched."""
     with tempfile.TemporaryDirectory() as folder:
-        model, watched = trainer(*sizes)
-        _, alone = trainer(*sizes)
+        model, watched = trainer(*network)
+        _, alone = trainer(*network)
         with tg.inspect.watch(model, every, Path(folder, "run.jsonl")):
             runs = {"watched": watched, "alone": alone}
             yield {
@@ -78,14 +78,14 @@ def contestants(sizes: tuple[str, int, int, int], every: int) -> Iterator[dict[s
 
 def row(cell: str, shape: str, options: Options) -> dict[str, Any]:
     """Milliseconds of a training step, and the ratio."""
-    steps, batch, hidden = map(int, shape.split(","))
-    with contestants((cell, steps, batch, hidden), options.every) as runs:
-        times = interleave(runs, options.repeats, clock=CLOCKS[options.clock])
+    steps, batch, hidden = sizes(shape)
+    with watched_and_alone((cell, steps, batch, hidden), options.every) as runs:
+        times = interleave(runs, options.repeats, clock=options.clock)
     return {
         "cell": cell,
         "T, B, H": f"{steps}, {batch}, {hidden}",
         "N": options.every,
-        **{f"{name}, ms": 1e3 * float(np.median(t)) / options.every for name, t in times.items()},
+        **{f"{name}, ms": milliseconds(t) / options.every for name, t in times.items()},
         "ratio": ratio(times, "watched", "alone"),
     }
 

@@ -72,8 +72,14 @@ class Worker:
         return json.loads(answer)
 
 
+def in_a_process(function: str, *given: Any) -> Any:
+    """Call a function of the benchmarks, such as ``"memory.peak_allocated"``, in a fresh process."""
+    with Worker(ROOT) as worker:
+        return worker.ask("call", function=function, given=given)
+
+
 class Measurements:
-    """What a worker can be asked for."""
+    """The measurements that a worker can be asked for."""
 
     def __init__(self) -> None:
         self._stages: dict[str, tuple[Callable[..., Any], ...]] = {}
@@ -112,7 +118,7 @@ class Measurements:
         return {"import": imported - start, "step": time.perf_counter() - imported}
 
     def launches(self, cell: str, form: str, steps: int) -> dict[str, Any]:
-        """What a step of training makes a card do, as the stand-in for CuPy counts it."""
+        """Launches and waits of a training step, as the stand-in for CuPy counts them."""
         cupy: Any = importlib.import_module("cupy")
         tg = importlib.import_module("tinygrad182")
         tg.use_device("cuda")

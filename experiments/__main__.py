@@ -14,7 +14,7 @@ MADE = Path(__file__).resolve().parents[1] / ".venv"
 
 
 def remedy() -> str:
-    """Say how to run the experiments, to somebody whose Python lacks what they need."""
+    """Say how to run the experiments where this Python lacks what they need."""
     if (MADE / "bin" / "python").exists() and Path(sys.prefix).resolve() != MADE:
         return "The one that 'make run' installs into has it: .venv/bin/python -m experiments"
     return f"Install it with: {sys.executable} -m pip install -e '.[experiments]'"
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         sys.exit(f"The experiments need what this Python does not have: {names}. {remedy()}")
     from experiments.app.command_line import main
 
-    # A run that is told to end, or whose terminal is closed, cleans up as after Ctrl-C.
+    # A run that gets a signal to end, or whose terminal is closed, cleans up as after Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP

@@ -8,6 +8,7 @@ tensors are made on it, wherever a test makes them. What else a test does with a
 | make a tensor | ``const(values)``, or ``leaf(values)``, which requires grad |
 | make a raw array, as an operand or a cotangent | ``array(values)`` |
 | move all that a test is given, in any nesting | ``moved(tree)`` |
+| draw standard normal arrays of the host | ``draw(seed, (2, 3), (4,))`` |
 | read any array or Tensor with NumPy | ``host(x)``; ``assert_close`` and ``assert_same_bits`` do it alone |
 | write into a tensor or an array | ``write(x, values)`` or ``write(x, values, at=(0, 1))`` |
 | hand over a function that is written in NumPy | ``in_numpy(f)`` |
@@ -97,6 +98,12 @@ def host(value: Any) -> Array:
     if isinstance(value, (list, tuple)):
         return np.asarray([host(v) for v in value])
     return np.asarray(value)
+
+
+def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
+    """Standard normal arrays on the host, float64."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape) for shape in shapes]
 
 
 def write(x: Any, values: Any, at: Any = ...) -> None:

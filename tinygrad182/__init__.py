@@ -15,7 +15,7 @@ from . import decode, inspect, nn, optim, testing
 from ._suggestions import calls as _calls
 from ._suggestions import torch_names as _torch_names
 from .arrays import backend, cuda
-from .arrays.allocator import keep_freed_memory
+from .arrays.allocator import keep_freed_memory as _keep_freed_memory
 from .arrays.backend import cuda_is_available
 from .engine.autodiff import grad
 from .engine.modes import detect_anomaly, enable_grad, no_grad, use_device
@@ -68,7 +68,7 @@ from .tensors.tensor import Tensor
 from .transforms.derivatives import hessian, jacobian, jvp, vjp
 from .transforms.recomputing import remat
 
-keep_freed_memory()  # the next backward pass reuses what this one frees
+_keep_freed_memory()  # the next backward pass reuses what this one frees
 _calls.explain_calls_in(globals())  # dim= is read as axis=, and errors explain a misspelt argument
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's

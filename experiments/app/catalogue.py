@@ -48,7 +48,7 @@ class Experiment:
     run : callable
         ``run(options, progress)`` measures and returns a Result; ``progress`` takes its tasks.
     letter : str
-        Which question of the course it is, such as ``"Q1a"``.
+        Short name of the question, such as ``"Q1a"``. ``all`` runs the questions that have one.
     predict : str
         What a reader is asked to predict before the answer is opened.
     pictures : tuple of str

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import numpy as np
 import tyro
@@ -32,9 +32,7 @@ from tinygrad182.display import charts
 
 PROGRAM = "python -m experiments"
 ALL = "all"
-CATALOGUE_ALL = (
-    "All that answer a question of the course, on one page, each with its answer folded away"
-)
+CATALOGUE_ALL = "Several questions on one page, each with its answer folded away"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,21 +121,35 @@ def asked(name: str, experiment: Experiment) -> Question:
 
 @dataclass(frozen=True, kw_only=True)
 class AllOptions(Options):
-    """Options of a run of all experiments; each keeps its own defaults otherwise."""
+    """Options of a run of several experiments; each keeps its own defaults otherwise."""
+
+    questions: tuple[str, ...] = ()
+    """Names of experiments. By default all but gradient-flow, h-detach, sensitivity and char-lm."""
+
+    length: int | None = None
+    """Time steps T of every question that takes one length. By default each keeps its own."""
 
     answers: bool = True
     """Whether to measure and show the answers, folded away. With --no-answers the page holds the
     questions alone, to be handed out."""
 
+    def of(self, experiment: Experiment) -> Options:
+        """The options of one of the experiments."""
+        shared: dict[str, Any] = {"device": self.device, "seed": self.seed, "out": self.out}
+        takes_one_length = not isinstance(getattr(experiment.options, "length", ()), tuple)
+        if self.length is not None and takes_one_length:
+            shared["length"] = self.length
+        return experiment.options(**shared)
+
 
 def run_all(options: Options, err: Console) -> tuple[list[Run], Path]:
-    """Run every experiment that answers a question, and write one page with all of them."""
+    """Run several experiments, and write one page with all of them."""
     assert isinstance(options, AllOptions)
-    experiments = {name: e for name in CATALOGUE if (e := load(name)).letter}
-    own = {  # all of them before any runs: what cannot be is found at once
-        name: e.options(device=options.device, seed=options.seed, out=options.out)
-        for name, e in experiments.items()
-    }
+    experiments = {name: load(name) for name in options.questions or CATALOGUE}
+    if not options.questions:
+        experiments = {name: each for name, each in experiments.items() if each.letter}
+    # All options are made before any experiment runs, so what cannot be is found at once.
+    own = {name: options.of(experiment) for name, experiment in experiments.items()}
     questions = [asked(name, experiment) for name, experiment in experiments.items()]
     started = datetime.now().astimezone()
     runs = []
@@ -184,7 +196,8 @@ def print_runs(runs: Sequence[Run], folder: Path, console: Console) -> None:
         if len(runs) == 1:
             print_result(run.result, console)
         else:
-            console.print(f"\n[bold]{run.letter} {run.name}:[/] {escape(run.result.headline)}")
+            name = f"{run.letter} {run.name}".strip()
+            console.print(f"\n[bold]{name}:[/] {escape(run.result.headline)}")
             print_claims(run.result, console)
     place = escape(printable(folder / "report.html"))
     console.print(f"\n[bold]Report:[/] {place}", soft_wrap=True)
@@ -211,9 +224,9 @@ def print_claims(result: Result, console: Console) -> None:
 def as_text(table: Table) -> Grid:
     """Table as the terminal shows it."""
     return Grid(
-        [column.heading for column in table.columns],
-        [[column.text(row) for column in table.columns] for row in table.rows],
-        [column.is_text(table) for column in table.columns],
+        [column.heading for column in table.shown],
+        [[column.text(row) for column in table.shown] for row in table.rows],
+        [column.is_text(table) for column in table.shown],
     )
 
 

@@ -1,4 +1,4 @@
-"""Errors a person can do something about: the command line prints them as one line."""
+"""Errors that a user can do something about. The command line prints each as one line."""
 
 from __future__ import annotations
 

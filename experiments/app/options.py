@@ -1,11 +1,12 @@
-"""The options that every experiment has, and checks on the ones that most have."""
+"""The options that every experiment has, and checks of options."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.app.errors import OptionError
 
@@ -33,16 +34,55 @@ class Options:
     """Seed of everything random: the same seed gives the same numbers."""
 
     def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
-        at_most("seed", self.seed, LARGEST_SEED)
+        self.at_least(0, "seed")
+        self.at_most(LARGEST_SEED, "seed")
         for name, value in vars(self).items():
             for number in value if isinstance(value, tuple) else (value,):
                 if name != "seed" and isinstance(number, int):
-                    at_most(name.replace("_", "-"), number, LARGEST)
+                    self.at_most(LARGEST, name)
+
+    def at_least(self, least: int, *names: str) -> None:
+        """Raise OptionError unless all values of the options are ``least`` or more."""
+        for flag, value in self._values(names):
+            if value < least:
+                raise OptionError(f"{flag} must be {least} or more, not {value}")
+
+    def at_most(self, most: int, *names: str) -> None:
+        """Raise OptionError unless all values of the options are ``most`` or less."""
+        for flag, value in self._values(names):
+            if value > most:
+                raise OptionError(f"{flag} must be {most} or less, not {value}")
+
+    def positive(self, *names: str) -> None:
+        """Raise OptionError unless all values of the options are finite numbers above zero."""
+        for flag, value in self._values(names):
+            if not (math.isfinite(value) and value > 0):
+                raise OptionError(f"{flag} must be a finite number above 0, not {value}")
+
+    def finite(self, *names: str) -> None:
+        """Raise OptionError unless all values of the options are finite numbers."""
+        for flag, value in self._values(names):
+            if not math.isfinite(value):
+                raise OptionError(f"{flag} must be a finite number, not {value}")
+
+    def one_or_more(self, *names: str) -> None:
+        """Raise OptionError for an option of several values that has none."""
+        for _ in self._values(names):
+            pass
+
+    def _values(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Flag and value of every value of the options; None is left open and has no value."""
+        for name in names:
+            flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            if value == ():
+                raise OptionError(f"{flag} needs at least one value")
+            for each in value if isinstance(value, tuple) else (value,):
+                if each is not None:
+                    yield flag, each
 
     @property
     def left(self) -> str:
-        """What a run that was interrupted has left, in a sentence."""
+        """A sentence that says what an interrupted run has left."""
         return "Nothing was written."
 
 
@@ -59,9 +99,8 @@ class NetworkOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("batch", self.batch, 1)
-        at_least("repeats", self.repeats, 1)
-        at_most("seed", self.seed, LARGEST_SEED + 1 - self.repeats)
+        self.at_least(1, "batch", "repeats")
+        self.at_most(LARGEST_SEED + 1 - self.repeats, "seed")
 
     @property
     def seeds(self) -> range:
@@ -74,37 +113,3 @@ class NetworkOptions(Options):
         if self.repeats == 1:
             return f"seed {self.seed}"
         return f"seeds {self.seed} {'and' if self.repeats == 2 else 'to'} {self.seeds[-1]}"
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Raise OptionError unless ``value >= least``."""
-    if value < least:
-        raise OptionError(f"--{name} must be {least} or more, not {value}")
-
-
-def at_most(name: str, value: int, most: int) -> None:
-    """Raise OptionError unless ``value <= most``."""
-    if value > most:
-        raise OptionError(f"--{name} must be {most} or less, not {value}")
-
-
-def positive(name: str, *values: float) -> None:
-    """Raise OptionError unless there are ``values``, and all are finite numbers above zero."""
-    one_or_more(name, values)
-    for value in values:
-        if not (math.isfinite(value) and value > 0):
-            raise OptionError(f"--{name} must be a finite number above 0, not {value}")
-
-
-def finite(name: str, *values: float) -> None:
-    """Raise OptionError unless there are ``values``, and all are finite numbers."""
-    one_or_more(name, values)
-    for value in values:
-        if not math.isfinite(value):
-            raise OptionError(f"--{name} must be a finite number, not {value}")
-
-
-def one_or_more(name: str, values: Sequence[object]) -> None:
-    """Raise OptionError for an option of several values that was given none."""
-    if not values:
-        raise OptionError(f"--{name} needs at least one value")

@@ -1,4 +1,4 @@
-"""What an experiment hands back: words, claims, figures and tables.
+"""The result of an experiment: words, claims, figures and tables.
 
 ``run_folder`` turns it into ``results.json``, CSV files, PNG files and the report, and ``command_line``
 prints it. So an experiment writes no file and prints nothing.

@@ -60,7 +60,7 @@ PACKAGES = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "altair", "vl-convert-pytho
 
 @dataclass(frozen=True)
 class Question:
-    """What an experiment asks: its name, its letter in the course, what to predict, what answers it."""
+    """A question: its name and letter, what to predict, and the pictures that answer it."""
 
     name: str
     question: str
@@ -129,7 +129,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def _mine() -> str:
-    """What the names of stages made on this machine begin with; the process's number follows."""
+    """Beginning of the names of stages made on this machine; the process's number follows."""
     return f".partial-{platform.node()}-"
 
 
@@ -146,7 +146,7 @@ def clear(folder: Path) -> None:
     for place in (folder, *above):
         for stage in place.glob(".partial-*"):
             if (match := pattern.fullmatch(stage.name)) and not _runs(int(match[1])):
-                with suppress(OSError):  # of a person who may not write there, for example
+                with suppress(OSError):  # the user may not write there, for example
                     if (stage / REPLACED).is_dir():
                         for file in _files(stage):
                             _put(stage / file, place / file)
@@ -327,7 +327,7 @@ def _cell(value: Value) -> Value:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What ``results.json`` holds; numbers JSON lacks are the strings 'inf', '-inf' and 'nan'."""
+    """Contents of ``results.json``. Numbers that JSON lacks are the strings 'inf', '-inf' and 'nan'."""
     result = run.result
     return {
         "experiment": run.name,

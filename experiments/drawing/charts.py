@@ -10,15 +10,14 @@ from typing import Any
 import altair as alt
 
 from experiments.drawing.tables import Row, Value
+from tinygrad182.display import charts
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-INK, GREY = "#1a1a1a", "#7a7f87"
+# The colours and the font are those of the framework's own pictures.
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = charts.PALETTE
+GREY, FONT, INK = charts.GREY, charts.FONT, "#1a1a1a"
 
-PALETTE = (VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours for what has no colour of its own."""
-
-FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
+PALETTE = (ORANGE, BLUE, GREEN, PINK, AMBER, SKY)
+"""Colours for curves that have none of their own."""
 
 GRID_WIDTH = 840
 """Pixels that the panels of a row share."""
@@ -87,14 +86,19 @@ def powers(values: Iterable[Value], title: str) -> alt.Y:
     return decades("value", title, spanned(values))
 
 
-def steps(last: int, title: str = "time step t") -> alt.X:
-    """Horizontal axis for the field ``step``, counted from 1 to ``last``."""
+def steps(last: float, title: str = "time step t", field: str = "step", first: int = 1) -> alt.X:
+    """Horizontal axis for whole numbers in ``field``, from ``first`` to ``last``."""
     return alt.X(
-        "step:Q",
+        f"{field}:Q",
         title=title,
-        scale=alt.Scale(domain=[1, last], zero=False, nice=False, padding=5),
-        axis=alt.Axis(values=sorted({1, *ticks(1, last)}), format="d", grid=False),
+        scale=alt.Scale(domain=[first, last], zero=False, nice=False, padding=5),
+        axis=alt.Axis(values=sorted({first, *ticks(first, last)}), format="d", grid=False),
     )
+
+
+def lags(last: float, title: str = "steps back k = T − t") -> alt.X:
+    """Horizontal axis for the field ``lag``, from 0 to ``last``."""
+    return steps(last, title, "lag", first=0)
 
 
 def shares(values: Iterable[Value], title: str) -> alt.Y:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from experiments.drawing import charts
-from experiments.drawing.tables import Row
+from experiments.drawing.tables import Row, Value
 
 
 @dataclass(frozen=True)
@@ -21,83 +22,85 @@ class Look:
     width: float = 2.5
 
 
-def points(
-    fields: Row,
-    values: Iterable[float],
-    x: str = "step",
-    *,
-    first: int = 1,
-    every: int = 1,
-    y: str = "value",
-) -> list[Row]:
-    """Rows of one curve, or of the dots above it.
+class Line(NamedTuple):
+    """A curve of a panel, or the dots above it.
 
     Parameters
     ----------
-    fields : mapping
-        What all rows have: ``column`` and ``row`` of the panel, ``what``.
+    what : str
+        Name in the legend.
     values : iterable of float
-        What is not finite is left out of a drawing.
-    x, y : str
-        Fields of a value's place and of the value.
-    first, every : int
-        Place of the first value, and how many places apart those are that are kept.
-
-    Examples
-    --------
-    >>> points({"what": "a"}, [1.0, 2.0, float("inf")], "lag", first=0, every=2)
-    [{'what': 'a', 'lag': 0, 'value': 1.0}, {'what': 'a', 'lag': 2, 'value': None}]
+        What is not finite is left out of the drawing.
+    column, row : str
+        The panel.
+    x : iterable of float, optional
+        Places of the values: by default 1, 2, 3, …
+    every : int
+        Only each value that many places after the one before is drawn.
     """
-    return [
-        {**fields, x: place, y: charts.drawable(float(value))}
-        for place, value in enumerate(values, start=first)
-        if (place - first) % every == 0
-    ]
 
+    what: str
+    values: Iterable[float]
+    column: str = ""
+    row: str = ""
+    x: Iterable[float] | None = None
+    every: int = 1
 
-def lags(last: int) -> alt.X:
-    """Horizontal axis for the field ``lag``, from 0 to ``last``."""
-    return alt.X(
-        "lag:Q",
-        title="steps back k = T − t",
-        scale=alt.Scale(domain=[0, last], zero=False, nice=False, padding=5),
-        axis=alt.Axis(values=charts.ticks(0, last), format="d", grid=False),
-    )
+    def rows(self, field: str, key: str = "value") -> list[Row]:
+        """Rows with the place in ``field`` and the value in ``key``.
+
+        >>> Line("a", [1.0, 2.0, float("inf")], x=range(3), every=2).rows("lag")[1]
+        {'column': '', 'row': '', 'what': 'a', 'lag': 2, 'value': None}
+        """
+        panel = {"column": self.column, "row": self.row, "what": self.what}
+        pairs = zip(itertools.count(1) if self.x is None else self.x, self.values, strict=False)
+        return [
+            {**panel, field: place, key: charts.drawable(float(value))}
+            for place, value in itertools.islice(pairs, 0, None, self.every)
+        ]
 
 
 def curves(
-    rows: Sequence[Row],
+    lines: Iterable[Line],
     looks: Mapping[str, Look],
     *,
     x: alt.X,
-    y: alt.Y,
+    y: str,
     title: str,
     subtitle: str,
-    dots: Sequence[Row] = (),
+    axis: Callable[[Iterable[Value], str], alt.Y] = charts.powers,
+    dots: Iterable[Line] = (),
     rules: Sequence[float] = (),
     height: int = 210,
 ) -> alt.TopLevelMixin:
-    """Draw a curve for each ``what`` of each panel.
+    """Draw curves in a grid of panels.
 
     Parameters
     ----------
-    rows : sequence of mappings
-        With ``column`` and ``row`` of the panel, ``what``, ``value`` (None leaves a gap), and the
-        field of ``x``.
+    lines : iterable of Line
     looks : mapping
-        What there is, in the order of drawing and of the legend.
-    x, y : axes
+        How each ``what`` is drawn, in the order of drawing and of the legend.
+    x : axis
+        The horizontal axis; its field says what the lines' places are.
+    y : str
+        Title of the vertical axis.
     title, subtitle : str
-    dots : sequence of mappings
-        The same with ``dot`` instead of ``value``: points above the curves.
+    axis : callable
+        Makes the vertical axis from all values and its title, such as :func:`charts.shares`.
+    dots : iterable of Line
+        Drawn as points above the curves.
     rules : sequence of float
         Heights of thin level lines.
     height : int
         Of a panel, in pixels.
     """
+    field, lines = _field(x), list(lines)
+    rows = [row for line in lines for row in line.rows(field)]
+    circles = [row for line in dots for row in line.rows(field, "dot")]
+    y_axis = axis([*rules, *(r["value"] for r in rows), *(r["dot"] for r in circles)], y)
     present = {str(row["what"]) for row in rows}
     shown = {what: look for what, look in looks.items() if what in present}
-    merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in dots]
+    merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in circles]
     legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
     colour = alt.Color(
         "what:N",
@@ -119,10 +122,10 @@ def curves(
         layers.append(
             alt.Chart()
             .transform_filter(alt.datum.what == what)
-            .mark_line(strokeWidth=look.width, clip=True)
-            .encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=_tooltip(x))
+            .mark_line(strokeWidth=look.width, clip=True, point=len(rows) == len(lines))
+            .encode(x=x, y=y_axis, color=colour, strokeDash=dash, tooltip=_tooltip(field))
         )
-    if dots:
+    if circles:
         layers.append(
             alt.Chart()
             .transform_filter("isValid(datum.dot)")
@@ -134,7 +137,7 @@ def curves(
                     "what:N",
                     title=None,
                     scale=alt.Scale(
-                        domain=list(dict.fromkeys(str(row["what"]) for row in dots)),
+                        domain=list(dict.fromkeys(str(row["what"]) for row in circles)),
                         range=["circle"],
                     ),
                 ),
@@ -144,9 +147,12 @@ def curves(
     return charts.panels(layers, merged, title=title, subtitle=subtitle, height=height)
 
 
-def _tooltip(x: alt.X) -> list[alt.Tooltip]:
+def _field(x: alt.X) -> str:
     encoding: Any = x.to_dict()
-    field = str(encoding["field"])
+    return str(encoding["field"])
+
+
+def _tooltip(field: str) -> list[alt.Tooltip]:
     return [
         alt.Tooltip("what:N", title="curve"),
         alt.Tooltip(f"{field}:Q", title=field),

@@ -1,43 +1,58 @@
-"""What a question shows: tables of rows, and figures."""
+"""Tables, their columns and rows, and figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:  # the catalogue is listed without a plotting library
     import altair as alt
 
 Value: TypeAlias = str | int | float | bool | None
-"""What a table's cell may hold. None is 'not measured'."""
-
+"""Content of a table's cell. None means 'not measured'."""
 
 Row: TypeAlias = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table as people read it.
+    """A column of a table.
 
     Parameters
     ----------
     key : str
-        The rows' key.
+        Name of the column in the CSV file and in ``results.json``. With ``log10`` in it the values are
+        logarithms, and people are shown the numbers they are the logarithms of.
     heading : str
-        What stands above the column.
+        Heading of the column for people. A column without one is for programs only.
     format : str
         Format of finite numbers, as for :func:`format`.
-    log10 : bool
-        The values are logarithms, shown as the numbers they are the logarithms of.
+    get : callable or None
+        Returns the cell of an item. By default it is the attribute ``key`` or, of a mapping, the value.
     """
 
     key: str
-    heading: str
+    heading: str = ""
     format: str = ""
-    log10: bool = False
+    get: Callable[[Any], Any] | None = None
+
+    def value(self, item: Any) -> Value:
+        """Cell of this column for an item.
+
+        >>> Column("real").value(2 + 1j), Column("x", get=np.sum).value([1, 2]), Column("x").value({})
+        (2.0, 3, None)
+        """
+        if self.get:
+            found = self.get(item)
+        else:
+            found = item.get(self.key) if isinstance(item, Mapping) else getattr(item, self.key)
+        value: Value = found.item() if isinstance(found, np.generic) else found
+        return value
 
     def text(self, row: Row) -> str:
         """Cell of this column as text.
@@ -46,8 +61,8 @@ class Column:
         '1.23'
         >>> Column("x", "x", ".2f").text({"x": float("-inf")})
         '-inf'
-        >>> Column("x", "x").text({"x": None})
-        '–'
+        >>> Column("x", "x").text({"x": None}), Column("x_log10", "x").text({"x_log10": -60.0})
+        ('–', '1.0e-60')
         """
         value = row.get(self.key)
         if value is None:
@@ -56,7 +71,7 @@ class Column:
             return "yes" if value else "no"
         if isinstance(value, str):
             return value
-        if self.log10:
+        if "log10" in self.key:
             return power_text(value)
         return format(value, self.format) if math.isfinite(value) else str(value)
 
@@ -82,6 +97,29 @@ def power_text(log10: float) -> str:
     return f"{mantissa}e{exponent:+03d}"
 
 
+def rows_of(items: Iterable[Any], columns: Sequence[Column]) -> list[Row]:
+    """Cells of every item by the columns' keys.
+
+    >>> rows_of([1 + 2j], [Column("real"), Column("size", get=abs)])
+    [{'real': 1.0, 'size': 2.23606797749979}]
+    """
+    return [{column.key: column.value(item) for column in columns} for item in items]
+
+
+def along(
+    keys: Row, index: str, columns: Mapping[str, Iterable[float]], first: int = 1
+) -> list[Row]:
+    """Rows along time or lag: ``keys`` in each, ``index`` counted from ``first``, a value of each column.
+
+    >>> along({"seed": 0}, "step", {"loss": [0.5, 0.25]})
+    [{'seed': 0, 'step': 1, 'loss': 0.5}, {'seed': 0, 'step': 2, 'loss': 0.25}]
+    """
+    return [
+        {**keys, index: place, **dict(zip(columns, map(float, values), strict=True))}
+        for place, values in enumerate(zip(*columns.values(), strict=True), start=first)
+    ]
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of one kind.
@@ -92,11 +130,11 @@ class Table:
         Stem of the CSV file.
     title : str
         What the rows are.
-    rows : sequence of mappings
-        All have the same keys, in the order of the CSV file's columns.
+    items : sequence
+        What the rows are made from, one row each. Without columns, they are the rows: mappings with the
+        same keys, in the order of the CSV file's columns.
     columns : tuple of Column
-        Those people read. A table without any is data for other programs: it goes to its CSV
-        file only.
+        What the rows hold. A table without any is data for other programs: it goes to its CSV file only.
     note : str
         How to read it.
     printed : bool
@@ -105,10 +143,22 @@ class Table:
 
     name: str
     title: str
-    rows: Sequence[Row]
+    items: Sequence[Any]
     columns: tuple[Column, ...] = ()
     note: str = ""
     printed: bool = False
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The cells, by the keys of the columns."""
+        if not self.columns:
+            return self.items
+        return rows_of(self.items, self.columns)
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """Columns that people read."""
+        return tuple(column for column in self.columns if column.heading)
 
 
 @dataclass(frozen=True)
@@ -134,6 +184,6 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """What Vega-Lite draws: made once for all files, and checked as a whole against the schema."""
+        """The chart as Vega-Lite reads it, made once for all files and checked against the schema."""
         found: dict[str, Any] = self.chart.to_dict()
         return found

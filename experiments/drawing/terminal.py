@@ -77,7 +77,7 @@ def print_table(console: Console, title: str, grid: Grid, note: str = "") -> Non
 
 
 def pieces(grid: Grid, width: int) -> list[Grid]:
-    """What to print one below another: the table; the table turned; or a few of its columns at a time.
+    """Pieces to print one below another: the table; the table turned; or a few columns at a time.
 
     >>> grid = Grid(["network", "seed", "loss", "slope"], [["RNN", "0", "0.25", "-0.125"]], [True] * 4)
     >>> [piece.headings for piece in pieces(grid, 32)]

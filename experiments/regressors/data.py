@@ -1,6 +1,6 @@
 """The running average task (S3): sequences of numbers, each step's label the mean so far.
 
-Sequences are drawn at random or read from a person's own file. Arrays here are NumPy's, time first
+Sequences are drawn at random or read from the user's own file. Arrays here are NumPy's, time first
 as the layers take them: ``(T, B, I)``.
 """
 
@@ -83,7 +83,7 @@ class RandomSequences:
 
 @dataclass(frozen=True)
 class OwnSequences:
-    """Batches of a person's own sequences ``(N, T, I)``, all of them where there are few."""
+    """Batches of the user's own sequences ``(N, T, I)``, all of them where there are few."""
 
     sequences: Array
     batch: int
@@ -114,7 +114,7 @@ def load_sequences(
     standardize: bool = True,
     dtype: DTypeLike = np.float64,
 ) -> OwnSequences:
-    """Read a person's own sequences from a .csv or .npy file.
+    """Read the user's own sequences from a .csv or .npy file.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reading a person's own sequences, and saying exactly what is wrong with a file that is not."""
+"""Read the user's own sequences, and say exactly what is wrong with a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _is_header(place: str, cells: Sequence[str]) -> bool:
 
 
 UNIT = r"(?!(?:st|nd|rd|th)\b)(?P<unit>%|[^\W\d_]+)"
-"""What can follow a number; "1st" is a name."""
+"""Unit that can follow a number; "1st" is a name."""
 
 MEANT_AS_NUMBER = re.compile(
     rf"\s*[+-]?\d[\d_., '\u00a0\u202f]*(e[+-]?\d+)?(?:{UNIT})?\s*", re.IGNORECASE
@@ -101,7 +101,7 @@ MEANT_AS_NUMBER = re.compile(
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell is a number to a person too: Python's float() also takes 1_000."""
+    """Whether a reader takes a cell for a number, too: Python's float() also takes 1_000."""
     try:
         float(cell)
     except ValueError:

@@ -20,7 +20,7 @@ size of a step then says nothing about an explosion, its direction is kept."""
 
 @dataclass(frozen=True)
 class Training:
-    """What training gave.
+    """The result of training.
 
     Parameters
     ----------

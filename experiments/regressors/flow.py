@@ -73,6 +73,11 @@ class LayerFlow:
         return -float(np.polyfit(steps, early[steps], 1)[0]) if len(steps) >= 2 else np.nan
 
     @property
+    def reference(self) -> Floats:
+        """log10 of a gradient that goes back from the last step with ``predicted_slope``."""
+        return self.gradient[-1] + self.predicted_slope * np.arange(len(self.gradient))[::-1]
+
+    @property
     def growth(self) -> float:
         """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖): decades gained on the whole way back."""
         with np.errstate(invalid="ignore"):

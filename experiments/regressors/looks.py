@@ -12,7 +12,7 @@ from experiments.regressors.networks import NONLINEARITY_TEXT
 
 NONLINEARITY_COLOURS = {
     "identity": charts.BLUE,
-    "tanh": charts.VERMILLION,
+    "tanh": charts.ORANGE,
     "relu": charts.GREEN,
     "lstm": charts.BLUE,
 }
@@ -26,8 +26,7 @@ NONLINEARITY_LOOKS = {
         strict=True,
     )
 }
-"""Also told apart where curves coincide: the linear one is wider, ReLU's is dashed."""
-
+"""Curves that coincide are told apart, too: the linear one is wider, ReLU's is dashed."""
 
 CURVE_COLOURS = {
     **{text: NONLINEARITY_COLOURS[name] for name, text in NONLINEARITY_TEXT.items()},
@@ -37,12 +36,7 @@ CURVE_COLOURS = {
 """The colours of curves by what is in the legend, and in its order."""
 
 
-def nonlinearity_colour(occurring: Iterable[str]) -> alt.Color:
-    """Colour for the nonlinearities that occur, always the same one for each."""
-    return curve_colour(NONLINEARITY_TEXT[name] for name in occurring)
-
-
-def curve_colour(occurring: Iterable[str]) -> alt.Color:
+def curve_colour(occurring: Iterable[object]) -> alt.Color:
     """Colour by the field ``nonlinearity`` for the texts that occur, always the same one for each."""
     present = set(occurring)
     shown = [text for text in CURVE_COLOURS if text in present]

@@ -59,7 +59,7 @@ class Measurement:
 
     @property
     def verdict(self) -> str:
-        """What becomes of the gradient on its way back.
+        """Verb that says how the gradient changes on its way back.
 
         With a loss at every step, T gradients add up, and that alone can make the first T times
         the last. An explosion then also has to show in the slope at the earliest steps.

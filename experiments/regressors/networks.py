@@ -38,7 +38,7 @@ LAYER = "rnn.l0"
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is before it is trained.
+    """Description of a network before it is trained.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """What tells it from the others, in words."""
+        """Name that tells it apart from the others."""
         return (
             f"{NONLINEARITY_TEXT[self.nonlinearity]}, spectral radius {self.radius:g}, "
             f"{TARGET_TEXT[self.target]}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import tinygrad182 as tg
-from experiments.drawing.numbers import Floats, in_decades, to_numpy
+from experiments.drawing.numbers import Floats, to_numpy
 from experiments.regressors.flow import LayerFlow
 
 
@@ -42,7 +42,7 @@ def state_curves(loss: tg.Tensor, layer: int = 0) -> dict[str, StateCurve]:
     found = {}
     for name, state in tg.inspect.gradient_flow(loss)[f"rnn.l{layer}"].items():
         values = to_numpy(state.value)
-        gradient = in_decades(state.log_grad_norm)
+        gradient = state.log10_grad_norm
         size = to_numpy(state.value_norm).astype(np.float64)
         largest = np.abs(values).reshape(len(values), -1).max(axis=1)
         found[name] = StateCurve(LayerFlow(np.nan, gradient, size), largest)

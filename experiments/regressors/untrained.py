@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
-from experiments.app import options
 from experiments.app.errors import OptionError
+from experiments.app.options import NetworkOptions
 from experiments.drawing.numbers import Floats, log10, to_numpy
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
@@ -19,7 +19,7 @@ from models import RecurrentRegressor
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntrainedOptions(options.NetworkOptions):
+class UntrainedOptions(NetworkOptions):
     """Options of every experiment on untrained networks."""
 
     length: int = 30
@@ -30,8 +30,8 @@ class UntrainedOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("length", self.length, 3)
-        options.at_least("hidden-size", self.hidden_size, 1)
+        self.at_least(3, "length")
+        self.at_least(1, "hidden_size")
 
     @property
     def size(self) -> str:

@@ -37,7 +37,7 @@ def test_the_page_of_two_runs(
     assert all(sentence in header for sentence in sentences)
     found = texts(page)
     seen = {text.text for text in found}
-    assert seen >= {"lstm.l1: gradients", "‖∂L/∂h_t‖", "tanh(c)", "W_hh h₋"}
+    assert seen >= {"lstm.l1: gradients", "‖∂L/∂hₜ‖", "tanh(c)", "W_hh h₋"}
     assert page.locator('#chart svg path[aria-label*="tanh(c)"]').count() > 0
     assert min(text.size for text in found) >= 11
     assert not overlapping(found)

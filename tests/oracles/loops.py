@@ -1,7 +1,7 @@
-"""Recurrences written as loops of one's own, and the layers' steps written out once more as such.
+"""Recurrences as loops of Tensors whose states are marked, and the steps of our layers written out as such.
 
-Every loop asks for its weights by name and step, and for its past through ``cut``: with a weight of its own
-for every step, or with a past that is detached, the same loop is the witness of what the views report.
+Every loop asks for its weights by name and step, and for its past through ``cut``. With a copy of a weight
+for every step, or with a past that is detached, a loop is the reference for what the views report.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tests.support import Array, const, host, leaf
 from tinygrad182.arrays import backend
+from tinygrad182.recurrence.scans import Scan
+from tinygrad182.tensors import functions
 
 mark = tg.inspect.mark
 States = dict[str, list[tg.Tensor]]
@@ -253,6 +255,27 @@ def unrolled(
     return found, w
 
 
+def step_by_step(
+    scan: Scan, inputs: list[tg.Tensor], going: Array, **params: Any
+) -> tuple[list[Any], list[Any]]:
+    """The states of a scan as each step computes them, and as they stay past the end of a sequence."""
+    given_ = scan.operands(tuple(inputs))
+    state, others = given_.initial, dict(zip(scan.weights, given_.others, strict=True))
+    every_new, every_held = [], []
+    for t, goes in enumerate(going):
+        x = given_.x[t] @ given_.weight_ih.T + given_.bias_ih
+        h = state[0] @ given_.weight_hh.T + given_.bias_hh
+        handed_on = {id(part) for part in state}
+        new = scan.step(functions, x, h, state, **others, **params)
+        new = tuple(1.0 * part if id(part) in handed_on else part for part in new)
+        mask = const(goes[:, None])
+        pairs = zip(new, state, strict=True)
+        state = new if goes.all() else tuple(tg.where(mask, a, b.detach()) for a, b in pairs)
+        every_new += new
+        every_held += state
+    return every_new, every_held
+
+
 # --- losses -------------------------------------------------------------------------------------
 
 
@@ -311,7 +334,7 @@ class Case:
     def loss_of(self, hs: list[tg.Tensor]) -> tg.Tensor:
         return loss_of(hs, self.where, self.seed)
 
-    def witness(self, **how: Any) -> tuple[tg.Tensor, list[States], Weights]:
+    def reference(self, **how: Any) -> tuple[tg.Tensor, list[States], Weights]:
         states, w = unrolled(self.layer, self.x, self.lengths, **how)
         return self.loss_of(states[-1]["h"]), states, w
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, leaf, needs_torch
+from tests.support import Array, assert_close, draw, leaf, needs_torch
 
 torch = needs_torch()
 TOLERANCE = 1e-12
@@ -20,11 +20,6 @@ def twins(ours: tg.nn.Module, theirs: Any) -> tuple[tg.nn.Module, Any]:
     }
     theirs.double().load_state_dict(state, strict=True)
     return ours, theirs
-
-
-def arrays(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
 
 
 def pair(array: Array) -> tuple[tg.Tensor, Any]:
@@ -68,7 +63,7 @@ def assert_equal_results(ours: Any, theirs: Any, tolerance: float = TOLERANCE) -
 def backward(ours: Any, theirs: Any, seed: int) -> None:
     """Backward through the same loss on both sides, which every result has a part in."""
     a, b = flat(ours), flat(theirs)
-    weights = arrays(seed, *(tuple(tensor.shape) for tensor in b))
+    weights = draw(seed, *(tuple(tensor.shape) for tensor in b))
     weights = [w.astype(host(tensor).dtype) for w, tensor in zip(weights, b, strict=True)]
     terms = [(leaf(w).detach() * y**2 + y).sum() for w, y in zip(weights, a, strict=True)]
     sum(terms[1:], terms[0]).backward()
@@ -84,7 +79,7 @@ def initial_states(
     kind: str, seed: int, *shape: int, dtype: str = "float64"
 ) -> tuple[Any, Any, list[tuple[Any, Any]]]:
     """Random states in the form each library takes them, and their leaves."""
-    parts = arrays(seed + 1, *[shape] * (2 if "LSTM" in kind else 1))
+    parts = draw(seed + 1, *[shape] * (2 if "LSTM" in kind else 1))
     leaves = [pair(a.astype(dtype)) for a in parts]
     if len(leaves) == 1:
         return *leaves[0], leaves

@@ -1,6 +1,6 @@
 """PyTorch's names on NumPy's arrays, as far as the table's references use them.
 
-So the value of every row has a witness that is always installed. Functions of numbers are Python's own
+So every row has a reference for its value that is always installed. Functions of numbers are Python's own
 (``math``), which owe nothing to NumPy's loops.
 """
 

@@ -1,4 +1,4 @@
-"""Numbers of unlimited range, and gradients through a recurrence in them beside what they may be off by.
+"""Numbers of unlimited range, and a recurrence's gradients in them with bounds of their errors.
 
 That is the statement at the top of :mod:`tinygrad182.kernels.powers`, and rounding.
 """
@@ -15,7 +15,7 @@ from tests.tinygrad182.kernels.cases import Case
 from tinygrad182.kernels.program import Key
 
 COUNTS = {"float16": -100, "float32": -100, "float64": -800}
-"""What is computed from a row may count as 0 if it is smaller than 2 to this times the row's largest."""
+"""A value computed from a row may count as 0 below 2 to this times the row's largest element."""
 
 ZERO = -(1 << 50)
 """The exponent of 0."""
@@ -62,7 +62,7 @@ class Wide:
 
 
 def wide(x: Any) -> Wide:
-    """A number or an array as one of unlimited range."""
+    """A number or array as a :class:`Wide`."""
     return x if isinstance(x, Wide) else Wide(x)
 
 
@@ -86,7 +86,7 @@ def blocks(array: Array, H: int) -> list[Array]:
 
 
 def keyed(kind: str, arrays: Any) -> dict[Key, Any]:
-    """Arrays by the keys of a listing."""
+    """The arrays under the keys of a listing."""
     return {(kind, i): a for i, a in enumerate(arrays)}
 
 
@@ -95,7 +95,7 @@ def keyed(kind: str, arrays: Any) -> dict[Key, Any]:
 
 @dataclass
 class Bounded:
-    """Values, and how much what is found for them may differ."""
+    """Values, and how far a result may be from them."""
 
     value: Wide
     off: Wide
@@ -120,11 +120,11 @@ class Bounded:
         return Bounded(value, off + abs(value) * (4 * self.eps), self.eps)
 
     def where(self, condition: Array) -> Bounded:
-        """This, or 0 where the condition does not hold."""
+        """These values, or 0 where the condition does not hold."""
         return Bounded(self.value * (condition * 1.0), self.off * (condition * 1.0), self.eps)
 
     def lost(self, top: Wide, counts: int) -> Bounded:
-        """This number, which may be 0 where it is smaller than 2 to ``counts`` times ``top``."""
+        """These values, which may count as 0 below 2 to ``counts`` times ``top``."""
         return Bounded(self.value, self.off + Wide(top.m, top.e + counts), self.eps)
 
 
@@ -135,7 +135,7 @@ class Functions:
         self.eps = eps
 
     def exact(self, x: Any) -> Bounded:
-        """A number that is what it is."""
+        """A number without an error."""
         if isinstance(x, Bounded):
             return x
         return Bounded(wide(x), Wide(np.zeros(np.shape(x))), self.eps)
@@ -165,7 +165,7 @@ class Functions:
 
 
 def joined(terms: list[Bounded], axis: int | None = None) -> Bounded:
-    """Along an axis, by default a new first one."""
+    """Join along an axis, by default a new first one."""
     value, off = stack([x.value for x in terms]), stack([x.off for x in terms])
     if axis is not None:
         value, off = (
@@ -176,7 +176,7 @@ def joined(terms: list[Bounded], axis: int | None = None) -> Bounded:
 
 
 class Reference:
-    """The gradients of a case by the states and slots that its own forward pass leaves.
+    """The gradients of a case, from the states and saved values of its own forward pass.
 
     Attributes
     ----------
@@ -285,7 +285,7 @@ class Reference:
             start += blocks_ * H
 
     def check(self, found: Any) -> None:
-        """Compare with the insides of a pass."""
+        """Compare with the cotangents of sums and states that a pass found."""
         found = found.by_rows()
         agree(Wide(found.sums, found.powers[..., None]), self.sums, "sums")
         states = Wide(np.moveaxis(found.states, 0, 1), found.powers[:, None, :, None])
@@ -307,6 +307,6 @@ class Reference:
 
 
 def agree(found: Wide, true: Bounded, what: str) -> None:
-    """Raise where what was found differs by more than it may."""
+    """Raise where a result is further off than its bound."""
     fits = abs(found - true.value) <= true.off
     assert fits.all(), f"{what} at {np.argwhere(~fits)[:5].tolist()}"

@@ -37,7 +37,7 @@ ON_IMPORT = (
     "primitive.elementwise",
     "recording.set_tensor_type",
 )
-QUICK = "table messages engine_details wrong_calls broadcasting in_place transforms third_library"
+QUICK = "table messages own_primitives broadcasting wrong_calls in_place transforms third_library"
 
 
 class Runner:

@@ -5,19 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tinygrad182 as tg
+from tests.tinygrad182.nn.own_cells import Peephole
 from tinygrad182.recurrence.scans import Scan
-
-
-def peephole_step(
-    xp: Any, x: Any, h: Any, state: Any, peep_i: Any, peep_f: Any, peep_o: Any
-) -> Any:
-    """An LSTM whose gates also see the cell state (Gers and Schmidhuber 2000)."""
-    z, c = x + h, state[1]
-    n = z.shape[-1] // 4
-    i = xp.sigmoid(z[..., :n] + peep_i * c)
-    f = xp.sigmoid(z[..., n : 2 * n] + peep_f * c)
-    c = f * c + i * xp.tanh(z[..., 2 * n : 3 * n])
-    return xp.sigmoid(z[..., 3 * n :] + peep_o * c) * xp.tanh(c), c
 
 
 def minimal_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
@@ -27,8 +16,9 @@ def minimal_step(xp: Any, x: Any, h: Any, state: Any) -> Any:
     return ((1 - f) * state[0] + f * xp.tanh(x[..., n:]),)
 
 
-PEEPHOLES = {"peep_i": 1, "peep_f": 1, "peep_o": 1}
-PEEPHOLE = Scan.of("peephole", peephole_step, ("i", "f", "g", "o"), ("h", "c"), PEEPHOLES)
+PEEPHOLE = Scan.of(
+    "peephole", Peephole.step, Peephole.gates, Peephole.state, dict.fromkeys(Peephole.weights, 1)
+)
 MINIMAL = Scan.of("minimal", minimal_step, ("f", "n"), ("h",))
 
 

@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf, leaves, needs_torch
 
-from . import corners
+from . import edge_case_checks
 from .checks import cotangent, directions
 from .table import ROWS, Row
 
@@ -54,7 +54,7 @@ def test_values_and_gradients(row: Row) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_values_elsewhere(row: Row) -> None:
     """Large and tiny inputs, whole numbers, a zero."""
-    corners.values(row, needs_torch())
+    edge_case_checks.values(row, needs_torch())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

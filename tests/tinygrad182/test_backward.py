@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, assert_same_bits, const, device, leaf, write
+from tests.support import (
+    assert_close,
+    assert_same_bits,
+    const,
+    device,
+    leaf,
+    write,
+)
 from tinygrad182.arrays import backend
 
 Run = Callable[..., Any]
@@ -96,79 +103,6 @@ def test_constants_get_no_gradient() -> None:
     x, c = leaf([1.0]), const([2.0])
     (x * c).sum().backward()
     assert c.grad is None
-
-
-# --- freeing ------------------------------------------------------------------------------------
-
-
-def test_a_second_backward_says_what_to_do() -> None:
-    x = leaf([1.0, 2.0])
-    y = (x * x).sum()
-    y.backward()
-    with pytest.raises(tg.FreedGraphError, match=r"sum was freed .* retain_graph=True"):
-        y.backward()
-    assert_same_bits(_grad_of(x), [2.0, 4.0])  # nothing was added
-
-
-def test_retain_graph_keeps_it() -> None:
-    x = leaf([1.0, 2.0])
-    y = (x * x * x).sum()
-    y.backward(retain_graph=True)
-    y.backward(retain_graph=True)
-    y.backward()
-    assert_same_bits(_grad_of(x), np.array([3.0, 12.0]) * 3)
-    with pytest.raises(tg.FreedGraphError):
-        y.backward()
-
-
-def test_two_losses_over_one_trunk() -> None:
-    x = leaf([1.0, 2.0])
-    trunk = tg.exp(x)
-    a, b = (trunk * 2).sum(), (trunk * trunk).sum()
-    a.backward(retain_graph=True)
-    b.backward()
-    assert_close(x.grad, 2 * np.exp(x.numpy()) + 2 * np.exp(2 * x.numpy()), 1e-15)
-
-    trunk = tg.exp(x)
-    a, b = (trunk * 2).sum(), (trunk * trunk).sum()
-    a.backward()
-    with pytest.raises(tg.FreedGraphError, match="the graph through exp was freed"):
-        b.backward()
-
-
-def test_several_losses_in_one_pass() -> None:
-    x = leaf([1.0, 2.0])
-    trunk = tg.exp(x)
-    (g,) = tg.grad([(trunk * 2).sum(), trunk], x, [None, const([1.0, 10.0])])
-    assert_close(g, np.exp(x.numpy()) * [3.0, 12.0], 1e-15)
-
-
-def test_pruning_leaves_the_trunk_below_unfreed() -> None:
-    x = leaf([1.0, 2.0])
-    h = tg.exp(x)
-    y = (h * h).sum()
-    (dh,) = tg.grad(y, h)
-    assert_close(dh, 2 * h.numpy(), 1e-15)
-    h.sum().backward()  # exp(x) was not passed, so it is there
-    assert_close(x.grad, np.exp(x.numpy()), 1e-15)
-
-
-def test_rules_off_the_way_do_not_run() -> None:
-    """Only what leads from the output to the input is computed: an inf elsewhere stays unseen."""
-    x, w = leaf([1.0]), leaf([0.0])
-    y = (x * 2 + tg.sqrt(w)).sum()
-    with np.errstate(all="raise"):
-        (dx,) = tg.grad(y, x)
-    assert dx is not None
-    assert dx.tolist() == [2.0]
-
-
-def test_unused_outputs() -> None:
-    x = leaf(np.arange(6.0).reshape(3, 2))
-    _, middle, _ = tg.unstack(x)
-    _unused = middle * 7
-    (middle * middle).sum().backward()
-    assert _grad_of(x).tolist() == [[0.0, 0.0], [4.0, 6.0], [0.0, 0.0]]
 
 
 # --- what grad returns --------------------------------------------------------------------------
@@ -340,3 +274,24 @@ def test_gradients_stay_on_their_device() -> None:
     (x * x).sum().backward()
     assert x.grad is not None
     assert x.grad.device == device()
+
+
+def test_a_condition_that_requires_grad_gets_none() -> None:
+    x = leaf([1.0, 0.0])
+    tg.where(x, x * 2, 0.0).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 0.0]
+    c = leaf([1.0, 0.0])
+    assert tg.grad(tg.where(c, x, 0.0).sum(), c) == [None]
+
+
+def test_gradients_add_up_whether_recorded_or_not() -> None:
+    x = tg.tensor([3.0], requires_grad=True)
+    (x * x).sum().backward()
+    (x * 5).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [11.0]
+    assert not x.grad.requires_grad
+    (x * x * x).sum().backward(create_graph=True)
+    assert x.grad.requires_grad
+    assert x.grad.tolist() == [38.0]

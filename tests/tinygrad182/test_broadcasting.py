@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, const, leaf, leaves
+from tests.support import Array, array, assert_close, const, host_only, leaf, leaves
+from tinygrad182.arrays import backend
+from tinygrad182.engine.backpropagation import backpropagate
 from tinygrad182.testing import strategies
 
 from .table.elementwise import FUNCTIONS
@@ -90,3 +92,67 @@ def test_broadcast_to(data: Any, sizes: Shape, seed: int) -> None:
     y.backward(const(g))
     assert x.grad is not None
     assert_close(x.grad, _summed_to(g, shape), 1e-12, floor=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 1), (1, 4, 3), (5, 1, 3), (2, 1, 4, 1), (1, 1), (3,)])
+def test_an_axis_of_one_is_summed_where_it_was_repeated_and_nowhere_else(
+    shape: tuple[int, ...],
+) -> None:
+    x = leaf([[3.0]])
+    c = np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape)
+    jacobian = tg.jacobian(lambda x: x * const(c), x)
+    assert_close(jacobian, c.reshape(*np.broadcast_shapes(shape, (1, 1)), 1, 1), 0.0)
+    (x * const(c)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[c.sum()]]
+
+
+WRONG = {
+    "another size": lambda xp, g, y, x: xp.concat([g, g], axis=-1),
+    "the first axis lost": lambda xp, g, y, x: g[0],
+    "the first axis summed": lambda xp, g, y, x: xp.sum(g, axis=0, keepdims=True),
+    "an axis more behind, of one": lambda xp, g, y, x: g[..., None],
+    "as many elements": lambda xp, g, y, x: xp.permute_dims(
+        g, (*range(g.ndim - 2), g.ndim - 1, g.ndim - 2)
+    ),
+}
+
+
+def test_one_shape_is_summed_by_how_many_axes_lead() -> None:
+    """One number repeated over four rows of five, and over five with four cotangents at once."""
+    x, c = leaf([3.0]), np.arange(20.0).reshape(4, 5)
+    for _ in range(2):
+        (g,) = tg.grad((x * const(c)).sum(), x)
+        assert g is not None
+        assert g.tolist() == [c.sum()]
+        y = x * const(np.ones(5))
+        assert y._node is not None
+        assert x._node is not None
+        found = backpropagate([(y._node, array(c))], {x._node}, retain_graph=True)[x._node]
+        assert_close(found, c.sum(axis=1, keepdims=True), 0.0)
+
+
+TYPES = "?bBhHiIlLefdgFDG"
+
+
+@host_only("the forms are NumPy's")
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5), (1, 1, 1), (1024,), (1025,), (2, 600)])
+def test_one_number_spread_over_a_shape_keeps_its_bits(kind: str, shape: tuple[int, ...]) -> None:
+    dtype = np.dtype(kind)
+    numbers: list[Any] = [1]
+    if dtype.kind in "fc":
+        numbers = [0.0, -0.0, dtype.type(1) / 3, np.nan, np.inf, np.finfo(dtype).smallest_subnormal]
+    if dtype.kind == "c":
+        numbers += [1 + 2j, complex(0.0, -0.0)]
+    if dtype.kind in "iu":
+        numbers += [np.iinfo(dtype).max, np.iinfo(dtype).min]
+    for number in numbers:
+        for ndim in range(len(shape) + 1):
+            x = np.full((1,) * ndim, number, dtype)
+            spread = backend.NUMPY.broadcast_to(x, shape)
+            assert spread.dtype == dtype
+            assert spread.shape == shape
+            assert np.array_equal(spread, np.broadcast_to(x, shape), equal_nan=True)
+            for part, whole in ((x.real, spread.real), (x.imag, spread.imag)):
+                assert dtype.kind not in "fc" or (np.signbit(whole) == np.signbit(part)).all()

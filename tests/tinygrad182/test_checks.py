@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from . import checks, corners
+from . import checks, edge_case_checks
 from .table import ROWS, Row
 
-CHECKS = [*checks.CHECKS, *corners.CHECKS]
+CHECKS = [*checks.CHECKS, *edge_case_checks.CHECKS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

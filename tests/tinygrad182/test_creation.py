@@ -185,3 +185,15 @@ def test_scatter_add_broadcasts_a_value() -> None:
     assert w.grad.tolist() == [113.0]
     with pytest.raises(tg.ShapeError, match="scatter_add"):
         tg.scatter_add((3,), "float64", [((slice(0, 2),), leaf([1.0, 2.0, 3.0]))])
+
+
+def test_a_numpy_scalar_keeps_its_dtype_in_a_tensor_and_is_weak_in_an_operator() -> None:
+    scalar = np.float64(0.1)
+    for data in (scalar, [scalar], [[scalar]]):
+        assert tg.tensor(data).dtype == np.float64
+    assert (tg.ones(1) * scalar).dtype == np.float32
+    prediction = tg.tensor(np.array(0.3))
+    assert tg.nn.mse_loss(prediction, scalar).item() == pytest.approx(0.04, rel=1e-14)
+    assert tg.nn.cross_entropy(tg.zeros(4), np.int64(1)).item() == pytest.approx(
+        np.log(4), rel=1e-6
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.oracles import derivatives
-from tests.support import Array, assert_close, const, leaves
+from tests.support import Array, array, assert_close, const, leaf, leaves
+from tinygrad182.engine.backpropagation import backpropagate
 
 SIZES = dict(zip("abcde", (2, 3, 1, 2, 3), strict=True))
 DOTS = (2, 3)
@@ -92,3 +94,28 @@ def test_as_many_letters_as_there_are() -> None:
     _check("abcdefghijkl,mnopqrstuvwx->", xs)
     row = tg.jacobian(lambda x: tg.einsum("abcdefghijkl->l", x), const(xs[0]))
     assert row.shape == (1,) * 13
+
+
+def test_a_letter_summed_in_one_operand_alone_may_be_any() -> None:
+    x, y = leaf(np.arange(6.0).reshape(2, 3)), leaf([2.0, 3.0, 5.0])
+    tg.einsum("Xi,i->i", x, y).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[2.0, 3.0, 5.0]] * 2
+
+
+def test_einsum_carries_several_leading_axes() -> None:
+    x = leaf(np.arange(6.0).reshape(2, 3))
+    y = tg.einsum("ij,ij->i", x, x)
+    assert x._node is not None
+    assert y._node is not None
+    g = np.arange(1.0, 25.0).reshape(3, 4, 2)
+    found = backpropagate([(y._node, array(g))], {x._node})[x._node]
+    assert_close(found, 2 * g[..., None] * x.numpy(), 1e-15)
+    assert y._node.inputs is None  # freed, unless told otherwise
+
+
+@pytest.mark.parametrize("letters", [string.ascii_lowercase, string.ascii_uppercase])
+def test_new_letters_are_found_in_either_case(letters: str) -> None:
+    x = leaf(np.full((1,) * 26, 3.0))
+    jacobian = tg.jacobian(lambda x: tg.einsum(f"{letters},{letters}->", x, x), x)
+    assert jacobian.item() == 6.0

@@ -665,7 +665,7 @@ def test_functions_of_two_names_are_one_and_can_be_pickled() -> None:
     assert tg.pow is tg.power
 
 
-def test_methods_of_a_users_class_are_left_as_they_are() -> None:
+def test_methods_of_your_own_class_are_left_as_they_are() -> None:
     class Own(tg.nn.Module):
         def encode(self, x: Any) -> Any:
             return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -144,3 +145,28 @@ def test_a_function_of_every_half_is_right_to_two_units(name: str) -> None:
         off = np.abs(found.astype(float) - expected.astype(float)) / np.spacing(np.abs(expected))
         same = found == expected  # infinities among them
     assert np.all(same | np.isnan(expected) | (off <= 2))
+
+
+SIGNS = np.array([1.0, -1.0, 1.0], np.float16)
+
+
+HALVES: dict[str, tuple[Callable[[tg.Tensor], tg.Tensor], Array, float]] = {
+    "median": (tg.median, np.repeat([0.0, 1.0], 2500), 0.5),
+    "median of many": (tg.median, np.ones(70001), 1.0),
+    "nanstd": (tg.nanstd, np.tile([300.0, -300.0], 2000), 300.0),
+    "average": (lambda x: tg.average(x, weights=x), np.full(40, 300.0), 300.0),
+    "trapezoid": (lambda x: tg.trapezoid(x, dx=0.1), np.full(3, 4e4), 8000.0),
+    "acosh": (lambda x: tg.acosh(x)[0], np.array([4e4]), math.acosh(4e4)),
+    "vdot": (lambda x: tg.vdot(x, x * const(SIGNS)), np.array([300.0, 300.0, 1.0]), 1.0),
+    "linspace": (lambda x: tg.linspace(x[0], x[1], 4001)[2001], np.array([-1e3, 1e3]), 0.5),
+    "cumprod": (lambda x: tg.cumprod(x)[-1], np.full(2000, 1 + 2**-10), (1 + 2**-10) ** 2000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HALVES)
+def test_halves_are_computed_with_in_float32(case: str) -> None:
+    f, values, expected = HALVES[case]
+    y = f(leaf(values.astype(np.float16)))
+    assert y.dtype == np.float16
+    assert abs(y.item() - expected) <= expected * 2**-11  # one rounding
+    assert y.requires_grad

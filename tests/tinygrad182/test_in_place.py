@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import (
+    array,
     assert_same_bits,
     assert_unwritable,
     const,
@@ -392,3 +393,65 @@ def test_a_write_through_an_array_taken_before_the_forward_is_seen() -> None:
     data[...] = 100.0
     with pytest.raises(tg.InPlaceError):
         y.backward()
+
+
+def test_a_constant_computed_from_another_has_a_life_of_its_own() -> None:
+    x, c = leaf([1.0, 2.0]), const([3.0, 4.0])
+    y = (x * (c + 1)).sum()
+    c.assign(0.0)
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "raises"),
+    [(1.0, np.nan, True), (np.nan, 1.0, True), (np.nan, np.nan, False)],
+)
+def test_a_number_written_over_nan_is_a_change(before: float, after: float, raises: bool) -> None:
+    x = leaf([before, 2.0])
+    y = (x * x).sum()
+    write(x, after, at=0)
+    if raises:
+        with pytest.raises(tg.InPlaceError):
+            y.backward()
+    else:
+        y.backward()
+
+
+@pytest.mark.parametrize("op", [tg.multiply, tg.matmul, tg.einsum, tg.where])
+def test_a_constant_may_not_change_between_forward_and_backward(op: Any) -> None:
+    """Nor a weight whose gradient is not asked for: rules of the others use its values."""
+    for requires_grad in (False, True):
+        x, c = leaf(np.ones((2, 2))), tg.tensor(array(np.ones((2, 2))), requires_grad=requires_grad)
+        operands = {tg.einsum: ("ij,jk->ik", x, c), tg.where: (c, x, 0.0)}.get(op, (x, c))
+        y = op(*operands)
+        write(c.data, 5.0)
+        with pytest.raises(tg.InPlaceError, match="changed in place"):
+            tg.grad(y.sum(), x)
+
+
+def test_a_parameter_is_updated_in_place_where_nothing_is_recorded() -> None:
+    w = kept = tg.tensor([1.0, 2.0], requires_grad=True)
+    (w * w).sum().backward()
+    assert w.grad is not None
+    with pytest.raises(tg.GraphError, match="no_grad"):
+        w -= 0.5 * w.grad
+    with tg.no_grad():
+        w -= 0.25 * w.grad
+    assert w is kept
+    assert w.requires_grad
+    assert w.tolist() == [0.5, 1.0]
+    y = x = tg.ones(2)  # any other tensor is left as it was, as with numbers
+    y += 1
+    assert x.tolist() == [1.0, 1.0]
+
+
+def test_an_array_beside_a_tensor_is_recorded_as_it_was() -> None:
+    x = tg.tensor(np.array([2.0, 3.0]), requires_grad=True)
+    factors = array([5.0, 7.0])
+    y = (x * factors).sum()
+    write(factors, 0.0)
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [5.0, 7.0]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from tests.support import Array, assert_close, const, leaf
+from tinygrad182.primitives.index import ARRAY
 from tinygrad182.testing import strategies
 
 Key = tuple[Any, ...]
@@ -188,3 +189,7 @@ def test_out_of_range_raises_in_any_key(data: Any, shape: tuple[int, ...]) -> No
     way = data.draw(st.sampled_from(WAYS))
     with pytest.raises(tg.IndexOutOfRangeError):
         leaf(np.zeros(shape))[_given(key, [way] * len(_whole(key)))]
+
+
+def test_the_mark_of_an_index_array_says_so() -> None:
+    assert repr(ARRAY) == "ARRAY"

@@ -168,3 +168,27 @@ def test_tasks_do_not_disturb_each_other() -> None:
 
 def test_const_is_not_recorded() -> None:
     assert (const([1.0]) * 2).is_leaf
+
+
+def test_a_context_may_be_entered_again() -> None:
+    w = tg.ones(2, requires_grad=True)
+    for context in (tg.no_grad(), tg.use_device("cpu")):
+        with context:
+            with context:
+                pass
+            inside = (w * 2).requires_grad
+        assert inside is isinstance(context, tg.use_device)
+        with context:
+            pass
+        assert (w * 2).requires_grad
+
+
+def test_no_grad_decorates_a_function() -> None:
+    w = tg.ones(1, requires_grad=True)
+
+    @tg.no_grad()
+    def twice(n: int) -> list[bool]:
+        return [(w * 2).requires_grad, *(twice(n - 1) if n else [])]
+
+    assert twice(2) == [False] * 3
+    assert (w * 2).requires_grad

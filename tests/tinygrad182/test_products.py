@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, const, host, leaf
+from tests.support import Array, const, host, host_only, leaf
+from tinygrad182.arrays import backend
 
 ANYWHERE = st.lists(
     st.one_of(
@@ -140,3 +141,61 @@ def test_second_derivatives_are_right_at_0() -> None:
     x = np.array([2.0, 0.0, 3.0, 0.0])
     hessian = tg.hessian(lambda v: tg.cumulative_prod(v).sum(), const(x))
     assert host(hessian).tolist() == [[0, 4, 0, 0], [4, 0, 2, 6], [0, 2, 0, 0], [0, 6, 0, 0]]
+
+
+TYPES = "?bBhHiIlLefdgFDG"
+
+
+@host_only("the forms are NumPy's")
+@pytest.mark.parametrize("left", TYPES)
+def test_products_of_matrices_are_numpys(left: str) -> None:
+    """Products of every type with every other, in any layout, with and without axes of length 0."""
+    rng, xp = np.random.default_rng(0), backend.NUMPY
+    for right in TYPES:
+        for m, k, n in [
+            (3, 4, 5),
+            (1, 1, 1),
+            (0, 3, 2),
+            (2, 0, 3),
+            (2, 3, 0),
+            (2, 300, 1),
+            (99, 5, 3),
+        ]:
+            a = (rng.normal(size=(m, k)) * 5).astype(left)
+            b = (rng.normal(size=(k, n)) * 5).astype(right)
+            for x, y in [
+                (a, b),
+                (np.asfortranarray(a), np.repeat(b, 2, axis=0)[::2]),
+                (a[::-1, ::-1], b[::-1]),
+            ]:
+                found, expected = xp.matmul(x, y), np.matmul(x, y)
+                assert found.dtype == expected.dtype
+                size = np.abs(x.astype("G")) @ np.abs(y.astype("G"))
+                exact = found.dtype.kind not in "fc"
+                eps = 0 if exact else 16 * np.finfo(found.dtype).eps
+                if exact:
+                    np.testing.assert_array_equal(found, expected)
+                assert exact or (np.abs(found - expected) <= eps * np.abs(size)).all()
+                assert np.array_equal(found, xp.matmul(x, y))
+
+
+@host_only("the forms are NumPy's")
+def test_a_product_of_halves_is_added_up_in_float32() -> None:
+    ones = np.ones((1, 4096), np.float16)
+    assert backend.NUMPY.matmul(ones, ones.T).item() == 4096  # a count in halves ends at 2048
+
+
+@host_only("the forms are NumPy's")
+def test_products_of_other_than_two_matrices() -> None:
+    rng, xp = np.random.default_rng(0), backend.NUMPY
+    for a, b in [
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((3,), (3, 2)),
+        ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+    ]:
+        x, y = rng.normal(size=a), rng.normal(size=b)
+        np.testing.assert_allclose(xp.matmul(x, y), np.matmul(x, y), rtol=1e-14)
+    with pytest.raises(tg.ShapeError, match=r"\(2, 3\).*\(2, 3\).*the last axis of the first"):
+        tg.matmul(leaf(np.ones((2, 3))), np.ones((2, 3)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, assert_close, const, leaf
+from tests.support import array, assert_close, const, host_only, leaf
 from tinygrad182._suggestions.numpy_names import HINTS
 
 X = np.array([[0.5, -1.5, 2.0], [3.0, 0.25, -0.75]])
@@ -304,3 +304,13 @@ def test_subclasses_with_operators_of_their_own_are_refused(other: Any) -> None:
     for call in (lambda: x * other, lambda: tg.add(x, other), lambda: np.multiply(x, other)):
         with pytest.raises(tg.DTypeError, match=type(other).__name__):
             call()
+
+
+@host_only("NumPy has such classes")
+def test_an_array_of_a_class_of_its_own_is_taken_for_its_numbers() -> None:
+    class Own(np.ndarray):  # type: ignore[type-arg]
+        pass
+
+    x = leaf([1.0, 2.0])
+    for own in (np.array([3.0, 4.0]).view(Own), np.ma.masked_array([3.0, 4.0])):
+        assert (x * own).tolist() == [3.0, 8.0]

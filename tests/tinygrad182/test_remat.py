@@ -7,12 +7,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import array_api_strict
 import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import array, assert_same_bits, assert_unwritable, const, host_only, leaf, write
+from tests.support import (
+    array,
+    assert_same_bits,
+    assert_unwritable,
+    const,
+    host_only,
+    leaf,
+    write,
+)
 from tinygrad182.arrays import backend
+from tinygrad182.engine.modes import at_time
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 2))
@@ -270,3 +280,34 @@ def test_a_direction_in_which_nothing_changes() -> None:
         out, tangent = tg.jvp(f, leaf(W), const(np.ones_like(W)))
         assert_same_bits(tangent, tg.zeros_like(out))
         assert_same_bits(tg.jvp(f, leaf(W), leaf(np.ones_like(W)))[1], tg.zeros_like(out))
+
+
+def test_a_function_that_runs_again_is_one_node_of_that_name() -> None:
+    with at_time(3):
+        y = tg.remat(lambda x: x * x)(leaf([1.0]))
+    assert y._node is not None
+    assert (y._node.op, y._node.place()) == ("remat", ", at t = 3")
+
+
+def test_what_runs_again_returns_what_the_function_returned() -> None:
+    x = leaf([1.0, 2.0])
+
+    def f(x: tg.Tensor, times: int) -> Any:
+        return {"y": x * times, "n": (tg.ones(1), [])}
+
+    for context in (tg.enable_grad(), tg.no_grad()):
+        with context:
+            found = tg.remat(f)(x, times=3)
+        assert found["y"].tolist() == [3.0, 6.0]
+        assert found["n"][0].tolist() == [1.0]
+        assert found["n"][1] == []
+
+
+def test_an_array_given_to_what_runs_again_is_kept_as_it_was() -> None:
+    x = tg.tensor(array_api_strict.asarray([2.0]), requires_grad=True)
+    c = array_api_strict.asarray([3.0])
+    y = tg.remat(lambda x, c: x * c)(x, c)
+    c[...] = 100.0
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0]

@@ -350,7 +350,7 @@ def test_a_flow_is_drawn_state_by_state(loss: tg.Tensor) -> None:
     assert f"{scientific(decades[0])} at t = 0" in page.text
     assert "exactly 0 at 19 of 60" in page.text
     assert "exactly 0: 41 … 59" in page.titles
-    assert "‖∂L/∂c_t‖" in page.text
+    assert "‖∂L/∂cₜ‖" in page.text
     for part, pictures in ((flow["lstm.l0"], 2), (h, 1)):
         assert seen(part).count("svg") == pictures
     assert page.text.count("20 more") == 2  # of 60 rows 40 are shown, for each state

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_close, const, leaf, write
+from tests.support import array, assert_close, const, leaf, write
 
 A = np.array([[1.5, 2.0, 0.5], [3.0, 1.0, 2.0]])
 B = np.array([2.0, 1.0, 4.0])
@@ -289,3 +289,8 @@ def test_repr_of_much_is_short() -> None:
 def test_tensors_are_not_pickled() -> None:
     with pytest.raises(tg.TinygradError, match="state_dict"):
         pickle.dumps(const(A))
+
+
+def test_a_view_of_a_raw_array_is_a_tensor() -> None:
+    flipped = tg.apply(tg.PRIMITIVES["flip"], array([1.0, 2.0]), axis=(-1,))
+    assert flipped.tolist() == [2.0, 1.0]

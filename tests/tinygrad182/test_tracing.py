@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
+from tests.oracles.loops import step_by_step
 from tests.support import Array, assert_close, const, leaf
 from tests.tinygrad182.cells import KINDS
 from tests.tinygrad182.kernels.cases import loops
-from tests.tinygrad182.steps import BINARY, COMPARE, UNARY, Cell, cells, step_by_step
+from tests.tinygrad182.random_cells import BINARY, COMPARE, UNARY, Cell, cells
 from tinygrad182.arrays.namespaces import NUMPY
 from tinygrad182.recurrence import scans, tracing
 from tinygrad182.recurrence.scans import Scan

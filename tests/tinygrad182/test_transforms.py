@@ -9,7 +9,13 @@ import pytest
 
 import tinygrad182 as tg
 from tests.oracles import derivatives
-from tests.support import assert_close, assert_same_bits, const, leaf, write
+from tests.support import (
+    assert_close,
+    assert_same_bits,
+    const,
+    leaf,
+    write,
+)
 
 W = np.array([[0.3, -0.7], [1.1, 0.2]])
 X = np.array([0.4, -0.9])
@@ -225,3 +231,37 @@ def test_dtypes_are_kept(dtype: str) -> None:
     assert str(tg.hessian(lambda x: _square(x).sum(), x).dtype) == dtype
     assert str(tg.jvp(_square, x, const(X))[1].dtype) == dtype  # type: ignore[union-attr]
     assert str(tg.vjp(_square, x)[1](const(X))[0].dtype) == dtype
+
+
+def test_a_penalty_on_a_jacobian_reaches_the_weights() -> None:
+    """∂/∂W Σ_ij J_ij for J = ∂tanh(v W)/∂v, by hand: J_ij = (1 − y_i²) W_ji."""
+    w = tg.tensor(np.array([[0.5, -0.3], [0.2, 0.8]]), requires_grad=True)
+    v = tg.tensor(np.array([1.0, 2.0]))
+    tg.jacobian(lambda v: tg.tanh(v @ w), v).sum().backward()
+    y = np.tanh(v.numpy() @ w.numpy())
+    d = 1 - y * y
+    expected = d[None, :] - 2 * (y * d * w.numpy().sum(0))[None, :] * v.numpy()[:, None]
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-13)
+    with tg.no_grad():
+        assert not tg.jacobian(lambda v: tg.tanh(v @ w), v).requires_grad
+
+
+def test_a_tangent_passes_a_condition_that_is_no_mask() -> None:
+    x, v = tg.tensor([1.0, 0.0]), tg.tensor([3.0, 5.0])
+    _, tangent = tg.jvp(lambda x: tg.where(x, x * 2, 0.0), x, v)
+    assert tangent.tolist() == [6.0, 0.0]
+    _, tangent = tg.jvp(lambda x: tg.where(x, 1.0, 0.0), x, v)
+    assert tangent.tolist() == [0.0, 0.0]
+
+
+def test_derivatives_by_what_a_function_does_not_use_are_zeros_of_their_shapes() -> None:
+    x, w = tg.ones(3), tg.tensor([2.0, 5.0], requires_grad=True)
+    for f in (lambda x: tg.ones(2), lambda x: w * 1):
+        found = tg.jacobian(f, x)
+        assert found.tolist() == [[0.0] * 3] * 2
+    out, tangent = tg.jvp(lambda x: (x * 2, w * 1, tg.ones(4)), x, tg.ones(3))
+    assert isinstance(out, tuple)
+    assert [t.tolist() for t in tangent] == [[2.0] * 3, [0.0] * 2, [0.0] * 4]
+    _, pull = tg.vjp(lambda a, b: a * 2, x, w)
+    assert [g.tolist() for g in pull(tg.ones(3))] == [[2.0] * 3, [0.0] * 2]

@@ -306,3 +306,30 @@ def test_a_float_beyond_the_type_becomes_infinite_without_a_warning():
 def test_a_size_beyond_all_memory_is_named(call):
     with pytest.raises(ShapeError, match=r"of shape .*memory"):
         call()
+
+
+@pytest.mark.parametrize("op", [lambda a: a & a, lambda a: a | a, lambda a: ~a])
+def test_masks_are_combined_and_numbers_refused(op) -> None:  # type: ignore[no-untyped-def]
+    mask = tg.tensor([True, False])
+    assert op(mask).tolist() in ([True, False], [False, True])
+    for data in ([1.5], [6]):
+        with pytest.raises(tg.DTypeError, match="Boolean"):
+            op(tg.tensor(np.array(data)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tg.arange(float("inf")),
+        lambda: tg.arange(float("nan")),
+        lambda: tg.stack(5),  # type: ignore[arg-type]
+        lambda: tg.tensor(np.ones(2, np.int8)) + 1000,
+        lambda: tg.optim.clip_grad_norm_(None, 1.0),  # type: ignore[arg-type]
+        lambda: tg.optim.clip_grad_norm_([1.0], 1.0),  # type: ignore[list-item]
+        lambda: tg.optim.clip_grad_norm_([tg.ones(1)], "a"),  # type: ignore[arg-type]
+        lambda: tg.optim.Adam([tg.ones(1, requires_grad=True)], betas=("a", 0.9)),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_input_gives_an_error_of_ours(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(tg.TinygradError):
+        call()

@@ -279,6 +279,7 @@ class BeamSearch:
         self.steps: list[Expansion] = []  # those that the host has read
         self.complete: list[list[Complete]] = [[] for _ in range(B)]
         self.pruned = np.full(B, -math.inf)
+        # The beams that the end token completed, by example and length.
         self.counted: dict[tuple[int, int], list[int]] = {}
         self.expanded = np.zeros(B, int)
         self.lattices = [Lattice(self.scoring, self.eos) for _ in range(B if self.trace else 0)]
@@ -311,28 +312,26 @@ class BeamSearch:
         self, length: int, places: dict[int, int], beams: Array, log_probs: Array
     ) -> Expansion:
         """Extend every beam by every token, and choose the best candidates."""
+        xp, (A, K) = self.xp, beams.shape
         found = best_candidates(beams, log_probs, self.width + 1, without=self.eos)
         n = min(self.width, found.token.shape[1])
+        ends = candidates = None
+        if self.eos is not None:
+            ends = beams + xp.reshape(log_probs[:, self.eos], (A, K))
+        if self.trace:
+            candidates = beams[:, :, None] + xp.reshape(log_probs, (A, K, log_probs.shape[1]))
         return Expansion(
             length=length,
             places=places,
             before=beams,
             top=found.top,
-            ends=self._ends(beams, log_probs),
+            ends=ends,
             kept=found.log_probability[:, :n],
             parents=found.parent[:, :n],
             tokens=found.token[:, :n],
             pruned=found.log_probability[:, n:],
-            candidates=self._candidates(beams, log_probs) if self.trace else None,
+            candidates=candidates,
         )
-
-    def _ends(self, beams: Array, log_probs: Array) -> Array | None:
-        if self.eos is None:
-            return None
-        return beams + self.xp.reshape(log_probs[:, self.eos], beams.shape)
-
-    def _candidates(self, beams: Array, log_probs: Array) -> Array:
-        return beams[:, :, None] + self.xp.reshape(log_probs, (*beams.shape, log_probs.shape[1]))
 
     def _advance(
         self, step: Expansion, going: Collection[int]

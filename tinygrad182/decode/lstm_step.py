@@ -91,6 +91,10 @@ class LSTMStep:
         self.device = self.xp.device(self.bias)
         self.in_place = self.xp.name in ("numpy", "cupy")
 
+    def __repr__(self) -> str:
+        layers, M = 1 + len(self.above), len(self.bias)
+        return f"LSTMStep({M} tokens, {layers} layers of {self.hidden_size} units, {self.device})"
+
     def __call__(self, tokens: Any, state: Any = None) -> tuple[Array, tuple[Array, Array]]:
         """Return the log-probabilities of the next token, and the state after ``tokens``.
 

@@ -30,12 +30,12 @@ def namer(words: Words) -> Callable[[int], str]:
 
     def name(token: int) -> str:
         if callable(words):
-            return visible(str(words(token)))
-        return visible(str(words[token])) if token < len(words) else str(token)
+            return _visible(str(words(token)))
+        return _visible(str(words[token])) if token < len(words) else str(token)
 
     return name
 
 
-def visible(word: str) -> str:
+def _visible(word: str) -> str:
     """Replace line ends, blanks and control characters by visible signs."""
     return str(legible("".join(BLANKS.get(letter, letter) for letter in word)))

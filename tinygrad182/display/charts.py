@@ -1,4 +1,4 @@
-"""The look of every chart, how one is drawn, and what says that the libraries for it are missing."""
+"""The palette and look of every chart, and how charts are drawn."""
 
 from __future__ import annotations
 
@@ -18,51 +18,68 @@ from .._files import checked_path, write_file
 from ..errors import MissingDependencyError
 from .pages import legible
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, on white and on dark.
+# --- the palette: every colour of every page, picture and report ------------------------------------
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, on white and on dark.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00",
 )  # fmt: skip
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER)
-GREY = "#7a7f87"
-"""Readable on white and on dark: for what is not the subject."""
+GREY, PALE_GREY, DARK_GREY = "#7a7f87", "#c9ccd1", "#5d636b"
+"""Greys. ``GREY`` is readable on white and on dark: for context. ``PALE_GREY`` fills cells whose number is
+exactly 0. White text is readable on ``DARK_GREY``."""
 
 MAGNITUDE = "viridis"
-"""The scheme of magnitudes in decades."""
+"""Vega's colour scheme for magnitudes in decades."""
 
 SHARE = "purpleorange"
-"""The scheme of signed shares, which diverges around 0."""
+"""Vega's colour scheme for signed shares, which diverges around 0."""
+
+
+class Colours(NamedTuple):
+    """Colours of text, background and lines: on white, or on dark."""
+
+    ink: str
+    paper: str
+    line: str
+
+
+LIGHT = Colours("#1a1a1a", "white", "#dddfe3")
+DARK = Colours("#e8e8e8", "#15181c", "#3a3f46")
 
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 SMALLEST = 11
-"""Pixels of the smallest text there is in a picture."""
+"""Pixels of the smallest text in a picture."""
+
+# --- drawing --------------------------------------------------------------------------------------
 
 Row = dict[str, Any]
 
 
 def altair() -> Any:
-    """Altair, which is imported when something is drawn and not before.
+    """Import Altair. That happens when something is drawn, and not before.
 
     Raises
     ------
     MissingDependencyError
-        It is not installed.
+        Altair is not installed.
     """
     return _optional("altair")
 
 
 def converter() -> Any:
-    """The library ``vl_convert``, which makes pictures of charts without a browser.
+    """Import ``vl_convert``, which makes pictures of charts without a browser.
 
     Raises
     ------
     MissingDependencyError
-        It is not installed.
+        ``vl_convert`` is not installed.
     """
     return _optional("vl_convert")
 
 
 def library() -> str:
-    """JavaScript that defines ``vegaEmbed``: 0.9 MB, which take seconds to put together and are kept.
+    """JavaScript that defines ``vegaEmbed``. Bundling its 0.9 MB takes seconds, so the bundle is cached.
 
     Raises
     ------
@@ -88,18 +105,18 @@ def _optional(name: str) -> ModuleType:
 
 
 def data(rows: Iterable[Row]) -> Any:
-    """Rows as a chart's data, without a data frame library and without a limit.
+    """Rows as a chart's data, without a data frame library and without Altair's limit of 5,000 rows.
 
-    They are a tuple, for Altair copies a list whenever a chart is changed.
+    The rows are a tuple, because Altair copies a list whenever a chart is changed.
     """
     return altair().InlineData(values=tuple(legible(list(rows))))
 
 
 def encoded(marked: Any, **channels: Any) -> Any:
-    """Return a chart with what ``.encode(**channels)`` would give it.
+    """Return ``marked.encode(**channels)``, faster.
 
-    Altair looks a shorthand, a value or a condition up among all of its classes, 10 ms for each; here
-    they are made with the class that the channel's name tells.
+    Altair searches all of its classes for each shorthand, value and condition, which takes 10 ms. Here the
+    channel's name says which class to use.
     """
     return marked.encode(**{name: _channel(name, given) for name, given in channels.items()})
 
@@ -116,9 +133,9 @@ def _channel(name: str, given: Any) -> Any:
 
 
 def layered(layers: Iterable[Any], **properties: Any) -> Any:
-    """Return what ``alt.layer(*layers).properties(...)`` would, without its four copies of all layers.
+    """Return ``alt.layer(*layers).properties(...)``, without its four copies of all layers.
 
-    A layer that makes a selection has a name.
+    A layer that defines a selection must have a name.
     """
     alt = altair()
     chart, selections = alt.LayerChart(), []
@@ -138,9 +155,9 @@ def layered(layers: Iterable[Any], **properties: Any) -> Any:
 
 
 def unchecked() -> AbstractContextManager[None]:
-    """Make charts without a check of every part against Vega-Lite's schema, which takes seconds.
+    """Make charts without checking every part against Vega-Lite's schema, which takes seconds.
 
-    Tests check whole charts.
+    The tests check whole charts.
     """
     altair()
     from altair.utils import schemapi
@@ -149,27 +166,15 @@ def unchecked() -> AbstractContextManager[None]:
 
 
 def spec(chart: Any) -> dict[str, Any]:
-    """Return what Vega-Lite draws, without a theme unless the chart has one; see :func:`unchecked`."""
+    """Return the chart as a Vega-Lite specification, without checks and without Altair's own theme."""
     found: dict[str, Any] = chart.to_dict(validate=False)
-    if found.get("config", {}).keys() == {"view"}:  # Altair's own, which says how large a view is
+    if found.get("config", {}).keys() == {"view"}:  # Altair's default theme
         del found["config"]
     return found
 
 
-class Colours(NamedTuple):
-    """What text and lines are drawn with on white, or on dark."""
-
-    ink: str
-    paper: str
-    line: str
-
-
-LIGHT = Colours("#1a1a1a", "white", "#dddfe3")
-DARK = Colours("#e8e8e8", "#15181c", "#3a3f46")
-
-
 def theme(dark: bool = False) -> Row:
-    """Return Vega-Lite's ``config`` of the project's look, on white or on dark."""
+    """Return the project's look as Vega-Lite's ``config``, on white or on dark."""
     ink, paper, line = DARK if dark else LIGHT
     axis = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal"}
     sizes = {"labelFontSize": SMALLEST, "titleFontSize": SMALLEST}

@@ -1,15 +1,17 @@
-"""Tables as text, for a terminal or a docstring; a notebook shows them as HTML. Nothing to install."""
+"""Tables as text, for a terminal or a docstring; a notebook shows them as HTML."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..display.reprs import shown, whole_table
+from ..display.reprs import scientific, shown, state_fold, whole_table
+from ..engine.recording import is_tensor
 
 
 class TextTable(str):
-    """The text of a table, which prompts and notebooks show as a table; otherwise a string."""
+    """A string that prompts print as a table and notebooks show as an HTML table."""
 
     __slots__ = ("_lines", "_right")
 
@@ -30,7 +32,7 @@ class TextTable(str):
 def text_table(
     header: Sequence[str], rows: Sequence[Sequence[Any]], max_rows: int | None
 ) -> TextTable:
-    """Aligned columns under a header; numbers to the right, long tables cut in the middle."""
+    """Aligned columns under a header, numbers to the right; a long table is cut in the middle."""
     cells = [[_cell(value) for value in row] for row in rows]
     if max_rows is not None and len(cells) > max_rows:
         head, tail = (max_rows + 1) // 2, max_rows // 2
@@ -58,3 +60,32 @@ def _cell(value: Any) -> str:
     if value is None:
         return "·"
     return f"{value:.3e}" if type(value) is float else str(value)
+
+
+class StateTable:
+    """How one state of a recurrence prints: its norms over time, which may be arrays or Tensors."""
+
+    def __repr__(self) -> str:
+        return self._table(20)
+
+    def _table(self: Any, most: int) -> str:
+        values, grads, logs = (
+            _host(x).tolist() for x in (self.value_norm, self.grad_norm, self.log10_grad_norm)
+        )
+        norms = [
+            norm if 0 < norm < math.inf or not math.isfinite(log10) else scientific(log10, 3)
+            for norm, log10 in zip(grads, logs, strict=True)
+        ]
+        rows = zip(self.time.tolist(), values, norms, strict=True)
+        return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
+
+    def _fold(self: Any, name: str, opened: bool) -> str:
+        norms = _host(self.value_norm), _host(self.log10_grad_norm)
+        return state_fold(name, self.time, *norms, opened)
+
+    def _repr_html_(self) -> str:
+        return shown(self._fold("", opened=True))
+
+
+def _host(figures: Any) -> Any:
+    return figures.numpy() if is_tensor(figures) else figures

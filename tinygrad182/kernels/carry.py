@@ -18,26 +18,11 @@ from .runs import StepCotangents
 
 
 class Carry:
-    """Cotangents of the parts of a state on their way back through NumPy's loops, (parts, …, B, H).
+    """Cotangents of a state on their way back: ``value`` (parts, …, B, H) with ``power`` (…, B).
 
-    A row is rescaled when its largest element leaves :func:`exponent_range`.
-
-    Parameters
-    ----------
-    g : array (parts, …, T, B, H)
-        The cotangents that arrive from the loss at each step.
-    powers : int array (…, T, B), or None
-        The powers of the rows of ``g``; None means 0.
-    later : StepCotangents, optional
-        The cotangents of the steps after these.
-
-    Attributes
-    ----------
-    value : array
-    power : int array (…, B), or int
-        The powers of the rows of ``value``; an int is the power of all rows.
-    start : int
-        The power at which a pass begins.
+    An int is the power of all rows. What arrives from the loss is ``g`` (parts, …, T, B, H) with ``powers``
+    (…, T, B), and ``later`` has the cotangents of the steps after these. A row is rescaled when its largest
+    element leaves :func:`.powers.exponent_range`.
     """
 
     def __init__(

@@ -101,9 +101,6 @@ def _loaded(
     return {function: Loop(library, function) for function in functions}
 
 
-# --- the functions of a module of loops ---------------------------------------------------------------
-
-
 def forward(run: Run, x: Array) -> None:
     """Run forward, as :func:`.numpy_loops.forward` does."""
     program, weights, dtype = run.program, run.weights, x.dtype
@@ -189,9 +186,6 @@ def crossed(m: Any, a: Array, b: Array) -> Array:
     return out
 
 
-# --- arrays as the machine code takes them ------------------------------------------------------------
-
-
 def _contiguous(dtype: Any, *arrays: Array) -> list[Array]:
     """Arrays of the type, contiguous and aligned."""
     return [
@@ -208,9 +202,6 @@ def _contiguous_rows(a: Array, dtype: Any) -> Array:
 
 def _steps_of(lengths: Lengths) -> Array:
     return NEVER if lengths.steps is None else _contiguous(INT, lengths.steps)[0]
-
-
-# --- threads ------------------------------------------------------------------------------------------
 
 
 @cache

@@ -46,7 +46,7 @@ def forward(run: Run, x: Array) -> None:
     m.matmul(x.reshape(T * B, size), weights.weight_ih.T, out=z.reshape(T * B, N))
     h, transposed, product = run.initial[0], weights.weight_hh.T, m.empty((B, N), dtype)
     biases = [_contiguous(m, bias, dtype) for bias in (weights.bias_ih, weights.bias_hh)]
-    others, lengths = _joined(m, weights.others), _contiguous(m, run.lengths.steps, INT)
+    others, lengths = _others_and_lengths(run)
     operands = z, product, *biases, others, m.stack(run.initial), lengths, states, saved
     for t in range(T):
         m.matmul(h, transposed, out=product)
@@ -75,7 +75,7 @@ def backward(
     keep_powers = with_states or powers is not None
     arriving = _contiguous(m, g[..., here, :, :], dtype)
     g_powers = None if powers is None else _contiguous(m, powers[..., here, :], INT)
-    others, lengths = _joined(m, weights.others), _contiguous(m, run.lengths.steps, INT)
+    others, lengths = _others_and_lengths(run)
     saved, states = (_contiguous(m, array, dtype) for array in (run.saved, run.states))
     value, power = _start(m, later, (parts, *lead, B, H), dtype)
     sums = m.empty((*steps, run.program.columns * H), dtype)
@@ -112,8 +112,9 @@ def _launch(kernel: Any, rows: int, units: int, *operands: Any) -> None:
         kernel((rows,), (threads,), tuple(NULL if a is None else a for a in operands))
 
 
-def _joined(m: Any, vectors: tuple[Array, ...]) -> Array | None:
-    return m.concatenate(vectors) if vectors else None
+def _others_and_lengths(run: Run) -> tuple[Array | None, Array | None]:
+    others = run.weights.others
+    return run.m.concatenate(others) if others else None, _contiguous(run.m, run.lengths.steps, INT)
 
 
 def _contiguous(m: Any, array: Array | None, dtype: Any) -> Array | None:

@@ -192,23 +192,12 @@ def backward(
     *,
     make_carry: Callable[..., Carry] = Carry,
 ) -> StepCotangents:
-    """Run back over time.
+    """Run back over the steps of ``span``, by default all.
 
-    Parameters
-    ----------
-    run : Run
-    g : array (parts, *lead, T, B, H)
-        The cotangents that arrive at the states from the loss itself.
-    powers : int array (*lead, T, B), optional
-        The powers of the rows of ``g``; 0 by default.
-    with_states : bool
-        Whether to return the whole cotangents of the states.
-    span : range, optional
-        The steps to run back over; all by default. The result's initial state is the one before these.
-    later : StepCotangents, optional
-        The cotangents of the steps after these.
-    make_carry : callable
-        Makes the object that holds the cotangents on their way.
+    ``g`` has the cotangents that come from the loss itself. It is (parts, *lead, T, B, H), its rows have
+    the ``powers`` (*lead, T, B), and ``later`` has the cotangents of the steps after ``span``.
+    ``with_states`` asks for the whole cotangents of the states. ``make_carry`` makes the object that holds
+    the cotangents on their way.
     """
     program, m = run.program, run.m
     parts, *lead, T, B, H = g.shape
@@ -239,15 +228,7 @@ def backward(
 class _StepBack:
     """Goes one step back at each call: from the cotangents of a state to those of the state before.
 
-    Parameters
-    ----------
-    run : Run
-    value : array (parts, *lead, B, H)
-        Cotangents of a state.
-    sums : array (*lead, T, B, columns·H)
-        Filled with the cotangents of the sums.
-    states : array (parts, *lead, T, B, H), or None
-        Filled with the whole cotangents of the states.
+    It fills ``sums`` (*lead, T, B, columns·H) and, if given, ``states`` (parts, *lead, T, B, H).
     """
 
     def __init__(self, run: Run, value: Array, sums: Array, states: Array | None) -> None:

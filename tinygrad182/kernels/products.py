@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate, pairwise
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,22 +47,11 @@ class NeedsGrad(NamedTuple):
 
 
 class ProductOperands(NamedTuple):
-    """What the cotangents of the sums are multiplied by.
+    """The operands of the products with the cotangents of the sums.
 
-    Attributes
-    ----------
-    m : module
-    program : Program
-    x : array (T, B, I)
-    initial : array (B, H)
-        The first part of the state before the first step.
-    states : array (T, B, H)
-        The first part of the state after each step.
-    weight_ih : array (gates·H, I)
-    has_lengths : bool
-    needs_grad : NeedsGrad
-        A bias is asked for only where it is needed: weight and bias have one product at one power, in which
-        a large row of the bias may hide what the weight gets.
+    ``initial`` (B, H) and ``states`` (T, B, H) are the first part of the state, before the first step and
+    after each step. A bias counts in ``needs_grad`` only if it needs a gradient: weight and bias have one
+    product at one power, in which a large row of the bias may hide what the weight gets.
     """
 
     m: Any
@@ -104,16 +94,10 @@ class WithPower(NamedTuple):
 class InputCotangents(NamedTuple):
     """The cotangents of a recurrence's inputs, with the powers of two that they are to be multiplied by.
 
-    Attributes
-    ----------
-    x : array (*lead, T, B, I), or None
-        Its rows have the powers of the sums.
-    initial : array (parts, *lead, B, H)
-        Its rows have the powers of the initial state.
-    weights : tuple of WithPower
-        Of ``weight_ih`` and ``weight_hh``, each with its bias as a last column and rows in the order of the
-        program's sums, and of the further weights, (*lead, blocks·H).
-    operands : ProductOperands
+    The rows of ``x`` (*lead, T, B, I), which may be None, have the powers of the sums, and those of
+    ``initial`` (parts, *lead, B, H) have the powers of the initial state. ``weights`` has those of
+    ``weight_ih`` and ``weight_hh``, each with its bias as a last column and rows in the order of the
+    program's sums, and those of the further weights, (*lead, blocks·H).
     """
 
     x: Array
@@ -172,9 +156,6 @@ def products(s: ProductOperands, found: StepCotangents) -> InputCotangents:
     return InputCotangents(by_x, found.initial, weights, s)
 
 
-# --- the products of weights ------------------------------------------------------------------------
-
-
 def _weight_products(s: ProductOperands, sums: Array, first: int = 0) -> tuple[Array, ...]:
     """The products that ``InputCotangents.weights`` has, from the cotangents of the sums (*lead, rows, ·).
 
@@ -214,12 +195,8 @@ def _weight_products_at_powers(
     exponents = loops(s.program, m, rows.dtype).exponents(m, rows)
     not_finite = exponents > limit
     exponents, sizes = _sizes(m, exponents, powers, limit)
-    needs, no = s.needs_grad, NeedsGrad(*[False] * 6)
-    each = [
-        no._replace(weight_ih=needs.weight_ih, bias_ih=needs.bias_ih),
-        no._replace(weight_hh=needs.weight_hh, bias_hh=needs.bias_hh),
-        no._replace(others=needs.others),
-    ]
+    of_x, of_h, of_others = (0, 1, 0, 1, 0, 0), (0, 0, 1, 0, 1, 0), (0, 0, 0, 0, 0, 1)
+    each = [NeedsGrad(*map(mul, s.needs_grad, some)) for some in (of_x, of_h, of_others)]
     each = [mask for mask in each if any(mask)]
     tops = [_top_size(s, needs_grad, sizes) for needs_grad in each]
     if len(each) > 1 and m is np and max(tops) - min(tops) <= limit // 5:
@@ -274,13 +251,8 @@ def _first_that_counts(sizes: Array, batch: int, limit: int) -> int:
 class _AtOnePower(NamedTuple):
     """Rows of several powers brought to one: the true rows are ``rows`` · 2**(``power`` − ``lift``).
 
-    Attributes
-    ----------
-    rows : array
-    power : int array ()
-        0; above 0 where operands are so large that the rows had to be lowered.
-    lift : int array ()
-        The exponent that the largest row is brought to, or 0 where it is lowered.
+    ``lift`` is the exponent that the largest row is brought to. ``power`` is above 0 where operands are so
+    large that the rows had to be lowered instead.
     """
 
     rows: Array
@@ -300,7 +272,6 @@ def _to_one_power(s: ProductOperands, rows: Array, exponents: Array, sizes: Arra
     room = limit - 1 - (s.x.shape[0] * s.x.shape[1]).bit_length() - _exponent_of_operands(s, limit)
     lift = m.minimum(room, limit - 2)
     rows = run.at_powers(m, rows, exponents, sizes, lift)
-    # operands so large that the rows are lowered: the power has what is missing
     return _AtOnePower(rows, -m.minimum(lift, 0), m.maximum(lift, 0))
 
 
@@ -311,9 +282,6 @@ def _exponent_of_operands(s: ProductOperands, limit: int) -> Array:
         if a.size:
             top = m.maximum(top, m.abs(a).max())
     return m.where(m.isfinite(top), m.frexp(top)[1], limit)
-
-
-# --- the cotangents of all inputs -------------------------------------------------------------------
 
 
 def input_cotangents(s: ProductOperands, found: StepCotangents) -> tuple[Any, ...]:

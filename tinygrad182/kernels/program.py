@@ -70,20 +70,12 @@ Operand = Register | float
 
 
 class UserPrimitive(NamedTuple):
-    """The operation of a primitive that a user made. Its operands are its value, then its own operands.
-
-    Attributes
-    ----------
-    primitive : Primitive
-        Its rules give the cotangents of the operands.
-    params : tuple of (str, object)
-    rows, units, dtype
-        Shape and type of one block of the result.
-    """
+    """The operation of a primitive that a user made. Its operands are its value, then its own operands."""
 
     primitive: Primitive
     params: tuple[tuple[str, Any], ...]
     rows: tuple[int, ...]
+    """The rows, units and type of a block of the result, which the primitive's rules may look at."""
     units: int
     dtype: Any
 
@@ -149,12 +141,8 @@ def _is_cotangent(a: Operand) -> bool:
 
 def _is_scaled(a: Operand) -> bool:
     """Whether an operand is a cotangent times a factor that does not depend on a cotangent."""
-    return (
-        isinstance(a, Register)
-        and a.is_cotangent
-        and a.op == "multiply"
-        and not _is_cotangent(a.args[1])
-    )
+    is_product = isinstance(a, Register) and a.is_cotangent and a.op == "multiply"
+    return is_product and not _is_cotangent(a.args[1])  # type: ignore[union-attr]
 
 
 def evaluate(functions: Any, op: str, *args: Any) -> Any:
@@ -167,12 +155,7 @@ def evaluate(functions: Any, op: str, *args: Any) -> Any:
 
 @dataclass(frozen=True)
 class Listing:
-    """Instructions that compute outputs, in an order in which they can be run.
-
-    Attributes
-    ----------
-    outputs : dict of (str, int) to Register or float
-    """
+    """Instructions that compute outputs, in an order in which they can be run."""
 
     outputs: dict[Key, Operand]
 
@@ -187,15 +170,7 @@ class Listing:
         return {r.args for r in self.instructions if r.op == "input"}
 
     def run(self, values: Mapping[Key, Any], functions: Any) -> dict[Key, Any]:
-        """Return the outputs.
-
-        Parameters
-        ----------
-        values : mapping
-            A value for each input.
-        functions : object
-            Has the operations as attributes.
-        """
+        """Return the outputs, from a value for each input; ``functions`` has the operations."""
         found: dict[Register, Any] = {}
         for r in self.instructions:
             if r.op == "input":
@@ -211,24 +186,18 @@ class Listing:
             f"{names[r]} = {r.op} {' '.join(str(names.get(a, a)) for a in r.args)}"
             for r in self.instructions
         ]
-        outputs = [f"{kind} {i} = {names.get(r, r)}" for (kind, i), r in self.outputs.items()]  # type: ignore[arg-type]
-        return "\n".join([*lines, *outputs])
+        for (kind, i), r in self.outputs.items():
+            lines.append(f"{kind} {i} = {names.get(r, r)}")  # type: ignore[arg-type]
+        return "\n".join(lines)
 
 
 class Split(NamedTuple):
-    """A backward listing in two parts.
-
-    Attributes
-    ----------
-    factors : Listing
-        Computes ``("factor", i)``: all values that do not depend on a cotangent and meet one. They can be
-        computed for many steps at once.
-    cotangents : Listing
-        Computes the outputs from cotangents and factors, one step after the other.
-    """
+    """A backward listing in two parts."""
 
     factors: Listing
+    """Computes all values without cotangents that meet one: of many steps at once, if need be."""
     cotangents: Listing
+    """Computes the outputs from cotangents and ``("factor", i)``, one step after the other."""
 
 
 def split(listing: Listing) -> Split:

@@ -20,16 +20,9 @@ from .program import MASKS, Key, Listing, Register, evaluate
 
 
 class Place(NamedTuple):
-    """Where an input or output of a listing lies.
+    """Where an input or output of a listing lies: block ``number`` of an array's last axis but one.
 
-    Attributes
-    ----------
-    array : str
-        The name of an array.
-    number : int
-        The number of a part on the first axis, or of a block on the last axis but one.
-    of_parts : bool
-        Whether it is a part.
+    With ``of_parts`` it is part ``number`` of the first axis.
     """
 
     array: str
@@ -60,26 +53,8 @@ class _Call(NamedTuple):
 class Plan:
     """Which calls run a listing, and where each of its values lies. Values are numbered.
 
-    Parameters
-    ----------
-    listing : Listing
-    places : mapping
-        The places of inputs and outputs, by their keys.
-    functions : callable
-        ``functions(op)`` is the operation as a function that writes its result into given memory.
-
-    Attributes
-    ----------
-    values : list
-        A number for each constant; None or a register for values that a :class:`Replay` fills in.
-    temporaries : list of (int, bool)
-        Numbers of intermediate values, and whether they are masks.
-    constants : list of int
-        Numbers of the constants.
-    views : dict of str to list of _View
-        The values that are parts of an array, by its name.
-    copies : list of (int, int)
-        Numbers of an output and of the value that is copied to it.
+    ``places`` has the places of inputs and outputs, and ``functions(op)`` is the operation as a function
+    that writes its result into given memory.
     """
 
     def __init__(
@@ -89,10 +64,14 @@ class Plan:
         self._numbers: dict[Any, int] = {}
         self._at: dict[Register, Place] = {}
         self.values: list[Any] = []
+        """A number for each constant; a :class:`Replay` fills in the others."""
         self.temporaries: list[tuple[int, bool]] = []
+        """The numbers of intermediate values, and whether they are masks."""
         self.constants: list[int] = []
         self.views: dict[str, list[_View]] = {}
+        """The values that are parts of an array, by its name."""
         self.copies: list[tuple[int, int]] = []
+        """The numbers of an output, and of the value that is copied to it."""
         for r in listing.instructions:
             if r.op == "input":
                 self._at[r] = place = places[r.args]
@@ -155,15 +134,7 @@ class Plan:
 
 
 class Replay:
-    """Runs a plan at one step after the other.
-
-    Parameters
-    ----------
-    plan : Plan
-    m : module
-    like : array
-        Has the shape and type of every result.
-    """
+    """Runs a plan at one step after the other. Every result has the shape and type of ``like``."""
 
     def __init__(self, plan: Plan, m: Any, like: Array) -> None:
         self._plan = plan
@@ -202,19 +173,11 @@ class Replay:
             values[to][...] = values[i]
 
 
-# --- operations on blocks that lie side by side ------------------------------------------------------
-
-
 class _Groups(NamedTuple):
     """Registers that one call can compute together, in the order of their blocks.
 
-    Attributes
-    ----------
-    of : dict of Register to list of Register
-        The group of each register that has one.
-    first : list of Register or None
-        A group that is computed before everything else. Its operands are inputs alone. It may have gaps:
-        the call also writes the blocks between, which others overwrite later.
+    ``first`` is computed before everything else, from inputs alone. It may have gaps: its call also writes
+    the blocks between, which others overwrite later.
     """
 
     of: dict[Register, list[Register]]
@@ -270,9 +233,6 @@ def _with_one_block(
     """Apply a function of two operands to several blocks, each with the same block or number ``x``."""
     x = x[..., None, :] if x.ndim else x
     function(*((wide, x) if swapped else (x, wide)), out)
-
-
-# --- operations that write into given memory ---------------------------------------------------------
 
 
 def writing(m: Any, xp: Namespace, real: bool, op: str) -> Callable[..., Any]:

@@ -17,14 +17,9 @@ from .program import Program
 
 
 class Weights(NamedTuple):
-    """The weights of a recurrence, with rows by gates in the order that the cell declares.
+    """The weights of a recurrence, with rows (gates·H) in the order of the cell's gates.
 
-    Attributes
-    ----------
-    weight_ih, weight_hh : array (gates·H, I), (gates·H, H)
-    bias_ih, bias_hh : array (gates·H,), or None
-    others : tuple of array (blocks·H,)
-        Further weights of the cell.
+    ``others`` are further weights of the cell, (blocks·H,) each.
     """
 
     weight_ih: Any
@@ -35,14 +30,7 @@ class Weights(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """The numbers of steps of the sequences.
-
-    Attributes
-    ----------
-    steps : int array (B,), or None where all sequences have all steps
-    shortest : int
-        The smallest of ``steps``, known on the host.
-    """
+    """The numbers of steps of the sequences (B,), or None for all; and the smallest, known on the host."""
 
     steps: Array
     shortest: int
@@ -63,21 +51,10 @@ FULL_LENGTH = Lengths(None, 1 << 62)
 
 
 class Run(NamedTuple):
-    """A recurrence over some steps: what it is computed from, and the arrays that forward fills.
+    """A recurrence over some steps. Forward fills ``saved`` and ``states``.
 
-    Attributes
-    ----------
-    program : Program
-    m : module
-        The arrays' library.
-    weights : Weights
-    initial : list of array (B, H)
-        The parts of the state before the first step.
-    saved : array (T, B, slots·H)
-        The values that forward saves for backward.
-    states : array (parts, T, B, H)
-        The states after each step.
-    lengths : Lengths
+    ``m`` is the arrays' library, ``initial`` has the parts (B, H) of the state before the first step,
+    ``saved`` (T, B, slots·H) is what backward needs, and ``states`` is (parts, T, B, H).
     """
 
     program: Program
@@ -125,8 +102,6 @@ class StepCotangents(NamedTuple):
             self.sums[i], self.powers[i], self.initial[part], self.initial_powers[i], states
         )
 
-
-# --- windows of time ------------------------------------------------------------------------------
 
 WINDOW_SUMS = 1 << 20
 """About how many sums a window has on the host: they should stay in the processor's cache."""

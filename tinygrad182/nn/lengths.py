@@ -88,7 +88,9 @@ def read_lengths(layer: object, lengths: Any, x: Tensor, batched: bool) -> np.nd
     try:
         found = on_host(lengths)
     except (TypeError, ValueError) as error:  # ragged
-        raise DTypeError(f"{name}: lengths cannot be read: {error}") from error
+        raise DTypeError(
+            f"{name}: lengths cannot be read: {error}; pass one whole number for each sequence"
+        ) from error
     if found.shape != (batch,):
         raise ShapeError(
             f"{name}: lengths of shape {found.shape}; one is needed for each of {batch} sequences"

@@ -50,8 +50,6 @@ KNOWN = CHEAP | MASKS | frozenset((
 
 _FLOAT, _BOOL = np.dtype("float64"), np.dtype("bool")
 
-# --- symbols --------------------------------------------------------------------------------------
-
 
 class NotByUnitsError(TypeError):
     """A step does something that cannot be done for each hidden unit by itself."""
@@ -179,11 +177,10 @@ class _Symbols(Namespace):
     def dtype(self, dtype: Any) -> Any:
         raise NotByUnitsError(f"step changes a dtype, to {numpy_dtype(dtype)}")
 
-    def copy(self, x: Symbol) -> Symbol:
-        return x
-
     def asarray(self, x: Symbol) -> Symbol:
         return x
+
+    copy = asarray
 
     def index(self, x: Symbol, key: Key) -> Symbol:
         return x[key]
@@ -219,9 +216,6 @@ _SYMBOLS = _Symbols()
 NAMESPACES[Symbol] = _SYMBOLS
 
 
-# --- from a step to its program ---------------------------------------------------------------------
-
-
 class Sizes(NamedTuple):
     """Batch, hidden units and type of the symbols on which a step is recorded."""
 
@@ -242,13 +236,7 @@ class Derived(NamedTuple):
 
 
 def derive(cell: Any, params: dict[str, Any]) -> Derived:
-    """Derive the program of a step, if hidden units can be computed one by one.
-
-    Parameters
-    ----------
-    cell : Scan
-        Has ``step(xp, x, h, state, **weights, **params)`` and the names that belong to it.
-    """
+    """Derive the program of the step of a ``Scan``, if hidden units can be computed one by one."""
     try:
         found = [_derive(cell, params, sizes) for sizes in (SMALL, LARGE)]
     except Exception as error:  # a step may raise anything, and it may do so on Tensors as well
@@ -414,9 +402,6 @@ def _by_user_primitive(primitive: Primitive, operands: list[Any], params: dict[s
     return like.like(tuple(blocks))
 
 
-# --- the sums of gates --------------------------------------------------------------------------------
-
-
 def _shared(after: list[Operand], gates: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The gates that have two sums, and those of which only x + h is used."""
     uses: dict[Any, list[Register]] = {}
@@ -457,19 +442,8 @@ def _is_whole_sum(inputs: list[Any], places: dict[Any, int]) -> bool:
     return a != b and a in places and places[a] == places.get(b)
 
 
-# --- backward -----------------------------------------------------------------------------------------
-
-
 class _Reverse:
-    """Builds a program's listings from a step, with the rules of its operations.
-
-    Parameters
-    ----------
-    after : list of Register
-        The state after the step.
-    tape : Tape
-        The tape of these registers.
-    """
+    """Builds a program's listings from the state after a step and the tape that its registers are on."""
 
     def __init__(self, after: list[Operand], tape: Tape) -> None:
         self.after = after
@@ -514,19 +488,16 @@ class _Reverse:
         return whole | {r.args: g for r, g in found.items() if r.op == "input"}
 
     def _by_rule(self, rule: Callable[..., Any], g: Operand, r: Register) -> Operand:
-        operands = [
-            Symbol(self.tape, (a,), (), 1) if isinstance(a, Register) else a
-            for a in (g, r, *r.args)
-        ]
-        found = rule(_SYMBOLS, *operands)
+        found = rule(_SYMBOLS, *self._symbols(g, r, *r.args))
         return found.registers[0] if isinstance(found, Symbol) else float(found)
+
+    def _symbols(self, *args: Operand, like: Sequence[Any] = ((), 1)) -> list[Any]:
+        """Registers as symbols of some rows, units and type, and numbers as they are."""
+        return [Symbol(self.tape, (a,), *like) if isinstance(a, Register) else a for a in args]
 
     def _by_user_rules(self, op: UserPrimitive, g: Operand, r: Register) -> list[Operand]:
         """The cotangents of the operands. A user's rules may look at shapes and types."""
-        given: list[Any] = [
-            Symbol(self.tape, (a,), op.rows, op.units, op.dtype) if isinstance(a, Register) else a
-            for a in (g, r, *r.args[1:])
-        ]
+        given = self._symbols(g, r, *r.args[1:], like=op[2:])
         rules, params = op.primitive.vjp, dict(op.params)
         mixing = f"step applies {op.primitive.name}, a rule of which is not elementwise"
         try:

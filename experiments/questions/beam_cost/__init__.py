@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
 from experiments.questions.beam_cost import figures, words
 from experiments.questions.beam_cost.measure import (
+    Costs,
     Decoder,
-    Found,
-    compare_with_algorithm_1,
+    compare_with_two_stages,
     slopes,
     time_both,
 )
@@ -49,7 +48,7 @@ class BeamCostOptions(Options):
     at_length: int = 64
     """Length T at which widths and vocabularies are compared."""
 
-    at_width: int = 5
+    at_beam_width: int = 5
     """Width K at which lengths and vocabularies are compared."""
 
     hidden_size: int = 64
@@ -60,13 +59,8 @@ class BeamCostOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("length", "beam_width", "vocabulary"):
-            values = getattr(self, name)
-            options.one_or_more(name.replace("_", "-"), values)
-            for value in values:
-                options.at_least(name.replace("_", "-"), value, 1)
-        for name in ("at_length", "at_width", "hidden_size", "repeats"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
+        self.at_least(1, "length", "beam_width", "vocabulary")
+        self.at_least(1, "at_length", "at_beam_width", "hidden_size", "repeats")
         if len(set(self.length)) < 2:
             raise OptionError("--length needs two different lengths: a slope is measured over them")
 
@@ -76,9 +70,9 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     lengths, widths = sorted(set(opts.length)), sorted(set(opts.beam_width))
     sizes = sorted(set(opts.vocabulary))
     ends = sorted({sizes[0], sizes[-1]})
-    by_length = {M: [(M, T, opts.at_width) for T in lengths] for M in ends}
+    by_length = {M: [(M, T, opts.at_beam_width) for T in lengths] for M in ends}
     by_width = [(sizes[0], opts.at_length, K) for K in widths]
-    by_vocabulary = [(M, opts.at_length, opts.at_width) for M in sizes]
+    by_vocabulary = [(M, opts.at_length, opts.at_beam_width) for M in sizes]
     # Lines cross, and where they do there is one measurement.
     places = dict.fromkeys(itertools.chain(*by_length.values(), by_width, by_vocabulary))
     task = progress.add_task("searches", total=opts.repeats * len(places))
@@ -89,11 +83,11 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
         costs[vocabulary, length, width] = time_both(
             decoder, length, width, opts.repeats, lambda: progress.advance(task)
         )
-    found = Found(
+    found = Costs(
         {M: [costs[place] for place in line] for M, line in by_length.items()},
         [costs[place] for place in by_width],
         [costs[place] for place in by_vocabulary],
-        compare_with_algorithm_1(opts, sizes[0], widths),
+        compare_with_two_stages(opts, sizes[0], widths),
     )
     return Result(
         options=opts,
@@ -105,7 +99,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     )
 
 
-def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
+def claims(opts: BeamCostOptions, found: Costs) -> tuple[Claim, ...]:
     """Same output, linear against quadratic, and where the square is hidden."""
     few = next(iter(found.by_length.values()))
     why = "T·K steps, and K at most of them fewer where the beam is not full yet."
@@ -118,9 +112,9 @@ def claims(opts: BeamCostOptions, found: Found) -> tuple[Claim, ...]:
             why="The same sums in float64, of products over batches of other sizes.",
         ),
         Claim(
-            "Algorithm 1's top k of each hypothesis, then the best k of k², keeps the beams that the best "
-            "k of all K·M keep (largest difference, over the widths)",
-            found.algorithm_1,
+            "Taking the top k of each hypothesis first, and then the best k of these k², keeps the "
+            "beams that the best k of all K·M keep (largest difference, over the widths)",
+            found.two_stages,
             SAME,
             why="A candidate that is not among the k best of its own hypothesis has k better ones.",
         ),

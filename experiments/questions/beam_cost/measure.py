@@ -1,4 +1,4 @@
-"""Beam search with the state stored and without, timed and counted; and the course's Algorithm 1."""
+"""Beam search with the state stored and without, timed and counted; and a search in two stages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Decoder:
     device: str = "cpu"
 
     def steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """A step that keeps the state, and one that is told the tokens alone and starts over."""
+        """A step that keeps the state, and one that gets the tokens alone and starts over."""
         words = "".join(chr(FIRST_CHARACTER + i) for i in range(self.vocabulary))
         made: dict[str, Any] = {"rng": self.seed, "dtype": "float64", "device": self.device}
         model = CharLM(words, hidden_size=self.hidden_size, **made)
@@ -140,8 +140,8 @@ def apart(a: Beams, b: Beams) -> float:
     return max((abs(x - y) for (_, x), (_, y) in zip(a, b, strict=True)), default=0.0)
 
 
-def algorithm_1(step: Callable[..., Any], state: Any, length: int, width: int) -> Beams:
-    """The course's Algorithm 1: the top k tokens of each hypothesis, then the best k of all these."""
+def two_stage_beams(step: Callable[..., Any], state: Any, length: int, width: int) -> Beams:
+    """Beam search in two stages: the top k tokens of each hypothesis, then the best k of all these."""
     found: Beams = [((), 0.0)]
     last = [0]
     for _ in range(length):
@@ -173,7 +173,7 @@ LAST = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class Costs:
     """All that was measured.
 
     Attributes
@@ -181,14 +181,14 @@ class Found:
     by_length : dict of int to list of Cost
         For the smallest and the largest vocabulary.
     by_width, by_vocabulary : list of Cost
-    algorithm_1 : float
-        The largest difference between the beams of Algorithm 1 and ours.
+    two_stages : float
+        The largest difference between the beams of the search in two stages and ours.
     """
 
     by_length: dict[int, list[Cost]]
     by_width: list[Cost]
     by_vocabulary: list[Cost]
-    algorithm_1: float
+    two_stages: float
 
     @property
     def all(self) -> list[Cost]:
@@ -198,9 +198,7 @@ class Found:
         return list({(cost.length, cost.width, cost.vocabulary): cost for cost in found}.values())
 
 
-def compare_with_algorithm_1(
-    opts: BeamCostOptions, vocabulary: int, widths: Sequence[int]
-) -> float:
+def compare_with_two_stages(opts: BeamCostOptions, vocabulary: int, widths: Sequence[int]) -> float:
     """The largest difference between the final beams, over the widths."""
     decoder = Decoder(vocabulary, opts.hidden_size, opts.seed, opts.device)
     stored, _ = decoder.steps()
@@ -209,7 +207,7 @@ def compare_with_algorithm_1(
     for width in widths:
         result = tg.decode.beam_search(stored, decoder.zero_state(), 0, width, length, state_axis=1)
         assert isinstance(result, tg.decode.SearchResult)
-        theirs = algorithm_1(stored, decoder.zero_state(), length, width)
+        theirs = two_stage_beams(stored, decoder.zero_state(), length, width)
         differences.append(apart(beams(result), theirs))
     return max(differences)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.questions.beam_cost.measure import LAST, Found, slopes
+from experiments.questions.beam_cost.measure import LAST, Costs, slopes
 
 if TYPE_CHECKING:
     from experiments.questions.beam_cost import BeamCostOptions
 
 
-def headline(found: Found) -> str:
-    """What the longest search costs both ways."""
+def headline(found: Costs) -> str:
+    """The cost of the longest search, both ways."""
     costs = next(iter(found.by_length.values()))
     longest = costs[-1]
     return (
@@ -22,7 +22,7 @@ def headline(found: Found) -> str:
     )
 
 
-def sentences(opts: BeamCostOptions, found: Found) -> tuple[str, ...]:
+def sentences(opts: BeamCostOptions, found: Costs) -> tuple[str, ...]:
     """Slopes over T, K and M, and what has to be stored."""
     said = [
         "A hypothesis must store its tokens, its log-probability and the model's state after the last "

@@ -1,4 +1,4 @@
-"""Beam tree (Q2a to Q2d): what beam search keeps on the course's tree, and what it misses.
+"""Beam tree (Q2a to Q2d): what beam search keeps on a small tree, and what it misses.
 
 The tree has eight sequences of three words, so everything can be looked at: what each width keeps at
 each step, where the most likely sequence is dropped, and what the certificate knew without looking.
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 import tinygrad182 as tg
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
@@ -21,15 +20,15 @@ from experiments.questions.beam_tree import figures, words
 from experiments.questions.beam_tree.measure import Search, search
 from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initial, step
 
-SOURCE = [
+BY_HAND = [
     [("neural", -0.65), ("network", -0.73)],
     [("neural network", -1.25), ("network neural", -1.33)],
     [("neural network network", -1.85), ("network neural network", -1.93)],
 ]
-"""What the course's solution says a beam of 2 stores after each step."""
+"""The prefixes that a beam of 2 stores after each step, worked out by hand."""
 
 OPTIMUM = ("neural neural neural", -1.46)
-"""What it says is the most likely sequence of all."""
+"""The most likely sequence of all, worked out by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +40,7 @@ class BeamTreeOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("beam-width", self.beam_width)
-        for width in self.beam_width:
-            options.at_least("beam-width", width, 1)
+        self.at_least(1, "beam_width")
 
 
 def run(opts: BeamTreeOptions, progress: Progress) -> Result:
@@ -67,18 +64,18 @@ def run(opts: BeamTreeOptions, progress: Progress) -> Result:
 
 
 def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Claim, ...]:
-    """The course's answers, and the certificate."""
+    """The answers by hand, and the certificate."""
     why = "Sums of at most three numbers: the threshold is rounding in float64."
     said = []
     for each in found:
         if each.width == 2:
-            for length, expected in enumerate(SOURCE, 1):
+            for length, expected in enumerate(BY_HAND, 1):
                 said.append(
                     Claim(
                         f"K = 2 stores after step {length}: "
                         + ", ".join(f"“{words}” ({value})" for words, value in expected)
                         + " (largest difference; infinite if the words differ)",
-                        difference(each.kept(length), expected),
+                        difference(each.stored(length), expected),
                         ROUNDING,
                         why=why,
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import altair as alt
 
@@ -44,52 +45,34 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
 def chart(
     lattice: tg.decode.Lattice, optimum: tg.decode.Hypothesis, title: str
 ) -> alt.TopLevelMixin:
-    """A lattice as the course draws its tree."""
+    """A lattice drawn as a tree."""
     return lattice.chart(words=WORDS, optimum=optimum.tokens, most=8, title=title)
 
 
 def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Table, ...]:
     """The certificates, what is stored, and all sequences."""
-    summary: list[Row] = [
-        {
-            "width": each.width,
-            "found": in_words(each.result.tokens),
-            "log_probability": each.result.log_probability,
-            "bound": each.result.bound,
-            "gap": each.result.gap,
-            "missed": each.missed,
-            "certified": each.result.certified,
-            "dropped": each.dropped,
-            "asked": each.result.expanded,
-        }
-        for each in found
-    ]
     stored: list[Row] = [
         {"width": each.width, "step": length, "rank": rank, "prefix": words, "log_probability": v}
         for each in found
         for length in range(1, LENGTH + 1)
-        for rank, (words, v) in enumerate(each.kept(length), 1)
-    ]
-    every: list[Row] = [
-        {"rank": rank, "sequence": in_words(h.tokens), "log_probability": h.log_probability}
-        for rank, h in enumerate(whole, 1)
+        for rank, (words, v) in enumerate(each.stored(length), 1)
     ]
     number = Column("log_probability", "log-probability", ".2f")
     return (
         Table(
             "searches",
             "What each width finds, and what it knows about it",
-            summary,
+            found,
             (
                 Column("width", "K"),
-                Column("found", "best found"),
-                number,
-                Column("bound", "bound", ".2f"),
-                Column("gap", "gap", ".2f"),
+                Column("found", "best found", get=lambda e: in_words(e.result.tokens)),
+                replace(number, get=lambda e: e.result.log_probability),
+                Column("bound", "bound", ".2f", get=lambda e: e.result.bound),
+                Column("gap", "gap", ".2f", get=lambda e: e.result.gap),
                 Column("missed", "missed", ".2f"),
-                Column("certified", "certified"),
+                Column("certified", "certified", get=lambda e: e.result.certified),
                 Column("dropped", "optimum dropped at step"),
-                Column("asked", "prefixes asked about"),
+                Column("asked", "prefixes asked about", get=lambda e: e.result.expanded),
             ),
             note="No sequence is better than the bound; the gap is what can have been missed at most, "
             "“missed” what was, by exhaustive search.",
@@ -99,13 +82,23 @@ def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Tabl
             "stored",
             "What is stored after each step",
             stored,
-            (Column("width", "K"), Column("step", "step"), Column("prefix", "prefix"), number),
+            (
+                Column("width", "K"),
+                Column("step", "step"),
+                Column("rank"),
+                Column("prefix", "prefix"),
+                number,
+            ),
             printed=True,
         ),
         Table(
             "sequences",
             "All sequences, by exhaustive search",
-            every,
-            (Column("rank", "rank"), Column("sequence", "sequence"), number),
+            list(enumerate(whole, 1)),
+            (
+                Column("rank", "rank", get=lambda e: e[0]),
+                Column("sequence", "sequence", get=lambda e: in_words(e[1].tokens)),
+                replace(number, get=lambda e: e[1].log_probability),
+            ),
         ),
     )

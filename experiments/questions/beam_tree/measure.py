@@ -27,8 +27,8 @@ class Search:
         """How much better the optimum is."""
         return self.optimum.score - self.result.score
 
-    def kept(self, length: int) -> list[tuple[str, float]]:
-        """What is stored after a step, best first."""
+    def stored(self, length: int) -> list[tuple[str, float]]:
+        """Prefixes stored after a step, best first."""
         nodes = self.lattice.nodes()[length - 1]
         return [(in_words(n.tokens), n.log_probability) for n in nodes if n.fate != "pruned"]
 

@@ -1,4 +1,4 @@
-"""The decoder of the course's figure: two words, three steps, every probability written down."""
+"""A decoder of two words and three steps, every probability written down."""
 
 from __future__ import annotations
 

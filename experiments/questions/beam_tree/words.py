@@ -1,4 +1,4 @@
-"""What each width finds and misses, in sentences."""
+"""Sentences on what each width finds and misses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.questions.beam_tree.tree import LENGTH, in_words
 
 
 def headline(found: Sequence[Search]) -> str:
-    """What the widths find, and whether they know that they found the best."""
+    """The best found by each width, and whether the search knows that it is the best."""
     said = []
     for each in found:
         best = each.result.best
@@ -23,11 +23,11 @@ def headline(found: Sequence[Search]) -> str:
 
 
 def sentence(each: Search) -> str:
-    """What one width stores, and where it drops the optimum."""
+    """Say what one width stores, and where it drops the optimum."""
     steps = [
-        f"after step {length} {', '.join(f'“{words}” {value:.2f}' for words, value in kept)}"
+        f"after step {length} {', '.join(f'“{words}” {value:.2f}' for words, value in stored)}"
         for length in range(1, LENGTH + 1)
-        for kept in [each.kept(length)]
+        for stored in [each.stored(length)]
     ]
     optimum = in_words(each.optimum.tokens)
     fate = (

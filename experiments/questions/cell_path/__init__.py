@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
@@ -39,7 +38,7 @@ class CellPathOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     hops: int = 3
-    """Hidden hops J that are told apart; what made more is summed up."""
+    """Hidden hops J that are shown one by one; paths with more are summed up."""
 
     target: Target = "last"
     """Steps that enter the loss in training, and in the split by hops."""
@@ -52,10 +51,9 @@ class CellPathOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.finite("forget-bias", *self.forget_bias)
-        options.at_least("hops", self.hops, 0)
-        options.at_least("steps", self.steps, 0)
-        options.positive("learning-rate", self.learning_rate)
+        self.finite("forget_bias")
+        self.at_least(0, "hops", "steps")
+        self.positive("learning_rate")
 
     @property
     def biases(self) -> list[float]:

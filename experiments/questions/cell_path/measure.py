@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from experiments.questions.cell_path import CellPathOptions
 
 PARTS = {"direct": "cell path", "via h": "hidden path", "local": "local loss"}
-"""What the parts of ∂L/∂c_t are called in figures."""
+"""Names of the parts of ∂L/∂c_t in figures."""
 
 
 @dataclass(frozen=True)

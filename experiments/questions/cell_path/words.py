@@ -37,7 +37,7 @@ def headline(opts: CellPathOptions, found: Sequence[Paths]) -> str:
 
 
 def sentences(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[str, ...]:
-    """What the bias and training do, and where the highway is there."""
+    """Sentences on the bias, on training, and on where the cell path carries the gradient."""
     said = []
     for bias in opts.biases:
         before = pick(found, bias)

@@ -1,6 +1,6 @@
 """char-lm: a language model of characters learns a text, and searches tell what it would say.
 
-An LSTM learns the Python language reference, or a person's own text, a character at a time. What it
+An LSTM learns the Python language reference, or your own text, a character at a time. What it
 learned is then read off by greedy decoding, beam searches with their certificates, an exact search and
 samples. An RNN and a GRU learn the same text, and the three show which characters their predictions
 depend on.
@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.errors import OptionError
+from experiments.app.options import Options
 from experiments.app.result import Attachment, Claim, Result
 from experiments.drawing.tables import Row
 from experiments.drawing.words import printable
@@ -29,8 +30,8 @@ from experiments.questions.char_lm.continuations import (
     sample,
 )
 from experiments.questions.char_lm.figures import loss_rows
+from experiments.questions.char_lm.learner import History
 from experiments.questions.char_lm.measure import (
-    History,
     by_cell,
     compared,
     decoded,
@@ -65,7 +66,7 @@ ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class CharLMOptions(options.Options):
+class CharLMOptions(Options):
     """Options of char-lm."""
 
     data: Path | None = None
@@ -103,16 +104,16 @@ class CharLMOptions(options.Options):
     moments: int = 20
     """Moments of training, at most, at which the held-out loss and the gradient flow are measured."""
 
-    prompts: tuple[str, ...] = ()
+    prompt: tuple[str, ...] = ()
     """Beginnings to go on from. By default three are taken from the held-out text."""
 
-    length: int = 40
+    characters: int = 40
     """Characters to go on by."""
 
-    beams: tuple[int, ...] = (2, 8, 32, 128)
+    beam_width: tuple[int, ...] = (2, 8, 32, 128)
     """Beam widths."""
 
-    temperatures: tuple[float, ...] = (0.5, 1.0)
+    temperature: tuple[float, ...] = (0.5, 1.0)
     """Temperatures of samples: below 1 likely characters become likelier. The claim is about the first."""
 
     expansions: int = 100_000
@@ -124,22 +125,17 @@ class CharLMOptions(options.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden_size", "embedding", "layers", "batch", "steps", "length"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
-        for name in ("window", "moments"):
-            options.at_least(name, getattr(self, name), 2)
-        options.at_least("expansions", self.expansions, 0)
-        options.positive("learning-rate", self.learning_rate)
-        options.positive("temperatures", *self.temperatures)
-        options.one_or_more("beams", self.beams)
-        for width in self.beams:
-            options.at_least("beams", width, 1)
-        for prompt in self.prompts:
-            options.one_or_more("prompts", prompt)
+        self.at_least(1, "hidden_size", "embedding", "layers", "batch", "steps", "characters")
+        self.at_least(2, "window", "moments")
+        self.at_least(0, "expansions")
+        self.positive("learning_rate", "temperature")
+        self.at_least(1, "beam_width")
+        if "" in self.prompt:
+            raise OptionError("--prompt needs at least one character")
 
     @property
     def left(self) -> str:
-        """What a run that was interrupted has left, in a sentence."""
+        """A sentence that says what an interrupted run has left."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return super().left
         return f"No report was written; --resume {printable(self.checkpoint)} goes on with the training."
@@ -156,8 +152,8 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     found = decoded(model, source, opts, progress)
     samples = long_samples(
         model,
-        opts.prompts,
-        opts.temperatures,
+        opts.prompt,
+        opts.temperature,
         length=SAMPLE_LENGTH,
         count=SAMPLES,
         seed=opts.seed,
@@ -181,7 +177,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
         reading=(*words.sentences(history, found, stopped), *trouble, *words.looking_back(looked)),
         claims=(*claims(history, counting, found, shares, opts), *farther(looked)),
         figures=(
-            *figures.figures(history, counting, found, opts.length, size),
+            *figures.figures(history, counting, found, opts.characters, size),
             *saliency_figures.figures(looked, passage(source), model.vocabulary, size),
         ),
         tables=(
@@ -206,13 +202,13 @@ def claims(
     shares: Sequence[Row],
     opts: CharLMOptions,
 ) -> tuple[Claim, ...]:
-    """What it learned, and that searches mean what they say."""
+    """Claims on what the model learned, and on the searches' bounds."""
     best: dict[str, float] = {}
     for each in found:
         best[each.prompt] = max(each.log_probability, best.get(each.prompt, -np.inf))
     by_method = {(each.prompt, each.method): each.log_probability for each in found}
-    widest = beam(max(opts.beams))
-    slack = ROUNDING * opts.length
+    widest = beam(max(opts.beam_width))
+    slack = ROUNDING * opts.characters
     return (
         Claim(
             f"The model knows more about the next character of the held-out text than any n-gram model, "
@@ -222,10 +218,10 @@ def claims(
             why="An n-gram model counts; it needs to have seen a context to say anything about it.",
         ),
         Claim(
-            f"Text sampled at temperature {opts.temperatures[0]:g} is recognizably its source: its words "
+            f"Text sampled at temperature {opts.temperature[0]:g} is recognizably its source: its words "
             "occur in the training text as those of the held-out text do (share of the way there from "
             "letters at random)",
-            learned(shares, sample(opts.temperatures[0])),
+            learned(shares, sample(opts.temperature[0])),
             WORDS_LEARNED,
             "at least",
             why="Counted are words of four letters or more that occur in the training text.",
@@ -245,8 +241,8 @@ def claims(
             why="A bound below a text that exists would be a wrong proof. The same rounding is allowed.",
         ),
         Claim(
-            f"The widest beam ({max(opts.beams)}) finds a text at least as likely as greedy decoding does, "
-            "for every prompt (least difference)",
+            f"The widest beam ({max(opts.beam_width)}) finds a text at least as likely as greedy decoding "
+            "does, for every prompt (least difference)",
             min(by_method[prompt, widest] - by_method[prompt, GREEDY] for prompt in best),
             -slack,
             "at least",
@@ -256,7 +252,7 @@ def claims(
 
 
 def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
-    """What gates are for; nothing is claimed where there is no RNN beside them."""
+    """Claims on gates; there are none without an RNN beside them."""
     back = {each.cell: float(each.by_lag[BACK]) for each in looked}
     if "rnn" not in back:
         return ()

@@ -1,4 +1,4 @@
-"""What a checkpoint of char-lm says about itself, checked before anything is made of it."""
+"""Check what a checkpoint of char-lm says about itself, before anything is made of it."""
 
 from __future__ import annotations
 

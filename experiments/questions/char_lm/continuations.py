@@ -19,7 +19,7 @@ GREEDY, EXACT, ITSELF = "greedy", "exact search", "the text itself"
 
 @dataclass(frozen=True)
 class Continuation:
-    """What one method made of a prompt.
+    """The continuation of a prompt by one method.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Continuation:
 
     @property
     def gap(self) -> float | None:
-        """What the search can have missed at most; 0 is a proof that this is the likeliest text."""
+        """The most that the search can have missed; 0 proves that this is the likeliest text."""
         return None if self.bound is None else self.bound - self.log_probability
 
     @property
@@ -89,7 +89,7 @@ def continuations(
     seed : int
         Of the samples.
     itself : str
-        What a person wrote there, for comparison.
+        The text itself at that place, for comparison.
     """
     step = model.frozen_step()
     place = (step, *read(step, model, prompt))

@@ -8,12 +8,12 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.char_lm.continuations import Continuation, Sample
-from experiments.questions.char_lm.measure import History, Learner
+from experiments.questions.char_lm.learner import History, Learner
 from experiments.questions.char_lm.text import shown
 
 TRAINING, HELD_OUT = "each training window", "held-out text"
@@ -29,24 +29,23 @@ def loss_chart(
     history: History, counting: Sequence[float], steps: int, size: str
 ) -> alt.TopLevelMixin:
     """Losses over training, and levels for what counting can do."""
-    panel: Row = {"column": "", "row": ""}
-    every = max(1, len(history.losses) // MOST_POINTS)
     looks = {TRAINING: Look("#a9cbe3", (1, 0), 1.0)}
-    rows = points({**panel, "what": TRAINING}, history.losses, every=every)
+    lines = [
+        Line(TRAINING, history.losses, every=max(1, len(history.losses) // MOST_POINTS)),
+        Line(HELD_OUT, history.held_out, x=[max(moment, 1) for moment in history.moments]),
+    ]
     best = counting.index(min(counting)) + 1
     for n, dash in ((2, (2, 3)), (3, (6, 3)), (best, (1, 0))):
         what = f"{n}-gram model{', the best of these' * (n == best)}"
         looks[what] = Look(charts.GREY, dash, 1.4)
-        for step in (1, steps):
-            rows += points({**panel, "what": what}, [counting[n - 1]], first=step)
+        lines.append(Line(what, [counting[n - 1]] * 2, x=(1, steps)))
     looks[HELD_OUT] = Look(charts.BLUE, (1, 0), 2.5)
-    for moment, loss in zip(history.moments, history.held_out, strict=True):
-        rows += points({**panel, "what": HELD_OUT}, [loss], first=max(moment, 1))
     return curves(
-        rows,
+        lines,
         looks,
         x=charts.steps(max(steps, 2), "training step"),
-        y=charts.linear((row["value"] for row in rows), "nats per character"),
+        y="nats per character",
+        axis=charts.linear,
         title="How much of the next character remains unknown",
         subtitle=size,
         height=300,
@@ -160,27 +159,16 @@ def tables(
     """Each continuation for people; losses, flow and long samples for programs."""
     prompts = list(dict.fromkeys(each.prompt for each in found))
     columns = (
-        Column("prompt", "prompt", "d"),
+        Column("prompt", "prompt", "d", get=lambda e: prompts.index(e.prompt) + 1),
         Column("method", "method"),
         Column("log_probability", "log-probability", ".3f"),
+        Column("rescored"),
+        Column("bound"),
         Column("gap", "gap", ".3f"),
         Column("certified", "certified"),
-        Column("shown", "text"),
+        Column("shown", "text", get=lambda e: shown(e.text)),
+        Column("text"),
     )
-    rows: list[Row] = [
-        {
-            "prompt": prompts.index(each.prompt) + 1,
-            "method": each.method,
-            "log_probability": each.log_probability,
-            "rescored": each.rescored,
-            "bound": each.bound,
-            "gap": each.gap,
-            "certified": each.certified,
-            "shown": shown(each.text),
-            "text": each.text,
-        }
-        for each in found
-    ]
     named = "; ".join(f"{k} “{shown(prompt)}”" for k, prompt in enumerate(prompts, start=1))
     flow: list[Row] = [
         {
@@ -199,7 +187,7 @@ def tables(
         Table(
             "continuations",
             "What each method makes of each prompt",
-            rows,
+            found,
             columns,
             f"Prompts: {named}. Gap: no text of this length is likelier by more. Certified: proven "
             "to be the likeliest.",
@@ -233,10 +221,7 @@ def tables(
         Table(
             "losses",
             "Each training step",
-            [
-                {"training_step": step, "loss": loss}
-                for step, loss in enumerate(history.losses, start=1)
-            ],
+            along({}, "training_step", {"loss": history.losses}),
         ),
         Table(
             "held_out",

@@ -8,7 +8,7 @@ import numpy as np
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, in_decades, to_numpy
-from experiments.questions.char_lm.measure import sequences
+from experiments.questions.char_lm.learner import sequences
 from experiments.questions.char_lm.text import Corpus, beginnings
 from models import CharLM
 
@@ -30,7 +30,7 @@ BEFORE = 40
 
 @dataclass(frozen=True)
 class Saliency:
-    """What each character of a text says about the predictions after it, in one model.
+    """The influence of each character of a text on the predictions after it, in one model.
 
     The loss of character k is L_k = −log p, where p is the probability that the model, which has read the
     text up to and including character k, gives to the one that follows. x_t is the embedding vector of

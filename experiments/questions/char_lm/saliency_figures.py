@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.questions.char_lm.saliency import BACK, LAGS, Saliency, telling
@@ -17,7 +18,7 @@ from experiments.questions.char_lm.text import shown
 from tinygrad182.display import charts as _charts
 
 LOOKS = {
-    "RNN": Look(charts.VERMILLION, (2, 3)),
+    "RNN": Look(charts.ORANGE, (2, 3)),
     "LSTM": Look(charts.BLUE),
     "GRU": Look(charts.GREEN, (7, 3)),
 }
@@ -78,7 +79,7 @@ def text_chart(
 
 
 def _signals(found: Sequence[Saliency]) -> list[alt.Parameter]:
-    """What is pointed at and what was clicked; the character k that follows from them; largest norms."""
+    """Character pointed at and character clicked; the character k that follows from them; largest norms."""
     at = telling(next(each for each in found if each.cell == "lstm"))
     point: dict[str, Any] = {"fields": ["t"], "empty": False, "toggle": False}
     tops = {each.name: _drawable(each.log10.max(axis=1)) for each in found}
@@ -124,7 +125,7 @@ def _text_layers() -> list[alt.Chart]:
         cells.transform_filter("isNumber(datum.share)").mark_rect().encode(color=_colour()),
         cells.transform_filter("isString(datum.share)").mark_rect(color=ODD),
         cells.transform_filter("datum.t == k").mark_rect(
-            filled=False, stroke=charts.VERMILLION, strokeWidth=2.5
+            filled=False, stroke=charts.ORANGE, strokeWidth=2.5
         ),
         cells.mark_text(
             color=alt.ExprRef(ink), baseline="middle", font="monospace", fontSize=15
@@ -224,23 +225,11 @@ def _drawable(logs: Floats) -> list[float | str]:
 
 def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
     """How much of the last character's norm is left that many characters before it, the median."""
-    panel: Row = {"column": "", "row": ""}
-    rows = [
-        row
-        for each in found
-        for row in points({**panel, "what": each.name}, each.by_lag, "lag", first=0)
-    ]
-    x = alt.X(
-        "lag:Q",
-        title="characters before the last one that was read",
-        scale=alt.Scale(domain=[0, LAGS - 1], zero=False, nice=False, padding=5),
-        axis=alt.Axis(values=charts.ticks(0, LAGS - 1), format="d", grid=False),
-    )
     return curves(
-        rows,
+        [Line(each.name, each.by_lag, x=itertools.count()) for each in found],
         LOOKS,
-        x=x,
-        y=charts.powers((row["value"] for row in rows), "‖∂L/∂x‖ / that of the last character"),
+        x=charts.lags(LAGS - 1, "characters before the last one that was read"),
+        y="‖∂L/∂x‖ / that of the last character",
         title="How far back each model looks",
         subtitle=f"median over windows of the held-out text; {size}",
         height=300,
@@ -277,16 +266,12 @@ AT = (1, 5, 20, 40, BACK)
 """Characters back, in the table for people."""
 
 
+def _back(lag: int) -> Column:
+    return Column(f"log10_{lag}", f"{lag} back", get=lambda e: e.by_lag[lag])
+
+
 def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
     """How far back each model looks, for people; every norm, for programs."""
-    reach: list[Row] = [
-        {
-            "model": each.name,
-            **{f"log10_{lag}": float(each.by_lag[lag]) for lag in AT},
-            "distance": float(each.distances().mean()),
-        }
-        for each in found
-    ]
     by_lag: list[Row] = [
         {"model": each.name, "lag": lag, "relative_log10": value}
         for each in found
@@ -302,11 +287,11 @@ def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
         Table(
             "reach",
             "How far back each model looks",
-            reach,
+            found,
             (
-                Column("model", "model"),
-                *(Column(f"log10_{lag}", f"{lag} back", log10=True) for lag in AT),
-                Column("distance", "mean distance", ".1f"),
+                Column("model", "model", get=lambda e: e.name),
+                *map(_back, AT),
+                Column("distance", "mean distance", ".1f", get=lambda e: e.distances().mean()),
             ),
             "‖∂L/∂x‖ that many characters back, relative to the last one that was read: the median "
             "over windows. Mean distance: characters back in the passage, weighted by the norms.",

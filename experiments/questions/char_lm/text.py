@@ -1,4 +1,4 @@
-"""Text to learn: the reference inside the standard library or a person's file, and its words."""
+"""Text to learn: the reference inside the standard library or your own file, and its words."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Corpus:
     held_out: str
 
     def after(self, prompt: str, length: int) -> str:
-        """What follows a prompt in the held-out text; empty where it does not occur there."""
+        """The text after a prompt in the held-out text; empty where the prompt does not occur there."""
         at = self.held_out.find(prompt)
         text = self.held_out[at + len(prompt) :][:length] if at >= 0 else ""
         return text if len(text) == length else ""

@@ -1,4 +1,4 @@
-"""What the model has learned and what it says, in sentences."""
+"""Sentences on what the model has learned and what it says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from experiments.drawing.tables import power_text
 from experiments.questions.char_lm.continuations import ITSELF, Continuation, Sample, sample
-from experiments.questions.char_lm.measure import History
+from experiments.questions.char_lm.learner import History
 from experiments.questions.char_lm.saliency import BACK, Saliency
 from experiments.questions.char_lm.text import Corpus, shown
 
@@ -45,7 +45,7 @@ def reach(history: History, moment: int) -> float:
 
 
 def headline(source: Corpus, history: History, counting: Sequence[float]) -> str:
-    """What is known about the text now."""
+    """The loss beside those of the n-gram models."""
     return (
         f"After {len(history.losses)} training steps on {source.name} the model leaves "
         f"{history.held_out[-1]:.2f} nats of a held-out character unknown. Counting what follows one "
@@ -68,7 +68,7 @@ def sentences(history: History, found: Sequence[Continuation], stopped: str) -> 
 
 
 def about(found: Sequence[Continuation]) -> list[str]:
-    """The likeliest text after one prompt, how sure that is, and what a person wrote there."""
+    """The likeliest text after one prompt, how sure that is, and the text itself."""
     best = max(found, key=lambda each: each.log_probability)
     proven = [each.method for each in found if each.certified]
     least = min(each.bound for each in found if each.bound is not None)

@@ -16,9 +16,9 @@ from typing import Literal
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
+from experiments.app.options import Options
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING, worst
 from experiments.questions.gradient_flow import figures, words
@@ -36,7 +36,7 @@ roundings of float32 are 2^29 times as coarse as those of float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientFlowOptions(options.Options):
+class GradientFlowOptions(Options):
     """Options of gradient-flow."""
 
     cell: Cell = "rnn"
@@ -48,8 +48,8 @@ class GradientFlowOptions(options.Options):
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude that W_h starts with: one or several."""
 
-    targets: Literal["last", "all", "both"] = "both"
-    """Steps that enter the loss: the last one, all of them, or a network for each."""
+    target: tuple[Target, ...] = ("last", "all")
+    """Steps that enter the loss, the last one or all of them: a network for each."""
 
     length: int | None = None
     """Time steps T. By default 30, or all that --data has."""
@@ -84,23 +84,19 @@ class GradientFlowOptions(options.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("nonlinearity", self.nonlinearity)
+        self.one_or_more("nonlinearity", "target")
         if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
             raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
-        options.positive("spectral-radius", *self.spectral_radius)
-        options.at_least("length", DEFAULT_LENGTH if self.length is None else self.length, 2)
-        options.at_least("hidden-size", self.hidden_size, 1)
-        options.at_least("layers", self.layers, 1)
-        options.at_least("batch", self.batch, 1)
-        options.at_least("steps", self.steps, 0)
-        options.positive("learning-rate", self.learning_rate)
+        self.positive("spectral_radius", "learning_rate")
+        self.at_least(2, "length")
+        self.at_least(1, "hidden_size", "layers", "batch")
+        self.at_least(0, "steps")
 
     def networks(self) -> Iterator[Network]:
         """Every combination asked for, once."""
-        targets: tuple[Target, ...] = ("last", "all")
         kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
         for target, radius, kind in itertools.product(
-            targets if self.targets == "both" else (self.targets,),
+            dict.fromkeys(self.target),
             sorted(set(self.spectral_radius)),
             dict.fromkeys(kinds),
         ):
@@ -159,7 +155,7 @@ def run(opts: GradientFlowOptions, progress: Progress) -> Result:
 
 
 def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tuple[Claim, ...]:
-    """What the linear networks must fulfil; the thresholds follow from rounding."""
+    """Claims on the linear networks. The thresholds follow from rounding."""
     linear = [m for m in measurements if m.network.nonlinearity == "identity"]
     errors = [e for m in linear if (e := worst(m.flow.closed_form_error)) is not None]
     found = []

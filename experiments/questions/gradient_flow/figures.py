@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import points
-from experiments.drawing.numbers import log10, worst
-from experiments.drawing.tables import Column, Figure, Row, Table, Value, power_text
+from experiments.drawing.curves import Line, Look, curves
+from experiments.drawing.numbers import Floats, log10, worst
+from experiments.drawing.tables import Column, Figure, Row, Table, along, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
-from experiments.regressors.looks import curve_colour, nonlinearity_colour
+from experiments.regressors.looks import CURVE_COLOURS, curve_colour
 from experiments.regressors.measurement import MOMENT_TEXT, Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
@@ -24,84 +25,52 @@ if TYPE_CHECKING:
 GRADIENT = "‖∂L/∂{}‖"
 
 
+MEASURED, SLOPE, CLOSED = "measured", "slope of |λ|max", "closed form"
+
+
 def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
     """Return a row for each layer and time step, as the CSV file holds them."""
-    return [row for measurement in measurements for row in _steps_of(measurement)]
-
-
-def _steps_of(measurement: Measurement) -> Iterable[Row]:
-    network, flow = measurement.network, measurement.flow
-    length = len(flow.gradient)
-    for index in range(length):
-        lag = length - 1 - index
-        yield {
-            "nonlinearity": network.nonlinearity,
-            "spectral_radius": network.radius,
-            "target": network.target,
-            "moment": measurement.moment,
-            "layer": measurement.layer,
-            "state": flow.name,
+    return [
+        {
+            "nonlinearity": m.network.nonlinearity,
+            "spectral_radius": m.network.radius,
+            "target": m.network.target,
+            "moment": m.moment,
+            "layer": m.layer,
+            "state": m.flow.name,
             "step": index + 1,
-            "gradient_log10": float(flow.gradient[index]),
-            "eigenvalue_reference_log10": float(flow.gradient[-1] + lag * flow.predicted_slope),
-            "closed_form_log10": _at(flow.closed_form, index),
-            "closed_form_error": _at(flow.closed_form_error, index),
-            "state_norm": float(flow.state[index]),
+            "gradient_log10": float(m.flow.gradient[index]),
+            "eigenvalue_reference_log10": float(m.flow.reference[index]),
+            "closed_form_log10": _at(m.flow.closed_form, index),
+            "closed_form_error": _at(m.flow.closed_form_error, index),
+            "state_norm": float(m.flow.state[index]),
         }
+        for m in measurements
+        for index in range(len(m.flow.gradient))
+    ]
 
 
-def _at(values: np.ndarray | None, index: int) -> float | None:
+def _at(values: Floats | None, index: int) -> float | None:
     return None if values is None else float(values[index])
 
 
-def summary_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """Return a row for each layer of each network at each moment."""
-    rows: list[Row] = []
-    for measurement in measurements:
-        network, flow = measurement.network, measurement.flow
-        rows.append(
-            {
-                "nonlinearity": network.nonlinearity,
-                "spectral_radius": network.radius,
-                "target": network.target,
-                "layer": measurement.layer,
-                "state": flow.name,
-                "moment": measurement.moment,
-                "eigenvalue": flow.spectral_radius,
-                "gradient_first_log10": float(flow.gradient[0]),
-                "gradient_last_log10": float(flow.gradient[-1]),
-                "decades_per_step": flow.measured_slope,
-                "predicted_decades_per_step": flow.predicted_slope,
-                "verdict": measurement.verdict,
-                "closed_form_error": worst(flow.closed_form_error),
-                "state_first": float(flow.state[0]),
-                "state_last": float(flow.state[-1]),
-                "loss": measurement.loss,
-            }
-        )
-    return rows
+def of_group(column: Column) -> Column:
+    """The column for a group of measurements that have it in common."""
+    return replace(column, get=lambda some: column.value(some[0]))
 
 
-def verdict_rows(measurements: Iterable[Measurement]) -> tuple[list[Row], list[str]]:
-    """Return a row for each kind of network, and the columns that hold its verdicts by radius."""
-    rows: dict[tuple[str, str, int, str], dict[str, Value]] = {}
-    radii: dict[float, str] = {}
-    for measurement in measurements:
-        network, flow = measurement.network, measurement.flow
-        column = radii.setdefault(network.radius, f"spectral radius {network.radius:g}")
-        row = rows.setdefault(
-            (network.nonlinearity, network.target, measurement.layer, flow.name),
-            {
-                "nonlinearity": network.nonlinearity,
-                "target": network.target,
-                "layer": measurement.layer,
-                "state": flow.name,
-            },
+def at_radius(radius: float) -> Column:
+    """Column of verdicts on a group of measurements at one radius, before → after training."""
+
+    def verdict(some: Iterable[Measurement]) -> str:
+        return " → ".join(
+            m.verdict + (f" ×{power_text(m.flow.growth)}" if np.isfinite(m.flow.growth) else "")
+            for m in some
+            if m.network.radius == radius
         )
-        factor = f" ×{power_text(flow.growth)}" if np.isfinite(flow.growth) else ""
-        before = f"{row[column]} → " if measurement.moment == "after" else ""
-        row[column] = before + measurement.verdict + factor
-    return list(rows.values()), [radii[radius] for radius in sorted(radii)]
+
+    name = f"spectral radius {radius:g}"
+    return Column(name, name, get=verdict)
 
 
 def gradient_chart(
@@ -109,82 +78,52 @@ def gradient_chart(
 ) -> alt.TopLevelMixin:
     """Gradient norms per step; beside them the closed form and the eigenvalue's slope, where they apply."""
     rows: list[Row] = []
-    for measurement in measurements:
-        column, row = measurement.panel
-        dots = max(1, len(measurement.flow.gradient) // 15)  # no more than a line can carry
-        for step in _steps_of(measurement):
-            assert isinstance(step["step"], int)
-            rows.append(
-                {
-                    "column": column,
-                    "row": row,
-                    "nonlinearity": measurement.kind,
-                    "step": step["step"],
-                    "measured": charts.drawable(_number(step["gradient_log10"])),
-                    "reference": charts.drawable(_number(step["eigenvalue_reference_log10"]))
-                    if measurement.has_slope
-                    else None,
-                    "closed": charts.drawable(_number(step["closed_form_log10"]))
-                    if (step["step"] - 1) % dots == 0
-                    else None,
-                }
-            )
-    return _gradient_panels(measurements, rows, title, subtitle)
-
-
-def _number(value: Value) -> float | None:
-    return value if isinstance(value, float) else None
-
-
-def _gradient_panels(
-    measurements: Sequence[Measurement], rows: Sequence[Row], title: str, subtitle: str
-) -> alt.TopLevelMixin:
-    """Draw the curves above the slopes and the closed form above both."""
-    tooltip = [
-        alt.Tooltip("nonlinearity:N"),
-        alt.Tooltip("step:Q", title="time step t"),
-        alt.Tooltip("measured:Q", title="log10 of the gradient norm", format=".3f"),
-    ]
+    for m in measurements:
+        lines = [Line(MEASURED, m.flow.gradient, *m.panel)]
+        if m.has_slope:
+            lines.append(Line(SLOPE, m.flow.reference, *m.panel))
+        if m.flow.closed_form is not None:
+            apart = max(1, len(m.flow.gradient) // 15)  # no more than a line can carry
+            lines.append(Line(CLOSED, m.flow.closed_form, *m.panel, every=apart))
+        rows += [{**row, "nonlinearity": m.kind} for line in lines for row in line.rows("step")]
+    present = {row["what"] for row in rows}
+    dashes = {MEASURED: [1, 0]} | ({SLOPE: [3, 3]} if SLOPE in present else {})
+    encoding = {
+        "color": curve_colour(m.kind for m in measurements),
+        "strokeDash": alt.StrokeDash(
+            "what:N",
+            title=None,
+            scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
+        ),
+    }
+    circle = alt.Scale(domain=[CLOSED], range=["circle"])
+    marks = {
+        SLOPE: alt.Chart().mark_line(strokeWidth=1.4, clip=True, opacity=0.9).encode(**encoding),
+        MEASURED: alt.Chart().mark_line(strokeWidth=2.5).encode(**encoding),
+        CLOSED: alt.Chart()
+        .mark_point(size=42, filled=False, strokeWidth=1.4)
+        .encode(
+            shape=alt.Shape("what:N", title=None, scale=circle),
+            color=alt.value(charts.INK),
+        ),
+    }
     # The axis spans the measured values; slopes that lead far away from them are cut off.
-    domain = charts.spanned(row["measured"] for row in rows)
-    steps = charts.steps(len(measurements[0].flow.gradient))
-    base = alt.Chart().encode(x=steps, tooltip=tooltip, detail="nonlinearity:N")
-    colour = curve_colour(m.kind for m in measurements)
-    dashes = {"measured": [1, 0]}
-    if any(m.has_slope for m in measurements):
-        dashes["slope of |λ|max"] = [3, 3]
-    dash = alt.StrokeDash(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(dashes), range=list(dashes.values())),
-    )
-
-    def height(field: str) -> alt.Y:
-        return charts.decades(field, _axis(measurements, "gradient", GRADIENT), domain)
-
+    measured = (row["value"] for row in rows if row["what"] == MEASURED)
+    y = charts.powers(measured, _axis(measurements, "gradient", GRADIENT))
     layers = [
-        base.transform_calculate(what="'measured'")
-        .mark_line(strokeWidth=2.5)
-        .encode(y=height("measured"), strokeDash=dash, color=colour),
+        mark.transform_filter(alt.datum.what == what).encode(
+            x=charts.steps(len(measurements[0].flow.gradient)),
+            y=y,
+            detail="nonlinearity:N",
+            tooltip=[
+                alt.Tooltip("nonlinearity:N"),
+                alt.Tooltip("step:Q", title="time step t"),
+                alt.Tooltip("value:Q", title="log10 of the gradient norm", format=".3f"),
+            ],
+        )
+        for what, mark in marks.items()
+        if what in present
     ]
-    if len(dashes) > 1:
-        layers.insert(
-            0,
-            base.transform_calculate(what="'slope of |λ|max'")
-            .mark_line(strokeWidth=1.4, clip=True, opacity=0.9)
-            .encode(y=height("reference"), strokeDash=dash, color=colour),
-        )
-    if any(measurement.flow.closed_form is not None for measurement in measurements):
-        circle = alt.Scale(domain=["closed form"], range=["circle"])
-        layers.append(
-            base.transform_calculate(what="'closed form'")
-            .mark_point(size=42, filled=False, strokeWidth=1.4)
-            .encode(
-                y=height("closed"),
-                shape=alt.Shape("what:N", title=None, scale=circle),
-                color=alt.value(charts.INK),
-            )
-        )
     return charts.panels(layers, rows, title=title, subtitle=subtitle)
 
 
@@ -201,88 +140,59 @@ def moments_chart(
     subtitle: str,
 ) -> alt.TopLevelMixin:
     """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
-    rows = [row for measurement in measurements for row in _moment_rows(measurement, quantity)]
-    axis = _axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖")
-    dashes = {
-        MOMENT_TEXT[m.moment]: [4, 3] if m.moment == "before" else [1, 0] for m in measurements
+    looks = {
+        f"{kind}, {MOMENT_TEXT[moment]}": Look(CURVE_COLOURS[kind], dash, 2.2)
+        for moment, dash in (("before", (4, 3)), ("after", (1, 0)))
+        for kind in CURVE_COLOURS
     }
-    scale = alt.Scale(domain=list(dashes), range=list(dashes.values()))
-    line = (
-        alt.Chart()
-        .mark_line(strokeWidth=2.2)
-        .encode(
-            x=charts.steps(len(measurements[0].flow.gradient)),
-            y=charts.powers((row["value"] for row in rows), axis),
-            color=curve_colour(m.kind for m in measurements),
-            strokeDash=alt.StrokeDash("moment:N", title=None, scale=scale),
-            tooltip=[
-                "nonlinearity:N",
-                "moment:N",
-                alt.Tooltip("step:Q", title="step t"),
-                alt.Tooltip("value:Q", title="log10 of the norm", format=".3f"),
-            ],
+    lines = [
+        Line(
+            f"{m.kind}, {MOMENT_TEXT[m.moment]}",
+            m.flow.gradient if quantity == "gradient" else log10(m.flow.state),
+            *m.panel,
         )
-    )
-    return charts.panels([line], rows, title=title, subtitle=subtitle)
-
-
-def _moment_rows(measurement: Measurement, quantity: Literal["gradient", "state"]) -> list[Row]:
-    column, row = measurement.panel
-    flow = measurement.flow
-    return points(
-        {
-            "column": column,
-            "row": row,
-            "nonlinearity": measurement.kind,
-            "moment": MOMENT_TEXT[measurement.moment],
-        },
-        flow.gradient if quantity == "gradient" else log10(flow.state),
-    )
-
-
-def loss_rows(studies: Sequence[Study]) -> list[Row]:
-    """Return a row for each training step of each network."""
-    return [
-        {
-            "nonlinearity": study.network.nonlinearity,
-            "spectral_radius": study.network.radius,
-            "target": study.network.target,
-            "training_step": step,
-            "loss": loss,
-        }
-        for study in studies
-        for step, loss in enumerate(study.training.losses, start=1)
+        for m in measurements
     ]
+    return curves(
+        lines,
+        looks,
+        x=charts.steps(len(measurements[0].flow.gradient)),
+        y=_axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖"),
+        title=title,
+        subtitle=subtitle,
+    )
+
+
+def loss_rows(study: Study) -> list[Row]:
+    """Return a row for each training step of a network."""
+    keys: Row = {
+        "nonlinearity": study.network.nonlinearity,
+        "spectral_radius": study.network.radius,
+        "target": study.network.target,
+    }
+    return along(keys, "training_step", {"loss": study.training.losses})
 
 
 def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLevelMixin:
     """Loss of each training batch, in the same grid as the gradients."""
-    rows: list[Row] = []
-    for study in studies:
-        rows += points(
-            {
-                "column": f"spectral radius {study.network.radius:g}",
-                "row": TARGET_TEXT[study.network.target],
-                "nonlinearity": NONLINEARITY_TEXT[study.network.nonlinearity],
-            },
+    lines = [
+        Line(
+            NONLINEARITY_TEXT[study.network.nonlinearity],
             log10(study.training.losses),
+            f"spectral radius {study.network.radius:g}",
+            TARGET_TEXT[study.network.target],
         )
+        for study in studies
+    ]
     last = max(len(study.training.losses) for study in studies)
-    line = (
-        alt.Chart()
-        .mark_line(strokeWidth=1.6, point=last == 1)  # a line needs two points
-        .encode(
-            x=charts.steps(last, "training step"),
-            y=charts.powers((row["value"] for row in rows), "mean squared error"),
-            color=nonlinearity_colour(study.network.nonlinearity for study in studies),
-            tooltip=[
-                "nonlinearity:N",
-                alt.Tooltip("step:Q", title="training step"),
-                alt.Tooltip("value:Q", title="log10 of the loss", format=".3f"),
-            ],
-        )
+    return curves(
+        lines,
+        {text: Look(colour, width=1.6) for text, colour in CURVE_COLOURS.items()},
+        x=charts.steps(last, "training step"),
+        y="mean squared error",
+        title=title,
+        subtitle=subtitle,
     )
-    return charts.panels([line], rows, title=title, subtitle=subtitle)
 
 
 def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure, ...]:
@@ -359,7 +269,7 @@ def slope(measurements: Sequence[Measurement]) -> bool:
 
 
 def marks(measurements: Sequence[Measurement]) -> str:
-    """What is drawn beside the curves, in sentences."""
+    """Sentences on the lines and dots beside the curves."""
     said = ""
     if slope(measurements):
         said += (
@@ -371,32 +281,6 @@ def marks(measurements: Sequence[Measurement]) -> str:
             "Circles: the closed form of the linear network, computed without the autodiff engine. "
         )
     return said
-
-
-RADIUS = Column("spectral_radius", "spectral radius", "g")
-"""What W_h starts with."""
-
-
-SUMMARY = (
-    Column("moment", "training"),
-    Column("eigenvalue", "|λ|max", ".3f"),
-    Column("gradient_last_log10", "‖∂L/∂h_T‖", log10=True),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
-    Column("decades_per_step", "decades/step", "+.3f"),
-    Column("predicted_decades_per_step", "log10 |λ|max", "+.3f"),
-    Column("verdict", "the gradient"),
-    Column("closed_form_error", "closed form ±", ".0e"),
-    Column("loss", "loss", ".3g"),
-)
-
-
-LSTM_SUMMARY = (
-    Column("moment", "training"),
-    Column("gradient_last_log10", "at step T", log10=True),
-    Column("gradient_first_log10", "at step 1", log10=True),
-    *(column for column in SUMMARY if column.key in {"decades_per_step", "verdict", "loss"}),
-)
-"""The columns for the gradient by h or c; an LSTM has four W_h, and no closed form."""
 
 
 LSTM_NOTE = (
@@ -414,22 +298,75 @@ SUMMARY_NOTE = (
 )
 
 
+def summary_columns(lstm: bool) -> tuple[Column, ...]:
+    """Numbers of a network; an LSTM has four W_h and no closed form, so people are not shown them."""
+
+    def rnn(heading: str) -> str:
+        return "" if lstm else heading
+
+    return (
+        Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
+        Column("moment", "training"),
+        Column("eigenvalue", rnn("|λ|max"), ".3f", get=lambda m: m.flow.spectral_radius),
+        Column(
+            "gradient_last_log10",
+            "at step T" if lstm else "‖∂L/∂h_T‖",
+            get=lambda m: m.flow.gradient[-1],
+        ),
+        Column(
+            "gradient_first_log10",
+            "at step 1" if lstm else "‖∂L/∂h_1‖",
+            get=lambda m: m.flow.gradient[0],
+        ),
+        Column("decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope),
+        Column(
+            "predicted_decades_per_step",
+            rnn("log10 |λ|max"),
+            "+.3f",
+            get=lambda m: m.flow.predicted_slope,
+        ),
+        Column("verdict", "the gradient"),
+        Column(
+            "closed_form_error",
+            rnn("closed form ±"),
+            ".0e",
+            get=lambda m: worst(m.flow.closed_form_error),
+        ),
+        Column("state_first", get=lambda m: m.flow.state[0]),
+        Column("state_last", get=lambda m: m.flow.state[-1]),
+        Column("loss", "loss", ".3g"),
+    )
+
+
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
     lstm = opts.cell == "lstm"
-    keys = [Column("nonlinearity", "cell" if lstm else "nonlinearity"), Column("target", "loss at")]
-    if opts.layers > 1:
-        keys.append(Column("layer", "layer"))
-    if lstm:
-        keys.append(Column("state", "state"))
-    verdicts, radii = verdict_rows(measurements)
+
+    def where(heading: str, shown: bool) -> str:
+        return heading if shown else ""
+
+    keys = (
+        Column(
+            "nonlinearity", "cell" if lstm else "nonlinearity", get=lambda m: m.network.nonlinearity
+        ),
+        Column("target", "loss at", get=lambda m: m.network.target),
+        Column("layer", where("layer", opts.layers > 1)),
+        Column("state", where("state", lstm), get=lambda m: m.flow.name),
+    )
+    losses = [row for study in studies for row in loss_rows(study)]
+    groups: dict[tuple[object, ...], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault(tuple(key.value(m) for key in keys), []).append(m)
     return (
         Table(
             "verdicts",
             "What becomes of the gradient on its way back, before → after training",
-            verdicts,
-            (*keys, *(Column(radius, radius) for radius in radii)),
+            list(groups.values()),
+            (
+                *map(of_group, keys),
+                *map(at_radius, sorted({m.network.radius for m in measurements})),
+            ),
             "×: how large the gradient is at step 1, in units of that at step T."
             if lstm
             else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
@@ -438,10 +375,13 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
         Table(
             "summary",
             "Each network in numbers",
-            summary_rows(measurements),
-            (*keys, RADIUS, *(LSTM_SUMMARY if lstm else SUMMARY)),
+            measurements,
+            (
+                *keys,
+                *summary_columns(lstm),
+            ),
             LSTM_NOTE if lstm else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),
-        *([Table("loss", "Each training step", loss_rows(studies))] * bool(opts.steps)),
+        *([Table("loss", "Each training step", losses)] * bool(opts.steps)),
     )

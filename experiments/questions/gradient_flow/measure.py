@@ -19,7 +19,7 @@ from models import RecurrentRegressor
 
 @dataclass(frozen=True)
 class Study:
-    """What was found on one network."""
+    """All measurements of one network."""
 
     network: Network
     measurements: tuple[Measurement, ...]

@@ -1,4 +1,4 @@
-"""What the measurements say, in sentences; every number and every verb in them is computed."""
+"""Sentences on the measurements. Every number and every verb in them is computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def headline(measurements: Sequence[Measurement]) -> str:
 
 
 def sentences(studies: Sequence[Study]) -> tuple[str, ...]:
-    """What the target changes, what training changes, and whatever went wrong."""
+    """Sentences on the target, on training, and on everything that went wrong."""
     measurements = [m for study in studies for m in study.measurements]
     return (
         *_targets(measurements),
@@ -72,7 +72,7 @@ def _between(least: Measurement, most: Measurement) -> str:
 
 
 def _targets(measurements: Sequence[Measurement]) -> list[str]:
-    """What the network whose gradient vanishes most does with a loss at every step instead."""
+    """Compare the network whose gradient vanishes most with itself under a loss at every step."""
     before = [m for m in measurements if m.moment == "before" and math.isfinite(m.flow.growth)]
     last = [m for m in before if m.network.target == "last" and m.verdict == "vanishes"]
     if not last:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
@@ -56,7 +55,7 @@ class HDetachOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     scale: tuple[float, ...] = (1.0, 4.0)
-    """What W_h and W_x are multiplied by. Initial values are uniform in ±1/√H."""
+    """Factors on W_h and W_x. Initial values are uniform in ±1/√H."""
 
     block: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Probabilities p with which h is blocked at a step, beside 0 and 1, which are always measured."""
@@ -66,10 +65,10 @@ class HDetachOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_most("length", self.length, LONGEST)
-        options.finite("forget-bias", *self.forget_bias)
-        options.positive("scale", *self.scale)
-        options.at_least("draws", self.draws, 1)
+        self.at_most(LONGEST, "length")
+        self.finite("forget_bias")
+        self.positive("scale")
+        self.at_least(1, "draws")
         for value in self.block:
             if not 0 <= value <= 1:
                 raise OptionError(f"--block must be a probability from 0 to 1, not {value}")
@@ -107,7 +106,7 @@ def run(opts: HDetachOptions, progress: Progress) -> Result:
 
 
 def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
-    """What is won and what is lost, then identities of blocking."""
+    """Claims on the gain and the loss, then identities of blocking."""
     closed, small = min(opts.forget_bias), min(opts.scale)
     opened, large = max(opts.forget_bias), max(opts.scale)
     wild = [n for n in found if (n.forget_bias, n.scale) == (opened, large)]
@@ -131,7 +130,7 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
         Claim(
             f"Lost: with forget bias {closed:g} and weights × {small:g}, most of what comes back to step 1 "
             "(‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
-            max(10.0**network.kept for network in lossy),
+            max(10.0**network.left for network in lossy),
             HALF,
             why="One half: less is left than is lost.",
         ),

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 import tinygrad182 as tg
 from models import RecurrentRegressor
 
-Kept = float | tg.Tensor
-"""What a gradient through a hidden state is multiplied by: one number, or one for each sequence."""
+Factor = float | tg.Tensor
+"""Factor on the gradient through a hidden state: one number, or one for each sequence."""
 
 
-def passing(h: tg.Tensor, kept: Kept) -> tg.Tensor:
-    """Return ``h``, to the last bit, with its gradient multiplied by ``kept``.
+def passing(h: tg.Tensor, factor: Factor) -> tg.Tensor:
+    """Return ``h``, to the last bit, with its gradient multiplied by ``factor``.
 
     Parameters
     ----------
     h : Tensor (B, H)
-    kept : float or Tensor (B, 1)
+    factor : float or Tensor (B, 1)
         0 detaches h, 1 changes nothing.
 
     Examples
@@ -30,18 +30,20 @@ def passing(h: tg.Tensor, kept: Kept) -> tg.Tensor:
     >>> h.grad
     tensor([[0.75]])
     """
-    return h.detach() + kept * (h - h.detach())
+    return h.detach() + factor * (h - h.detach())
 
 
-def predict(model: RecurrentRegressor, inputs: NDArray[Any], kept: Sequence[Kept]) -> tg.Tensor:
-    """Run a one-layer LSTM and its head; gradients from the gates of step t to h_{t−1} times ``kept[t]``.
+def predict(
+    model: RecurrentRegressor, inputs: NDArray[Any], factors: Sequence[Factor]
+) -> tg.Tensor:
+    """Run a one-layer LSTM and its head; gates pass ``factors[t]`` of their gradient on to h_{t−1}.
 
     Parameters
     ----------
     model : RecurrentRegressor
         An LSTM.
     inputs : array (T, B, 1)
-    kept : sequence of T numbers, or of T Tensors (B, 1)
+    factors : sequence of T numbers, or of T Tensors (B, 1)
         The first is of no effect: h before the first step is zero and constant.
 
     Returns
@@ -54,7 +56,7 @@ def predict(model: RecurrentRegressor, inputs: NDArray[Any], kept: Sequence[Kept
     h = c = tg.zeros((inputs.shape[1], layer.hidden_size), dtype="float64")
     states = []
     for t, x in enumerate(tg.tensor(inputs)):
-        z = x @ from_input + passing(h, kept[t]) @ from_state + layer.bias_ih_l0
+        z = x @ from_input + passing(h, factors[t]) @ from_state + layer.bias_ih_l0
         i, f, g, o = tg.split(z, 4, axis=-1)
         c = tg.inspect.mark(tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g), "c", time=t)
         h = tg.inspect.mark(tg.sigmoid(o) * tg.tanh(c), "h", time=t)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.curves import Line, Look, curves
+from experiments.drawing.tables import Column, Figure, Row, Table, rows_of
 from experiments.questions.h_detach.measure import Blocked, Network, arrived, growth
 
 DETACHED = "0 hops, by grad_by_hops"
@@ -41,35 +42,26 @@ def block_looks(network: Network) -> dict[str, Look]:
     }
 
 
-def panel_of(network: Network) -> Row:
-    """The panel of a network: its forget bias and its weights."""
-    return {
-        "column": f"weights × {network.scale:g}",
-        "row": f"forget bias {network.forget_bias:g}",
-    }
+def panel_of(network: Network) -> tuple[str, str]:
+    """Column and row of a network's panel: its weights and its forget bias."""
+    return f"weights × {network.scale:g}", f"forget bias {network.forget_bias:g}"
 
 
 def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     """Mean gradients over time, a curve for each probability."""
     length = len(shown[0].true.gradient)
-    rows: list[Row] = []
-    dots: list[Row] = []
+    lines: list[Line] = []
+    dots: list[Line] = []
     for network in shown:
+        panel = panel_of(network)
         last = network.true.gradient[-1]  # the same at every probability
-        for blocked in network.blocked:
-            panel: Row = {**panel_of(network), "what": name_of(blocked.block)}
-            rows += points(panel, blocked.gradient - last)
-        dots += points(
-            {**panel_of(network), "what": DETACHED},
-            network.hops[0] - last,
-            every=max(1, length // 12),
-            y="dot",
-        )
+        lines += [Line(name_of(b.block), b.gradient - last, *panel) for b in network.blocked]
+        dots.append(Line(DETACHED, network.hops[0] - last, *panel, every=max(1, length // 12)))
     return curves(
-        rows,
+        lines,
         block_looks(shown[0]),
         x=charts.steps(length),
-        y=charts.powers((row["value"] for row in rows), "‖∂L/∂c_t‖ / ‖∂L/∂c_T‖"),
+        y="‖∂L/∂c_t‖ / ‖∂L/∂c_T‖",
         dots=dots,
         rules=(0.0,),
         title="The gradient with h blocked at each step with probability p",
@@ -78,26 +70,20 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
 
 
 def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
-    """What reaches the first cell state by the number of hops, and what blocking leaves of it."""
-    rows: list[Row] = []
+    """Gradient at the first cell state by the number of hops, at each probability of blocking."""
+    lines: list[Line] = []
     most = len(shown[0].hops) // 2
     for network in shown:
         hops = network.hops[: most + 1, 0] - network.true.gradient[-1]
         for blocked in network.blocked[:-1]:
             left = np.arange(len(hops)) * np.log10(1.0 - blocked.block)
-            panel: Row = {**panel_of(network), "what": name_of(blocked.block)}
-            rows += points(panel, hops + left, "hops", first=0)
-    x = alt.X(
-        "hops:Q",
-        title="hidden states j on the way",
-        scale=alt.Scale(domain=[0, most], nice=False, padding=5),
-        axis=alt.Axis(values=charts.ticks(0, most), format="d", grid=False),
-    )
+            name = name_of(blocked.block)
+            lines.append(Line(name, hops + left, *panel_of(network), x=itertools.count()))
     return curves(
-        rows,
+        lines,
         block_looks(shown[0]),
-        x=x,
-        y=charts.powers((row["value"] for row in rows), "norm / ‖∂L/∂c_T‖"),
+        x=charts.steps(most, "hidden states j on the way", "hops", first=0),
+        y="norm / ‖∂L/∂c_T‖",
         title="What reaches the first cell state, by the number of hidden states on its way",
         subtitle=f"the part of ∂L/∂c_1 through exactly j hidden states, times (1 − p)^j; {size}",
     )
@@ -188,26 +174,34 @@ def figures(
     )
 
 
+SETTING = (
+    Column("forget_bias", "forget bias", "g"),
+    Column("scale", "weights ×", "g"),
+    Column("seed", "seed", "d"),
+)
+
+
+NETWORKS = (
+    *SETTING,
+    Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", get=lambda e: arrived(e.true)),
+    Column("detached_first_log10", "without h", get=lambda e: arrived(e.detached)),
+    Column("growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)),
+    Column("hidden_share", "via h, one step", "+.2f", get=lambda e: e.true.hidden_share),
+    Column("cosine", "∂L/∂θ without h: cosine", "+.3f", get=lambda e: e.detached.cosine),
+    Column("length", "length", ".3g", get=lambda e: e.detached.length),
+    Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
+    Column("error", "hops ±", ".0e", get=lambda e: max(b.error for b in e.blocked)),
+)
+
+
 def tables(found: Sequence[Network]) -> tuple[Table, ...]:
     """Every network for people; every probability, time step and number of hops for programs."""
     return (
         Table(
             "networks",
             "Each network with h, and with h blocked at every step",
-            [_summary(network) for network in found],
-            (
-                Column("forget_bias", "forget bias", "g"),
-                Column("scale", "weights ×", "g"),
-                Column("seed", "seed", "d"),
-                Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", log10=True),
-                Column("detached_first_log10", "without h", log10=True),
-                Column("growth_log10", "largest of any step", log10=True),
-                Column("hidden_share", "via h, one step", "+.2f"),
-                Column("cosine", "∂L/∂θ without h: cosine", "+.3f"),
-                Column("length", "length", ".3g"),
-                Column("noise", "noise", ".2g"),
-                Column("error", "hops ±", ".0e"),
-            ),
+            found,
+            NETWORKS,
             "Via h: signed share of ∂L/∂c_t in one step, median. Cosine and length: of the gradient of all "
             "parameters against the true one. Noise: of ∂L/∂c_1 of a single draw of the blocked steps, in "
             "units of the mean over draws, largest of any p. Hops ±: the mean against Σ_j (1 − p)^j times "
@@ -260,22 +254,5 @@ def _each(found: Iterable[Network]) -> Iterator[tuple[Network, Blocked]]:
 
 
 def _setting(network: Network) -> Row:
-    return {
-        "forget_bias": network.forget_bias,
-        "scale": network.scale,
-        "seed": network.seed,
-    }
-
-
-def _summary(network: Network) -> Row:
-    return {
-        **_setting(network),
-        "first_log10": arrived(network.true),
-        "detached_first_log10": arrived(network.detached),
-        "growth_log10": growth(network.true.gradient),
-        "hidden_share": network.true.hidden_share,
-        "cosine": network.detached.cosine,
-        "length": network.detached.length,
-        "noise": max(blocked.noise for blocked in network.blocked),
-        "error": max(blocked.error for blocked in network.blocked),
-    }
+    (row,) = rows_of([network], SETTING)
+    return row

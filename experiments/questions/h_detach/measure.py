@@ -1,4 +1,4 @@
-"""What blocking the gradient through h leaves of an LSTM's gradients, beside their split by hops."""
+"""An LSTM's gradients when those through h are blocked, beside their split by hops."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Network:
         return self.blocked[-1]
 
     @property
-    def kept(self) -> float:
+    def left(self) -> float:
         """log10 of ‖∂L/∂c_1‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
         left, true = self.detached.gradient[0], self.true.gradient[0]
         return 0.0 if left == true else float(left - true)
@@ -148,16 +148,16 @@ def see(
 
 
 def loss_with(
-    model: RecurrentRegressor, batch: tuple[NDArray[Any], NDArray[Any]], kept: float
+    model: RecurrentRegressor, batch: tuple[NDArray[Any], NDArray[Any]], factor: float
 ) -> tg.Tensor:
-    """Return the loss at the last step, the gradient through every hidden state times ``kept``.
+    """Return the loss at the last step, the gradient through every hidden state times ``factor``.
 
-    With ``kept`` = 1 − p its gradient is the mean over the steps that are blocked: a path through j hidden
-    states is there with probability (1 − p)^j, as each of them lies at a step of its own, and is multiplied
-    by (1 − p)^j here.
+    With ``factor`` = 1 − p its gradient is the mean over all choices of blocked steps. A path through j
+    hidden states is open with probability (1 − p)^j, because each state lies at a step of its own, and
+    here the path is multiplied by (1 − p)^j.
     """
     inputs, labels = batch
-    predictions = predict(model, inputs, [kept] * len(inputs))
+    predictions = predict(model, inputs, [factor] * len(inputs))
     return tg.nn.mse_loss(predictions[-1], tg.tensor(labels[-1]))
 
 
@@ -181,8 +181,8 @@ def noise(
     """
     inputs, labels = (np.concatenate([each] * draws, axis=1) for each in batch)
     drawn = (rng.random((len(inputs), draws)) >= block).astype(float)
-    kept = [tg.tensor(np.repeat(each, mean.shape[0])[:, None]) for each in drawn]
-    error = predict(model, inputs, kept)[-1] - tg.tensor(labels[-1])
+    factors = [tg.tensor(np.repeat(each, mean.shape[0])[:, None]) for each in drawn]
+    error = predict(model, inputs, factors)[-1] - tg.tensor(labels[-1])
     loss = (error * error).sum() / batch[1][-1].size
     first = to_numpy(tg.inspect.gradient_flow(loss)[""].c.grad)[0]
     apart = norms(first.reshape(draws, *mean.shape) - mean)

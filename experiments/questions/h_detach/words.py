@@ -1,4 +1,4 @@
-"""What blocking the gradient through h loses and wins, in sentences."""
+"""Sentences on blocking the gradient through h."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def headline(found: Sequence[Network]) -> str:
-    """What is won and lost, with the reason."""
+    """The gain and the loss, with the reason."""
     wild = max(found, key=lambda network: growth(network.true.gradient))
-    poor = min(found, key=lambda network: network.kept)
+    poor = min(found, key=lambda network: network.left)
     grown = growth(wild.true.gradient)
     won = (
         f"With {setting(wild)} the gradient grows to {times(grown)} its size on its way back with h, and "
@@ -26,9 +26,9 @@ def headline(found: Sequence[Network]) -> str:
         else "Here none grows with h either."
     )
     lost = (
-        f"But what comes back through h is lost: with {setting(poor)}, {power_text(poor.kept)} of "
+        f"But what comes back through h is lost: with {setting(poor)}, {power_text(poor.left)} of "
         "‖∂L/∂c_1‖ is left."
-        if poor.kept < 0
+        if poor.left < 0
         else "Nor is anything of ‖∂L/∂c_1‖ lost."
     )
     return (

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING, worst
@@ -41,9 +40,9 @@ class LinearRnnOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.positive("spectral-radius", *self.spectral_radius)
-        options.one_or_more("initial-weights", self.initial_weights)
-        options.at_least("hidden-size", self.hidden_size, CHAIN)
+        self.positive("spectral_radius")
+        self.one_or_more("initial_weights")
+        self.at_least(CHAIN, "hidden_size")
 
 
 def run(opts: LinearRnnOptions, progress: Progress) -> Result:

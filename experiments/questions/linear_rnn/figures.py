@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import altair as alt
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, lags, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import worst
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.linear_rnn.measure import (
     BREAKING,
     KIND_TEXT,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.questions.linear_rnn import LinearRnnOptions
 
 LOOKS = {
-    "bound: largest singular value of W_h^k": Look("#E69F00", width=5.0),
+    "bound: largest singular value of W_h^k": Look(charts.AMBER, width=5.0),
     "measured gradient": Look(charts.BLUE, width=2.5),
     "|λ|max^k": Look(charts.INK, (5, 4), 1.4),
 }
@@ -36,29 +36,22 @@ def drawn(
     panels: Sequence[tuple[str, str, LinearFlow]], title: str, subtitle: str
 ) -> alt.TopLevelMixin:
     """Curves of the gradient by lag, in panels given by column and row."""
-    rows: list[Row] = []
-    dots: list[Row] = []
+    lines: list[Line] = []
+    dots: list[Line] = []
     for column, row, each in panels:
         for what, values in zip(
             LOOKS, (each.powers, each.by_lag, eigenvalue_line(each)), strict=True
         ):
-            rows += points({"column": column, "row": row, "what": what}, values, "lag", first=0)
+            lines.append(Line(what, values, column, row, itertools.count()))
         assert each.flow.closed_form is not None
         closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
         apart = max(1, (len(closed) - 1) // 12)
-        dots += points(
-            {"column": column, "row": row, "what": CLOSED},
-            closed,
-            "lag",
-            first=0,
-            every=apart,
-            y="dot",
-        )
+        dots.append(Line(CLOSED, closed, column, row, itertools.count(), apart))
     return curves(
-        rows,
+        lines,
         LOOKS,
-        x=lags(len(panels[0][2].powers) - 1),
-        y=charts.powers((row["value"] for row in rows), "‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖"),
+        x=charts.lags(len(panels[0][2].powers) - 1),
+        y="‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖",
         title=title,
         subtitle=subtitle,
         dots=dots,
@@ -80,7 +73,7 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
             value = charts.drawable(float(each.exponents[k - 1, i]))
             rows.append({**panel, "line": None, "point": value, "span": f"after {k} steps"})
     names = [f"after {k} steps" for k in spans]
-    looks = [("#E69F00", "triangle-up"), (charts.VERMILLION, "square"), (charts.BLUE, "circle")]
+    looks = [(charts.AMBER, "triangle-up"), (charts.ORANGE, "square"), (charts.BLUE, "circle")]
     looks = looks[-len(names) :]
     colours = alt.Scale(domain=names, range=[colour for colour, _ in looks])
     shapes = alt.Scale(domain=names, range=[shape for _, shape in looks])
@@ -129,17 +122,24 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
 
 
 SUMMARY = (
-    Column("weights", "W_h"),
+    Column("weights", "W_h", get=lambda e: e.kind),
     Column("radius", "|λ|max", ".3g"),
     Column("seed", "seed"),
-    Column("peak_log10", "largest ‖∂L/∂h_t‖", log10=True),
-    Column("peak_lag", "at lag"),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", log10=True),
-    Column("slope", "decades/step", "+.5f"),
-    Column("predicted_slope", "log10 |λ|max", "+.5f"),
-    Column("slope_bound", "± allowed", ".1e"),
-    Column("exponent", "largest exponent", "+.5f"),
-    Column("closed_form_error", "closed form ±", ".0e"),
+    Column("peak_log10", "largest ‖∂L/∂h_t‖", get=lambda e: e.by_lag.max()),
+    Column("peak_lag", "at lag", get=lambda e: e.by_lag.argmax()),
+    Column("gradient_first_log10", "‖∂L/∂h_1‖", get=lambda e: e.by_lag[-1]),
+    Column("slope", "decades/step", "+.5f", get=lambda e: e.flow.measured_slope),
+    Column("predicted_slope", "log10 |λ|max", "+.5f", get=lambda e: e.flow.predicted_slope),
+    Column(
+        "slope_bound",
+        "± allowed",
+        ".1e",
+        get=lambda e: e.slope_bound if e.kind == "gaussian" else None,
+    ),
+    Column("exponent", "largest exponent", "+.5f", get=lambda e: e.exponents[-1, 0]),
+    Column(
+        "closed_form_error", "closed form ±", ".0e", get=lambda e: worst(e.flow.closed_form_error)
+    ),
 )
 
 
@@ -150,65 +150,42 @@ def tables(found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]) -> tuple
         Table(
             "networks",
             "Each network: the slope at long lags and the largest eigenvalue",
-            [_summary(each) for each in every],
+            every,
             SUMMARY,
             "Gradients are in units of ‖∂L/∂h_T‖. Decades per step: fitted to the last third of the "
             "lags. ± allowed: how far the fit can be from log10 |λ|max, from the eigenvectors of W_h "
             "alone (Gaussian W_h); inf where they promise nothing over so few lags.",
             printed=True,
         ),
-        Table("lags", "Each network at each lag", list(_lag_rows(every))),
-        Table("exponents", "Each network's finite-time exponents", list(_exponent_rows(every))),
+        Table(
+            "lags", "Each network at each lag", [row for each in every for row in _lag_rows(each)]
+        ),
+        Table(
+            "exponents",
+            "Each network's finite-time exponents",
+            [row for each in every for row in _exponent_rows(each)],
+        ),
     )
 
 
-def _summary(each: LinearFlow) -> Row:
-    return {
-        "weights": each.kind,
-        "radius": each.radius,
-        "seed": each.seed,
-        "peak_log10": float(each.by_lag.max()),
-        "peak_lag": int(each.by_lag.argmax()),
-        "gradient_first_log10": float(each.by_lag[-1]),
-        "slope": each.flow.measured_slope,
-        "predicted_slope": each.flow.predicted_slope,
-        "slope_bound": each.slope_bound if each.kind == "gaussian" else None,
-        "exponent": float(each.exponents[-1, 0]),
-        "closed_form_error": worst(each.flow.closed_form_error),
+def _lag_rows(each: LinearFlow) -> list[Row]:
+    assert each.flow.closed_form is not None
+    columns = {
+        "gradient_log10": each.by_lag,
+        "closed_form_log10": each.flow.closed_form[::-1] - each.flow.gradient[-1],
+        "singular_value_log10": each.powers,
+        "eigenvalue_log10": eigenvalue_line(each),
     }
+    return along(_keys(each), "lag", columns, first=0)
 
 
-def _lag_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
-    for each in every:
-        assert each.flow.closed_form is not None
-        closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
-        columns = zip(each.by_lag, closed, each.powers, eigenvalue_line(each), strict=True)
-        for lag, (measured, exact, power, line) in enumerate(columns):
-            yield {
-                "weights": each.kind,
-                "radius": each.radius,
-                "seed": each.seed,
-                "lag": lag,
-                "gradient_log10": float(measured),
-                "closed_form_log10": float(exact),
-                "singular_value_log10": float(power),
-                "eigenvalue_log10": float(line),
-            }
+def _exponent_rows(each: LinearFlow) -> list[Row]:
+    columns = {"exponent_log10": each.exponents[-1], "eigenvalue_log10": each.magnitudes}
+    return along(_keys(each), "direction", columns)
 
 
-def _exponent_rows(every: Iterable[LinearFlow]) -> Iterable[Row]:
-    for each in every:
-        for i, (exponent, magnitude) in enumerate(
-            zip(each.exponents[-1], each.magnitudes, strict=True)
-        ):
-            yield {
-                "weights": each.kind,
-                "radius": each.radius,
-                "seed": each.seed,
-                "direction": i + 1,
-                "exponent_log10": float(exponent),
-                "eigenvalue_log10": float(magnitude),
-            }
+def _keys(each: LinearFlow) -> Row:
+    return {"weights": each.kind, "radius": each.radius, "seed": each.seed}
 
 
 def figures(

@@ -78,7 +78,7 @@ class LinearFlow:
 
     @property
     def name(self) -> str:
-        """What it is, in words."""
+        """Name in sentences."""
         return f"{KIND_TEXT.get(self.kind, self.kind)}, |λ|max = {self.radius:g}, seed {self.seed}"
 
 

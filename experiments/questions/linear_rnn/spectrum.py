@@ -1,4 +1,4 @@
-"""What the spectrum of W_h alone says of a linear RNN's gradient, at every lag.
+"""Bounds on a linear RNN's gradient at every lag, from the spectrum of W_h alone.
 
 Going back k steps multiplies a gradient (a row vector) by W^k, W being ``weight_hh``. Everything here
 is computed from W and the direction the gradient starts in; the autodiff engine is not used.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.words import counted
@@ -25,7 +24,7 @@ from experiments.regressors.networks import Cell
 from experiments.regressors.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-"""What weights are multiplied by to find where the picture breaks."""
+"""Factors on the weights, to find where the picture breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +48,12 @@ class LSTMOptions(UntrainedOptions):
     """Added to the biases of the LSTM's forget gates: one or several."""
 
     scale: tuple[float, ...] = (1.0, 4.0, 8.0)
-    """What W_h and W_x are multiplied by in the curves. Initial values are uniform in ±1/√H."""
+    """Factors on W_h and W_x in the curves. Initial values are uniform in ±1/√H."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.finite("forget-bias", *self.forget_bias)
-        options.positive("scale", *self.scale)
+        self.finite("forget_bias")
+        self.positive("scale")
 
 
 def run(opts: LSTMOptions, progress: Progress) -> Result:
@@ -81,7 +80,7 @@ def run(opts: LSTMOptions, progress: Progress) -> Result:
 
 
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
-    """What holds by definition, and what is claimed of the initial values named."""
+    """Bounds that hold by definition, and claims on the named initial values."""
     memory = [s.states["c"].largest for s in found if s.cell == "lstm"]
     bound = max(
         (s.states["h"].largest / np.tanh(s.states["c"].largest)).max()

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 import altair as alt
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats, log10
 from experiments.drawing.sweep import sweep_chart
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.lstm.measure import Seen, pick, scales_of
 from experiments.regressors.networks import CELL_TEXT
 from experiments.regressors.states import StateCurve
 
 LOOKS = {
-    "RNN, h": Look(charts.VERMILLION),
+    "RNN, h": Look(charts.ORANGE),
     "LSTM, c": Look(charts.GREEN, width=5.0),
     "LSTM, h": Look(charts.BLUE, width=1.6),
 }
@@ -49,7 +49,7 @@ def figures(
             "The loss is at the last step, on the right, and the gradient flows to the left. "
             "The RNN has no forget gate: its curve is the same in every row.",
             curve_chart(
-                curve_rows(found, shown, lambda state: state.flow.gradient),
+                lines_of(found, shown, lambda state: state.flow.gradient),
                 "gradient norm",
                 title="How much of the gradient reaches each time step",
                 subtitle=f"‖∂L/∂h_t‖ and ‖∂L/∂c_t‖, {drawn}; the gradient flows from right to left",
@@ -68,7 +68,7 @@ def figures(
             "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, "
             "cell states do.",
             curve_chart(
-                curve_rows(found, shown, lambda state: log10(state.largest)),
+                lines_of(found, shown, lambda state: log10(state.largest)),
                 "largest |h_t|, |c_t|",
                 title="The largest hidden and cell state at each time step",
                 subtitle=f"of all units and sequences, {drawn}",
@@ -79,33 +79,29 @@ def figures(
 
 
 def curve_chart(
-    rows: Sequence[Row], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
+    lines: Sequence[Line], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
 ) -> alt.TopLevelMixin:
     """Draw logarithms of a number of every state, with level lines."""
-    x = charts.steps(max(int(str(row["step"])) for row in rows))
-    axis = charts.powers([*rules, *(row["value"] for row in rows)], y)
-    return curves(rows, LOOKS, x=x, y=axis, title=title, subtitle=subtitle, rules=rules)
+    x = charts.steps(max(len(list(line.values)) for line in lines))
+    return curves(lines, LOOKS, x=x, y=y, title=title, subtitle=subtitle, rules=rules)
 
 
-def curve_rows(
+def lines_of(
     found: Sequence[Seen],
     shown: Iterable[tuple[float, float]],
     quantity: Callable[[StateCurve], Floats],
-) -> list[Row]:
-    """A row for each state and step of the first networks of each forget bias and scale."""
+) -> list[Line]:
+    """A curve for each state of the first networks of each forget bias and scale."""
     return [
-        row
+        Line(
+            f"{CELL_TEXT[seen.cell]}, {name}",
+            quantity(state),
+            f"weights × {scale:g}",
+            f"forget bias {bias:g}",
+        )
         for bias, scale in shown
         for seen in pick(found, "rnn", scale)[:1] + pick(found, "lstm", scale, bias)[:1]
         for name, state in seen.states.items()
-        for row in points(
-            {
-                "column": f"weights × {scale:g}",
-                "row": f"forget bias {bias:g}",
-                "what": f"{CELL_TEXT[seen.cell]}, {name}",
-            },
-            quantity(state),
-        )
     ]
 
 
@@ -132,17 +128,14 @@ def slope_chart(found: Sequence[Seen], seeds: str) -> alt.TopLevelMixin:
 
 def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
     """Slopes by kind and scale for people; each network and each step for programs."""
-    slopes: dict[str, dict[float, list[float]]] = {}
-    for seen in found:
-        by_scale = slopes.setdefault(seen.kind, {})
-        by_scale.setdefault(seen.scale, []).append(seen.states["h"].slope)
-    by_kind: list[Row] = [
-        {
-            "kind": kind,
-            **{f"× {k:g}": f"{min(v):+.2f} … {max(v):+.2f}" for k, v in by_scale.items()},
-        }
-        for kind, by_scale in slopes.items()
-    ]
+
+    def at_scale(scale: float) -> Column:
+        def span(kind: str) -> str:
+            slopes = [e.states["h"].slope for e in found if (e.kind, e.scale) == (kind, scale)]
+            return f"{min(slopes):+.2f} … {max(slopes):+.2f}"
+
+        return Column(f"× {scale:g}", f"{scale:g}", get=span)
+
     networks: list[Row] = []
     steps: list[Row] = []
     for seen in found:
@@ -163,18 +156,17 @@ def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
                     "largest_state": float(state.largest.max()),
                 }
             )
-            steps += [
-                {**what, "step": t + 1, "gradient_log10": float(g), "largest": float(v)}
-                for t, (g, v) in enumerate(zip(state.flow.gradient, state.largest, strict=True))
-            ]
-    columns = [Column("kind", "weights multiplied by")]
-    columns += [Column(f"× {k:g}", f"{k:g}") for k in scales_of(found)]
+            columns = {"gradient_log10": state.flow.gradient, "largest": state.largest}
+            steps += along(what, "step", columns)
     return (
         Table(
             "slopes",
             "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
-            by_kind,
-            tuple(columns),
+            list(dict.fromkeys(seen.kind for seen in found)),
+            (
+                Column("kind", "weights multiplied by", get=str),
+                *map(at_scale, scales_of(found)),
+            ),
             "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
             printed=True,
         ),

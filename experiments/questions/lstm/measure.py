@@ -1,4 +1,4 @@
-"""What was measured of RNNs and LSTMs of the same sizes, beside each other."""
+"""RNNs and LSTMs of the same sizes, measured side by side."""
 
 from __future__ import annotations
 

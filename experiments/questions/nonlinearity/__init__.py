@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
@@ -60,9 +59,9 @@ class NonlinearityOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("nonlinearity", self.nonlinearity)
-        options.positive("spectral-radius", *self.spectral_radius)
-        options.at_least("draws", self.draws, 1)
+        self.one_or_more("nonlinearity")
+        self.positive("spectral_radius")
+        self.at_least(1, "draws")
         if not 4 <= self.halvings <= 300:
             raise OptionError(f"--halvings must be from 4 to 300, not {self.halvings}")
 

@@ -10,9 +10,9 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import curves, points
+from experiments.drawing.curves import Line, curves
 from experiments.drawing.numbers import Floats, log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, Value, along, rows_of
 from experiments.questions.nonlinearity import words
 from experiments.questions.nonlinearity.measure import Seen, typical
 from experiments.regressors.flow import FACTOR
@@ -36,42 +36,45 @@ def steps_chart(
 
     With ``log``, the quantities are logarithms.
     """
-    rows: list[Row] = []
+    lines: list[Line] = []
     for (label, quantity), each in itertools.product(quantities, seen):
         with np.errstate(invalid="ignore"):
             values = quantity(each)
-        rows += points(
-            {
-                "column": f"spectral radius {each.network.radius:g}",
-                "row": label or each.inputs,
-                "what": NONLINEARITY_TEXT[each.network.nonlinearity],
-            },
-            values,
+        lines.append(
+            Line(
+                NONLINEARITY_TEXT[each.network.nonlinearity],
+                values,
+                f"spectral radius {each.network.radius:g}",
+                label or each.inputs,
+            )
         )
     return curves(
-        rows,
+        lines,
         NONLINEARITY_LOOKS,
         x=charts.steps(len(seen[0].largest)),
-        y=charts.powers((row["value"] for row in rows), axis)
-        if log
-        else charts.linear([0.0, *(row["value"] for row in rows)], axis),
+        y=axis,
+        axis=charts.powers if log else from_zero,
         title=title,
         subtitle=subtitle,
         rules=rules,
     )
 
 
+def from_zero(values: Iterable[Value], title: str) -> alt.Y:
+    """Vertical axis that holds 0, too."""
+    return charts.linear([0.0, *values], title)
+
+
 def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
     """The gradient's change against the factor on the inputs."""
-    rows: list[Row] = [
-        {
-            "column": f"spectral radius {each.network.radius:g}",
-            "row": "",
-            "what": NONLINEARITY_TEXT[each.network.nonlinearity],
-            "doublings": -each.halvings,
-            "value": charts.drawable(each.flow.growth),
-        }
-        for each in sweep
+    lines = [
+        Line(
+            NONLINEARITY_TEXT[name],
+            [each.flow.growth for each in some],
+            f"spectral radius {radius:g}",
+            x=[-each.halvings for each in some],
+        )
+        for (radius, name), some in by_kind(sweep).items()
     ]
     low, high = (f(-each.halvings for each in sweep) for f in (min, max))
     x = alt.X(
@@ -83,10 +86,10 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
         ),
     )
     return curves(
-        rows,
+        lines,
         NONLINEARITY_LOOKS,
         x=x,
-        y=charts.powers((row["value"] for row in rows), "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖"),
+        y="‖∂L/∂h_1‖ / ‖∂L/∂h_T‖",
         title="The gradient's change over the whole sequence, for inputs of any size",
         subtitle=subtitle,
         rules=[0.0],
@@ -94,38 +97,40 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
     )
 
 
-def _keys(each: Seen) -> dict[str, str | float | int]:
-    return {
-        "nonlinearity": each.network.nonlinearity,
-        "spectral_radius": each.network.radius,
-        "inputs_log2": -each.halvings,
-        "seed": each.seed,
-    }
-
-
-def _summary(each: Seen) -> Row:
-    return {
-        **_keys(each),
-        "largest_state_log10": float(log10(each.largest.max())),
-        "saturation_log10": typical(each.saturation),
-        "weight_log10": typical(each.weight),
-        "growth_log10": each.flow.growth,
-        "verdict": each.verdict,
-    }
-
-
-def _step_rows(seen: Iterable[Seen]) -> Iterable[Row]:
+def by_kind(seen: Iterable[Seen]) -> dict[tuple[float, str], list[Seen]]:
+    """Networks by radius and nonlinearity."""
+    found: dict[tuple[float, str], list[Seen]] = {}
     for each in seen:
-        columns = zip(each.flow.gradient, each.largest, each.saturation, each.weight, strict=True)
-        for step, (gradient, largest, saturation, weight) in enumerate(columns, start=1):
-            yield {
-                **_keys(each),
-                "step": step,
-                "gradient_log10": float(gradient),
-                "largest_state": float(largest),
-                "saturation": float(saturation),
-                "weight": float(weight),
-            }
+        found.setdefault((each.network.radius, each.network.nonlinearity), []).append(each)
+    return found
+
+
+KEYS = (
+    Column("nonlinearity", "nonlinearity", get=lambda e: e.network.nonlinearity),
+    Column("spectral_radius", "|λ|max", "g", get=lambda e: e.network.radius),
+    Column("inputs_log2", "log2 inputs", "d", get=lambda e: -e.halvings),
+    Column("seed", "seed"),
+)
+
+SUMMARY = (
+    *KEYS,
+    Column("largest_state_log10", "largest |h|", get=lambda e: log10(e.largest.max())),
+    Column("saturation_log10", "saturation", get=lambda e: typical(e.saturation)),
+    Column("weight_log10", "weight", get=lambda e: typical(e.weight)),
+    Column("growth_log10", "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖", get=lambda e: e.flow.growth),
+    Column("verdict", "the gradient"),
+)
+
+
+def _step_rows(each: Seen) -> list[Row]:
+    (keys,) = rows_of([each], KEYS)
+    columns = {
+        "gradient_log10": each.flow.gradient,
+        "largest_state": each.largest,
+        "saturation": each.saturation,
+        "weight": each.weight,
+    }
+    return along(keys, "step", columns)
 
 
 def tables(
@@ -136,25 +141,19 @@ def tables(
         Table(
             "networks",
             "Each network: its states, the two factors and what becomes of the gradient",
-            [_summary(each) for each in found],
-            (
-                Column("nonlinearity", "nonlinearity"),
-                Column("spectral_radius", "|λ|max", "g"),
-                Column("inputs_log2", "log2 inputs", "d"),
-                Column("seed", "seed"),
-                Column("largest_state_log10", "largest |h|", log10=True),
-                Column("saturation_log10", "saturation", log10=True),
-                Column("weight_log10", "weight", log10=True),
-                Column("growth_log10", "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖", log10=True),
-                Column("verdict", "the gradient"),
-            ),
+            found,
+            SUMMARY,
             "Saturation and weight: geometric means of the two factors of each step back. The "
             f"gradient vanishes or explodes if it changes by more than a factor {FACTOR}.",
             printed=True,
         ),
-        Table("steps", "Each network at each time step", list(_step_rows(found))),
-        Table("input_size", "The sweep over input sizes", [_summary(each) for each in sweep]),
-        Table("draws", "Many networks at one radius", [_summary(each) for each in draws]),
+        Table(
+            "steps",
+            "Each network at each time step",
+            [row for each in found for row in _step_rows(each)],
+        ),
+        Table("input_size", "The sweep over input sizes", rows_of(sweep, SUMMARY)),
+        Table("draws", "Many networks at one radius", rows_of(draws, SUMMARY)),
     )
 
 

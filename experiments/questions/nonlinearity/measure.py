@@ -1,4 +1,4 @@
-"""What each step back does to the gradient, saturation × weight: measured."""
+"""The two factors of each step back: saturation and weight."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Seen:
 
     @property
     def verdict(self) -> str:
-        """What becomes of the gradient, in the words of gradient-flow."""
+        """Verb that says how the gradient changes, as in gradient-flow."""
         return Measurement(self.network, "before", 1, self.flow, math.nan).verdict
 
     @property
@@ -62,7 +62,7 @@ class Seen:
 
     @property
     def name(self) -> str:
-        """What it is, in words."""
+        """Name in sentences."""
         small = f", {self.inputs}" if self.halvings else ""
         return (
             f"{NONLINEARITY_TEXT[self.network.nonlinearity]}, spectral radius "
@@ -117,7 +117,7 @@ def unavoidable(each: Seen) -> float:
 
 
 def of_kind(seen: Sequence[Seen], nonlinearity: str) -> list[Seen]:
-    """Those with this nonlinearity."""
+    """Networks with this nonlinearity."""
     return [each for each in seen if each.network.nonlinearity == nonlinearity]
 
 

@@ -1,4 +1,4 @@
-"""What is said of gradients and states under several nonlinearities, from the numbers."""
+"""Sentences on gradients and states under several nonlinearities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.regressors.untrained import UntrainedOptions
 
 
 def headline(opts: UntrainedOptions, found: Sequence[Seen]) -> str:
-    """What each nonlinearity does at the largest radius, and what small inputs change."""
+    """The effect of each nonlinearity at the largest radius, and of small inputs."""
     top = max(each.network.radius for each in found)
     at_top = [each for each in found if each.network.radius == top]
     usual = [each for each in at_top if not each.halvings]

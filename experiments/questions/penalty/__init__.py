@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.questions.penalty import figures, words
 from experiments.questions.penalty.measure import (
@@ -37,14 +37,14 @@ from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 
 
 @dataclass(frozen=True, kw_only=True)
-class PenaltyOptions(options.NetworkOptions):
+class PenaltyOptions(NetworkOptions):
     """Options of penalty."""
 
     weight: float = 0.1
-    """What the penalty is multiplied by before it is added to the loss."""
+    """Weight of the penalty in the loss."""
 
     larger: tuple[float, ...] = (3.0, 10.0, 30.0)
-    """What the step size is multiplied by in further networks without the penalty."""
+    """Factors on the step size in further networks without the penalty."""
 
     length: int = 50
     """Time steps T."""
@@ -65,7 +65,7 @@ class PenaltyOptions(options.NetworkOptions):
     """Step size."""
 
     optimizer: Optimizer = "sgd"
-    """What takes the steps: SGD with momentum 0.9, or Adam, which divides by the size of a gradient and
+    """The optimizer: SGD with momentum 0.9, or Adam, which divides by the size of a gradient and
     learns without the penalty for some seeds, so that not all claims hold."""
 
     repeats: int = 3
@@ -73,14 +73,9 @@ class PenaltyOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("length", self.length, 2)
-        options.at_least("hidden-size", self.hidden_size, 1)
-        options.at_least("steps", self.steps, 1)
-        options.positive("weight", self.weight)
-        options.positive("larger", *self.larger)
-        options.positive("spectral-radius", self.spectral_radius)
-        options.positive("noise", self.noise)
-        options.positive("learning-rate", self.learning_rate)
+        self.at_least(2, "length")
+        self.at_least(1, "hidden_size", "steps")
+        self.positive("weight", "larger", "spectral_radius", "noise", "learning_rate")
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -122,7 +117,7 @@ def run(opts: PenaltyOptions, progress: Progress) -> Result:
 
 
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
-    """What vanishes, who learns, and what becomes of the gradient."""
+    """Claims on vanishing, on learning, and on the gradient after training."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
     convention = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
     return (

@@ -8,9 +8,9 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.penalty.measure import Learned, Way, decades
 
 BEFORE, AFTER = "before training", "after training"
@@ -32,7 +32,7 @@ def way_looks(ways: Sequence[Way]) -> dict[str, Look]:
     """The colour of the penalty, of the same without it, and of each larger step."""
     larger = [way for way in dict.fromkeys(ways) if way.larger != 1]
     looks = {Way(1.0).name: Look(charts.BLUE, (1, 0), 3.0)}
-    looks |= {Way().name: Look(charts.VERMILLION, (1, 0), 2.2)}
+    looks |= {Way().name: Look(charts.ORANGE, (1, 0), 2.2)}
     looks |= {
         way.name: Look(LARGER[i % len(LARGER)], (6, 3) if i % 2 else (3, 2), 1.8)
         for i, way in enumerate(larger)
@@ -42,16 +42,16 @@ def way_looks(ways: Sequence[Way]) -> dict[str, Look]:
 
 def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
     """Gradient over time before and after, a panel for each way."""
-    rows: list[Row] = []
-    for learned in found:
-        for what, gradient in ((BEFORE, learned.before), (AFTER, learned.after)):
-            panel: Row = {"column": learned.way.name, "row": "", "what": what}
-            rows += points(panel, gradient - gradient[-1])
+    lines = [
+        Line(what, gradient - gradient[-1], learned.way.name)
+        for learned in found
+        for what, gradient in ((BEFORE, learned.before), (AFTER, learned.after))
+    ]
     return curves(
-        rows,
+        lines,
         FLOW_LOOKS,
         x=charts.steps(len(found[0].before)),
-        y=charts.powers((row["value"] for row in rows), "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖"),
+        y="‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
         rules=(0.0,),
         title="How far back the gradient reaches",
         subtitle=f"relative to the last step, on one batch; {size}",
@@ -61,22 +61,21 @@ def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
 
 def loss_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
     """Losses during training, a panel for each seed."""
-    rows: list[Row] = []
+    lines: list[Line] = []
     most = max(len(learned.training.losses) for learned in found)
     for learned in found:
-        panel: Row = {"column": f"seed {learned.seed}", "row": ""}
+        panel = f"seed {learned.seed}"
         losses = np.asarray(learned.training.losses)
-        for start in range(0, len(losses), AVERAGED):
-            some = losses[start : start + AVERAGED]
-            mean = log10([some.mean()])
-            rows += points({**panel, "what": learned.way.name}, mean, first=start + len(some))
-        for step in (1, max(most, 2)):
-            rows += points({**panel, "what": CONSTANT}, [0.0], first=step)
+        starts = range(0, len(losses), AVERAGED)
+        means = log10([losses[start : start + AVERAGED].mean() for start in starts])
+        ends = [min(start + AVERAGED, len(losses)) for start in starts]
+        lines.append(Line(learned.way.name, means, panel, x=ends))
+        lines.append(Line(CONSTANT, [0.0, 0.0], panel, x=(1, max(most, 2))))
     return curves(
-        rows,
+        lines,
         way_looks([learned.way for learned in found]),
         x=charts.steps(max(most, 2), "training step"),
-        y=charts.powers((row["value"] for row in rows), "mean squared error"),
+        y="mean squared error",
         title="Saying the first number last",
         subtitle=f"loss of the task alone, means over {AVERAGED} training batches; {size}",
         height=260,
@@ -105,48 +104,27 @@ def figures(found: Sequence[Learned], shown: int, size: str) -> tuple[Figure, ..
 
 def tables(found: Sequence[Learned], learning_rate: float) -> tuple[Table, ...]:
     """Each network in numbers; losses and gradients for programs."""
-    networks: list[Row] = [
-        {
-            "way": learned.way.name,
-            "seed": learned.seed,
-            "weight": learned.way.weight,
-            "learning_rate": learning_rate * learned.way.larger,
-            "loss": learned.loss,
-            "before_log10": decades(learned.before),
-            "after_log10": decades(learned.after),
-            "stopped": learned.training.stopped,
-        }
-        for learned in found
-    ]
     columns = (
-        Column("way", "trained"),
+        Column("way", "trained", get=lambda e: e.way.name),
         Column("seed", "seed", "d"),
-        Column("learning_rate", "step size", "g"),
+        Column("weight", get=lambda e: e.way.weight),
+        Column("learning_rate", "step size", "g", get=lambda e: learning_rate * e.way.larger),
         Column("loss", "loss", ".2g"),
-        Column("before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", log10=True),
-        Column("after_log10", "after", log10=True),
+        Column("before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", get=lambda e: decades(e.before)),
+        Column("after_log10", "after", get=lambda e: decades(e.after)),
+        Column("stopped", get=lambda e: e.training.stopped),
     )
-    losses: list[Row] = [
-        {"way": learned.way.name, "seed": learned.seed, "training_step": step, "loss": loss}
-        for learned in found
-        for step, loss in enumerate(learned.training.losses, start=1)
-    ]
-    flow: list[Row] = [
-        {
-            "way": learned.way.name,
-            "seed": learned.seed,
-            "step": t + 1,
-            "before_log10": float(learned.before[t]),
-            "after_log10": float(learned.after[t]),
-        }
-        for learned in found
-        for t in range(len(learned.before))
-    ]
+    losses: list[Row] = []
+    flow: list[Row] = []
+    for learned in found:
+        keys: Row = {"way": learned.way.name, "seed": learned.seed}
+        losses += along(keys, "training_step", {"loss": learned.training.losses})
+        flow += along(keys, "step", {"before_log10": learned.before, "after_log10": learned.after})
     return (
         Table(
             "networks",
             "Each network on fresh sequences, after training",
-            networks,
+            found,
             columns,
             "The loss of the best predictor that does not know the first number is 1.",
             printed=True,

@@ -1,4 +1,4 @@
-"""What the penalty changes, in sentences."""
+"""Sentences on training with the penalty and without."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def headline(opts: PenaltyOptions, found: Sequence[Learned]) -> str:
 
 
 def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]:
-    """What larger steps do, what plain training leaves of the gradient, and training that ended early."""
+    """Sentences on larger steps, on the gradient after plain training, and on training that ended early."""
     said = [
         "All networks are trained alike: the same initial values, batches and steps, and gradients of a "
         "norm above 1 scaled down to it."

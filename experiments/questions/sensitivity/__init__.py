@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
 from experiments.questions.sensitivity import figures, words
@@ -48,7 +48,7 @@ LONGEST = 30_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityOptions(options.NetworkOptions):
+class SensitivityOptions(NetworkOptions):
     """Options of sensitivity."""
 
     decay: tuple[float, ...] = (0.5, 0.9, 0.97, 0.99, 0.997, 0.999)
@@ -71,13 +71,13 @@ class SensitivityOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.finite("forget-bias", *self.forget_bias)
-        options.positive("span", self.span)
-        options.at_least("hidden-size", self.hidden_size, 1)
+        self.finite("forget_bias")
+        self.positive("span")
+        self.at_least(1, "hidden_size")
         for value in self.decay:
             if not LEAST <= value < 1:
                 raise OptionError(f"--decay must be from {LEAST:g} to below 1, not {value}")
-        options.one_or_more("decay", self.decay)
+        self.one_or_more("decay")
         if memory_of(max(self.decay)) < APART * memory_of(min(self.decay)):
             raise OptionError(
                 "--decay needs at least two values with different memories 1/(1 − λ): a slope is fitted"

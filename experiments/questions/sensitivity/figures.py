@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10
 from experiments.drawing.tables import Column, Figure, Row, Table
 from experiments.questions.sensitivity.cells import Cells
@@ -25,7 +26,7 @@ FORM_LOOKS = {
     form.name: Look(colour, dash)
     for form, colour, dash in zip(
         FORMS,
-        (charts.VERMILLION, charts.BLUE, charts.GREEN),
+        (charts.ORANGE, charts.BLUE, charts.GREEN),
         ((1, 0), (7, 3), (3, 2)),
         strict=True,
     )
@@ -34,7 +35,7 @@ FORM_LOOKS = {
 USE, SUM, BACK = "use of λ at step t", "uses from step t on, summed", "gradient ∂h_T/∂h_t"
 
 USE_LOOKS = {
-    SUM: Look(charts.VERMILLION, (1, 0), 3.0),
+    SUM: Look(charts.ORANGE, (1, 0), 3.0),
     USE: Look(charts.BLUE, (7, 3)),
     BACK: Look(charts.GREY, (2, 2)),
 }
@@ -53,26 +54,22 @@ def memory_axis(memories: Sequence[float], title: str = "memory 1/(1 − λ) in 
 
 def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
     """Size of dh_T/dθ against the memory, a curve for each form, beside the largest gradient."""
-    rows: list[Row] = []
-    dots: list[Row] = []
-    for unit in units:
-        panel: Row = {"column": "linear unit", "row": "", "memory": float(log10(unit.memory))}
-        rows.append(
-            {
-                **panel,
-                "what": unit.form.name,
-                "value": charts.drawable(float(log10(unit.sensitivity))),
-            }
-        )
-        dots.append({**panel, "what": CLOSED, "dot": charts.drawable(float(log10(unit.expected)))})
-        if unit.form is FORMS[0]:
-            largest = float(log10(np.abs(unit.gradient).max()))
-            rows.append({**panel, "what": GRADIENT, "value": charts.drawable(largest)})
+    memories = [float(log10(unit.memory)) for unit in units if unit.form is FORMS[0]]
+    lines: list[Line] = []
+    dots: list[Line] = []
+    for form in FORMS:
+        some = [unit for unit in units if unit.form is form]
+        panel = "linear unit", "", memories
+        lines.append(Line(form.name, log10([unit.sensitivity for unit in some]), *panel))
+        dots.append(Line(CLOSED, log10([unit.expected for unit in some]), *panel))
+        if form is FORMS[0]:
+            largest = log10([np.abs(unit.gradient).max() for unit in some])
+            lines.append(Line(GRADIENT, largest, *panel))
     return curves(
-        rows,
+        lines,
         FORM_LOOKS | {GRADIENT: Look(charts.GREY, (2, 2))},
         x=memory_axis([unit.memory for unit in units]),
-        y=charts.powers((row["value"] for row in rows), "size of dh_T/dθ"),
+        y="size of dh_T/dθ",
         dots=dots,
         title="The last state depends ever more on λ, and no gradient grows",
         subtitle="root mean square over sequences of white inputs; "
@@ -82,38 +79,29 @@ def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
 
 
 def use_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
-    """What single uses contribute and what they add up to, a panel for some λ."""
+    """Contributions of single uses and their sum, a panel for some λ."""
     plain = [unit for unit in units if unit.form is FORMS[0]]
     shown = [plain[i] for i in sorted({0, len(plain) // 2, len(plain) - 1})]
-    rows: list[Row] = []
-    for unit in shown:
+    lines = [
+        Line(
+            what,
+            log10(values),
+            f"λ = {unit.decay:g}, T = {unit.length}",
+            x=(unit.lags / unit.memory).tolist(),
+        )
+        for unit in shown
         for what, values in (
             (SUM, unit.summed),
             (USE, unit.uses),
             (BACK, unit.gradient[::-1][unit.lags]),
-        ):
-            rows += [
-                {
-                    "column": f"λ = {unit.decay:g}, T = {unit.length}",
-                    "row": "",
-                    "what": what,
-                    "lag": lag / unit.memory,
-                    "value": charts.drawable(value),
-                }
-                for lag, value in zip(unit.lags.tolist(), log10(values).tolist(), strict=True)
-            ]
-    last = max(float(str(row["lag"])) for row in rows)
-    x = alt.X(
-        "lag:Q",
-        title="steps back T − t, in units of the memory",
-        scale=alt.Scale(domain=[0, last], nice=False, padding=5),
-        axis=alt.Axis(values=charts.ticks(0, last), format="d", grid=False),
-    )
+        )
+    ]
+    last = max(float(unit.lags.max() / unit.memory) for unit in shown)
     return curves(
-        rows,
+        lines,
         USE_LOOKS,
-        x=x,
-        y=charts.powers((row["value"] for row in rows), "size"),
+        x=charts.lags(last, "steps back T − t, in units of the memory"),
+        y="size",
         title="Single uses stay small; their sum does not",
         subtitle=f"parts of dh_T/dλ, root mean squares over sequences of white inputs; {size}",
         rules=(0.0,),
@@ -123,34 +111,27 @@ def use_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
 
 def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLevelMixin:
     """Sizes relative to the state: the linear unit's forms, and every unit of the LSTMs."""
-    rows: list[Row] = [
-        {
-            "column": "relative to the state",
-            "row": "",
-            "what": unit.form.name,
-            "memory": float(log10(unit.memory)),
-            "value": charts.drawable(float(log10(unit.sensitivity / unit.state))),
-        }
-        for unit in units
+    panel = "relative to the state"
+    lines = [
+        Line(
+            form.name,
+            log10([unit.sensitivity / unit.state for unit in some]),
+            panel,
+            x=[float(log10(unit.memory)) for unit in some],
+        )
+        for form in FORMS
+        if (some := [unit for unit in units if unit.form is form])
     ]
-    dots: list[Row] = [
-        {
-            "column": "relative to the state",
-            "row": "",
-            "what": CELL,
-            "memory": float(log10(cells.memory)),
-            "dot": charts.drawable(value),
-        }
+    dots = [
+        Line(CELL, log10(cells.alone), panel, x=itertools.repeat(float(log10(cells.memory))))
         for cells in gated
-        for value in log10(cells.alone).tolist()
     ]
-    drawn = [row["value"] for row in rows] + [row["dot"] for row in dots]
     memories = [unit.memory for unit in units] + [cells.memory for cells in gated]
     return curves(
-        rows,
+        lines,
         FORM_LOOKS,
         x=memory_axis(memories, "memory 1/(1 − λ) or 1/(1 − σ(b)) in time steps"),
-        y=charts.powers(drawn, "size of the derivative / size of the state"),
+        y="size of the derivative / size of the state",
         dots=dots,
         title="Along the cell path, the dependence on the forget bias stays bounded",
         subtitle="dh_T/dθ of linear units, ∂c_T/∂b_f of untrained LSTMs with W_h = 0",
@@ -187,38 +168,45 @@ def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[F
     )
 
 
+UNITS = (
+    Column("parameter", "parameter θ", get=lambda e: e.form.name),
+    Column("decay", "λ", "g"),
+    Column("memory", "memory", ".4g"),
+    Column("steps", get=lambda e: e.length),
+    Column("state", "h_T", ".3g"),
+    Column("largest_gradient", "largest ∂h_T/∂h_t", ".3g", get=lambda e: np.abs(e.gradient).max()),
+    Column("largest_use", "largest use of λ", ".3g", get=lambda e: e.uses.max()),
+    Column("sensitivity", "dh_T/dθ", ".4g"),
+    Column("closed_form", "closed form", ".4g", get=lambda e: e.expected),
+    Column("error", "by hand ±", ".0e"),
+)
+
+
+CELLS = (
+    Column("forget_bias", "forget bias", "g"),
+    Column("seed", "seed", "d"),
+    Column("memory", "memory", ".3g"),
+    Column("steps", get=lambda e: e.length),
+    Column(
+        "median",
+        "∂c_T/∂b_f / c_T with W_h = 0, median unit",
+        ".3g",
+        get=lambda e: np.median(e.alone),
+    ),
+    Column("most", "most", ".3g", get=lambda e: e.alone.max()),
+    Column("whole_median", "with W_h, median unit", ".3g", get=lambda e: np.median(e.whole)),
+    Column("whole_most", "most", ".3g", get=lambda e: e.whole.max()),
+)
+
+
 def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
     """Units and LSTMs for people; every step back that is drawn for programs."""
     return (
         Table(
             "units",
             "Each linear unit at its last step",
-            [
-                {
-                    "parameter": unit.form.name,
-                    "decay": unit.decay,
-                    "memory": unit.memory,
-                    "steps": unit.length,
-                    "state": unit.state,
-                    "largest_gradient": float(np.abs(unit.gradient).max()),
-                    "largest_use": float(unit.uses.max()),
-                    "sensitivity": unit.sensitivity,
-                    "closed_form": unit.expected,
-                    "error": unit.error,
-                }
-                for unit in units
-            ],
-            (
-                Column("parameter", "parameter θ"),
-                Column("decay", "λ", "g"),
-                Column("memory", "memory", ".4g"),
-                Column("state", "h_T", ".3g"),
-                Column("largest_gradient", "largest ∂h_T/∂h_t", ".3g"),
-                Column("largest_use", "largest use of λ", ".3g"),
-                Column("sensitivity", "dh_T/dθ", ".4g"),
-                Column("closed_form", "closed form", ".4g"),
-                Column("error", "by hand ±", ".0e"),
-            ),
+            units,
+            UNITS,
             "Root mean squares over the batch. Closed form: the standard deviation of dh_T/dθ for white "
             "inputs. By hand ±: relative error against the polynomial in λ, on the same inputs.",
             printed=True,
@@ -226,28 +214,8 @@ def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
         Table(
             "cells",
             "Each LSTM at its last step",
-            [
-                {
-                    "forget_bias": cells.forget_bias,
-                    "seed": cells.seed,
-                    "memory": cells.memory,
-                    "steps": cells.length,
-                    "median": float(np.median(cells.alone)),
-                    "most": float(cells.alone.max()),
-                    "whole_median": float(np.median(cells.whole)),
-                    "whole_most": float(cells.whole.max()),
-                }
-                for cells in gated
-            ],
-            (
-                Column("forget_bias", "forget bias", "g"),
-                Column("seed", "seed", "d"),
-                Column("memory", "memory", ".3g"),
-                Column("median", "∂c_T/∂b_f / c_T with W_h = 0, median unit", ".3g"),
-                Column("most", "most", ".3g"),
-                Column("whole_median", "with W_h, median unit", ".3g"),
-                Column("whole_most", "most", ".3g"),
-            ),
+            gated,
+            CELLS,
             f"Ratios of root mean squares over {LSTM_SEQUENCES} sequences at most. Memory: 1/(1 − σ(b)).",
             printed=True,
         ),

@@ -207,7 +207,7 @@ def see_unit(form: Form, decay: float, inputs: Floats) -> Unit:
 
 
 def _parts(loss: tg.Tensor, weight: tg.Tensor) -> Floats:
-    """What each step's use of a weight of one element contributes in each sequence, ``(T, B)``."""
+    """Contribution of each step's use of a one-element weight in each sequence, ``(T, B)``."""
     parts = to_numpy(tg.inspect.weight_grad_by_time(loss, weight, per_sample=True))
     found: Floats = parts[..., 0, 0]
     return found

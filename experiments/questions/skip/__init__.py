@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
-from experiments.app.errors import OptionError
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
 from experiments.drawing.words import counted
@@ -32,7 +31,7 @@ from experiments.regressors.flow import FACTOR, FACTOR_DECADES
 from experiments.regressors.networks import Nonlinearity
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""What weights are multiplied by to find where skips no longer keep the gradient in range."""
+"""Factors on the weights, to find where skips no longer keep the gradient in range."""
 
 MOST_BLOCKS = 12
 """2^12 paths can be followed one by one in seconds."""
@@ -42,13 +41,13 @@ MOST_PRODUCTS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipOptions(options.NetworkOptions):
+class SkipOptions(NetworkOptions):
     """Options of skip."""
 
-    depth: int = 30
+    length: int = 30
     """Blocks of the residual and the plain network, and time steps of the LSTM."""
 
-    width: int = 32
+    hidden_size: int = 32
     """Hidden units of each."""
 
     batch: int = 32
@@ -65,27 +64,24 @@ class SkipOptions(options.NetworkOptions):
     """Added to the biases of the LSTM's forget gates."""
 
     scale: tuple[float, ...] = (1.0, 8.0)
-    """What the weights are multiplied by in the curves. Initial values are uniform in ±1/√width."""
+    """Factors on the weights in the curves. Initial values are uniform in ±1/√H."""
 
     blocks: int = 6
     """Blocks of the small network whose 2^blocks paths are followed one by one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.at_least("depth", self.depth, 3)
-        options.at_least("width", self.width, 1)
-        options.at_least("blocks", self.blocks, 1)
-        options.positive("scale", *self.scale)
-        options.finite("forget-bias", self.forget_bias)
-        if self.blocks > MOST_BLOCKS:
-            raise OptionError(f"--blocks must be {MOST_BLOCKS} or less, not {self.blocks}")
+        self.at_least(3, "length")
+        self.at_least(1, "hidden_size", "blocks")
+        self.at_most(MOST_BLOCKS, "blocks")
+        self.positive("scale")
+        self.finite("forget_bias")
 
     @property
     def size(self) -> str:
         """The sizes as a subtitle names them."""
-        return (
-            f"untrained, {self.depth} {self.nonlinearity} blocks or time steps, width {self.width}"
-        )
+        kind = f"{self.nonlinearity} blocks or time steps"
+        return f"untrained, {self.length} {kind}, width {self.hidden_size}"
 
 
 def run(opts: SkipOptions, progress: Progress) -> Result:
@@ -98,16 +94,16 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
         found += see(opts, scale, seed)
         progress.advance(task)
     progress.update(task, description=f"{2**opts.blocks} paths")
-    branches = see_branches(opts.blocks, opts.width, opts.batch, opts.seed, opts.nonlinearity)
+    branches = see_branches(opts.blocks, opts.hidden_size, opts.batch, opts.seed, opts.nonlinearity)
     progress.advance(task)
     products = product_shares(
-        opts.depth,
-        opts.width,
+        opts.length,
+        opts.hidden_size,
         opts.batch,
         opts.seed,
         nonlinearity=opts.nonlinearity,
         forget_bias=opts.forget_bias,
-        max_hops=min(opts.depth - 1, MOST_PRODUCTS),
+        max_hops=min(opts.length - 1, MOST_PRODUCTS),
     )
     progress.advance(task)
     shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]

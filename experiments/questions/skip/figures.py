@@ -9,17 +9,17 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10, norms
 from experiments.drawing.sweep import sweep_chart
-from experiments.drawing.tables import Column, Figure, Row, Table
-from experiments.questions.skip.measure import Branches, Depth, Kind, Products
+from experiments.drawing.tables import Column, Figure, Row, Table, along
+from experiments.questions.skip.measure import Branches, Depth, Kind, Products, growths
 
 KINDS: tuple[Kind, ...] = ("ResNet", "plain network", "LSTM")
 
 LOOKS = {
     "ResNet": Look(charts.BLUE),
-    "plain network": Look(charts.VERMILLION),
+    "plain network": Look(charts.ORANGE),
     "LSTM": Look(charts.GREEN, (7, 3)),
 }
 
@@ -31,7 +31,7 @@ WAYS = {
 
 WAY_LOOKS = {
     WAYS["free"]: Look(charts.BLUE),
-    WAYS["matrix"]: Look(charts.VERMILLION),
+    WAYS["matrix"]: Look(charts.ORANGE),
     WAYS["local"]: Look(charts.GREEN, (5, 3)),
 }
 
@@ -46,18 +46,11 @@ def typical(found: Sequence[Depth], kind: Kind | str, share: str) -> float:
 
 def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     """Norm of the gradient per layer or step."""
-    rows = [
-        row
-        for depth in shown
-        for row in points(
-            {"column": f"weights × {depth.scale:g}", "row": "", "what": depth.kind}, depth.gradient
-        )
-    ]
     return curves(
-        rows,
+        [Line(depth.kind, depth.gradient, f"weights × {depth.scale:g}") for depth in shown],
         LOOKS,
         x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
-        y=charts.powers((row["value"] for row in rows), "gradient norm"),
+        y="gradient norm",
         title="How much of the gradient reaches each layer, or time step",
         subtitle=f"‖∂L/∂h_l‖, for the LSTM ‖∂L/∂c_t‖; {size}",
         height=300,
@@ -66,21 +59,19 @@ def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
 
 def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     """Shares of one step back, skips above and cell below."""
-    rows = [
-        row
+    lines = [
+        Line(WAYS[name], share, f"weights × {depth.scale:g}", depth.kind)
         for kind in ("ResNet", "LSTM")
         for depth in shown
         if depth.kind == kind
         for name, share in depth.shares.items()
-        for row in points(
-            {"column": f"weights × {depth.scale:g}", "row": depth.kind, "what": WAYS[name]}, share
-        )
     ]
     return curves(
-        rows,
+        lines,
         WAY_LOOKS,
         x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
-        y=charts.shares((row["value"] for row in rows), "signed share of the gradient"),
+        y="signed share of the gradient",
+        axis=charts.shares,
         title="The way that the gradient came in one step back",
         subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂h_l, for the LSTM ∂L/∂c_t; {size}",
         rules=(0.0, 1.0),
@@ -101,17 +92,14 @@ def counts(last: int, title: str, rest: int | None = None) -> alt.X:
 
 def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
     """Norms by number of branches, with the paths added up by hand."""
-    measured, by_hand = log10(norms(branches.measured)), log10(norms(branches.by_hand))
-    last = len(measured) - 1
-    panel: Row = {"column": f"{last} blocks, 2^{last} = {2**last} paths", "row": ""}
-    rows = points({**panel, "what": "measured"}, measured, "count", first=0)
-    dots = points({**panel, "what": "every path by hand"}, by_hand, "count", first=0, y="dot")
+    last = len(branches.measured) - 1
+    panel = f"{last} blocks, 2^{last} = {2**last} paths"
     return curves(
-        rows,
+        [Line("measured", log10(norms(branches.measured)), panel, x=range(last + 1))],
         {"measured": Look(charts.BLUE)},
         x=counts(last, "branches j on the way"),
-        y=charts.powers((row["value"] for row in rows), "gradient norm"),
-        dots=dots,
+        y="gradient norm",
+        dots=[Line("every path by hand", log10(norms(branches.by_hand)), panel, x=range(last + 1))],
         title="A residual network's gradient by the number of branches it went through",
         subtitle=f"‖∂L/∂h_1‖ over all paths with j branches; {size}",
         height=280,
@@ -122,17 +110,19 @@ def product_chart(products: Mapping[Kind, Products], size: str) -> alt.TopLevelM
     """Shares by the number of matrix products on the whole way."""
     last = max(len(split.shares) for split in products.values()) - 1
     over = last + 1 + last // 10 if any(s.rest is not None for s in products.values()) else None
-    panel: Row = {"column": "from the loss to the first layer, or step", "row": ""}
-    rows: list[Row] = []
+    panel = "from the loss to the first layer, or step"
+    lines: list[Line] = []
     for kind, split in products.items():
-        rows += points({**panel, "what": kind}, split.shares, "count", first=0)
+        values, places = split.shares.tolist(), [*range(len(split.shares))]
         if over is not None and split.rest is not None:
-            rows += points({**panel, "what": kind}, [split.rest], "count", first=over)
+            values, places = [*values, split.rest], [*places, over]
+        lines.append(Line(kind, values, panel, x=places))
     return curves(
-        rows,
+        lines,
         LOOKS,
         x=counts(last, "matrix products on the way", over),
-        y=alt.Y("value:Q", title="signed share of the gradient"),
+        y="signed share of the gradient",
+        axis=lambda values, title: alt.Y("value:Q", title=title),
         title="Through how many matrix products the gradient went",
         subtitle=f"branches of the ResNet, hidden hops of the LSTM; {size}",
         rules=(0.0,),
@@ -224,44 +214,48 @@ def figures(
 def tables(
     found: Sequence[Depth], branches: Branches, products: Mapping[Kind, Products]
 ) -> tuple[Table, ...]:
-    """What skips change for people; each layer, class and share for programs."""
-    summary: list[Row] = []
-    for kind in KINDS:
-        row: dict[str, str | float | None] = {"kind": kind}
-        row["free"] = typical(found, kind, "free")
-        row["matrix"] = typical(found, kind, "matrix")
-        for scale in sorted({d.scale for d in found}):
-            values = [d.growth for d in found if (d.kind, d.scale) == (kind, scale)]
-            row[f"× {scale:g}"] = f"{min(values):+.1f} … {max(values):+.1f}"
-        summary.append(row)
-    columns = [Column("kind", "network")]
-    columns += [Column(key, f"weights {key}") for key in summary[0] if key.startswith("×")]
-    columns += [
-        Column("free", "without a product", "+.2f"),
-        Column("matrix", "through a product", "+.2f"),
-    ]
-    layers: list[Row] = [
-        {
-            "kind": d.kind,
-            "scale": d.scale,
-            "seed": d.seed,
-            "layer_or_step": index + 1,
-            "gradient_log10": float(d.gradient[index]),
-            **{f"share_{name}": float(share[index]) for name, share in d.shares.items()},
-        }
+    """A summary for people; each layer, class and share for programs."""
+
+    def growth(scale: float) -> Column:
+        def span(kind: Kind) -> str:
+            values = growths(found, kind, scale)
+            return f"{min(values):+.1f} … {max(values):+.1f}"
+
+        return Column(f"× {scale:g}", f"weights × {scale:g}", get=span)
+
+    columns = (
+        Column("kind", "network", get=str),
+        *map(growth, sorted({d.scale for d in found})),
+        Column("free", "without a product", "+.2f", get=lambda kind: typical(found, kind, "free")),
+        Column(
+            "matrix", "through a product", "+.2f", get=lambda kind: typical(found, kind, "matrix")
+        ),
+    )
+    layers = [
+        row
         for d in found
-        for index in range(len(d.gradient))
+        for row in along(
+            {"kind": d.kind, "scale": d.scale, "seed": d.seed},
+            "layer_or_step",
+            {
+                "gradient_log10": d.gradient,
+                **{f"share_{name}": share for name, share in d.shares.items()},
+            },
+        )
     ]
     last = len(branches.measured) - 1
     classes: list[Row] = [
-        {
-            "branches": j,
-            "paths": math.comb(last, j),
-            "measured_log10": float(measured),
-            "by_hand_log10": float(by_hand),
-        }
-        for j, (measured, by_hand) in enumerate(
-            zip(log10(norms(branches.measured)), log10(norms(branches.by_hand)), strict=True)
+        {**row, "paths": math.comb(last, j)}
+        for j, row in enumerate(
+            along(
+                {},
+                "branches",
+                {
+                    "measured_log10": log10(norms(branches.measured)),
+                    "by_hand_log10": log10(norms(branches.by_hand)),
+                },
+                first=0,
+            )
         )
     ]
     shares: list[Row] = [
@@ -278,8 +272,8 @@ def tables(
         Table(
             "skips",
             "Decades from the last layer or step to the first, least … most of the seeds",
-            summary,
-            tuple(columns),
+            KINDS,
+            columns,
             "Without and through a product: median share of the gradient in one step, weights × 1.",
             printed=True,
         ),

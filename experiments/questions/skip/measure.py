@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
-from experiments.drawing.numbers import Floats, in_decades, relative, signed_share, to_numpy
+from experiments.drawing.numbers import Floats, relative, signed_share, to_numpy
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import LAYER, Nonlinearity, regressor
@@ -105,7 +105,7 @@ def see_net(
     """Measure a residual network, or the plain one with the same values."""
     model = residual_net(depth, width, seed, nonlinearity=nonlinearity, scale=scale, skip=skip)
     loss = net_loss(model, depth_batch(seed, batch, depth))
-    gradient = in_decades(tg.inspect.gradient_flow(loss)[NET].h.log_grad_norm)
+    gradient = tg.inspect.gradient_flow(loss)[NET].h.log10_grad_norm
     parts = edge_parts(loss, depth)
     whole = np.stack([to_numpy(state.grad) for state in states_of(tg.inspect.trace(loss), depth)])
     shares = {name: signed_share(part, whole) for name, part in parts.items()}
@@ -149,7 +149,7 @@ def see_lstm(
     """Measure an LSTM on the same numbers, one at each step."""
     model = regressor("lstm", hidden_size, seed, forget_bias=forget_bias, scale=scale)
     loss, _ = loss_of(model, batch_of(seed, batch, length), "last")
-    gradient = in_decades(tg.inspect.gradient_flow(loss)[LAYER].c.log_grad_norm)
+    gradient = tg.inspect.gradient_flow(loss)[LAYER].c.log10_grad_norm
     split = tg.inspect.path_split(loss, LAYER)["c"].shares
     shares = dict(zip(("free", "matrix", "local"), split.values(), strict=True))
     return Depth("LSTM", scale, seed, gradient, shares, sum_error(shares))
@@ -280,7 +280,7 @@ def product_shares(
 
 def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
     """Measure the three networks of a seed."""
-    sizes = opts.depth, opts.width, opts.batch, seed
+    sizes = opts.length, opts.hidden_size, opts.batch, seed
     found = [
         see_net(*sizes, nonlinearity=opts.nonlinearity, scale=scale, skip=skip)
         for skip in (True, False)
@@ -290,7 +290,7 @@ def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
         np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
     ):
         raise OptionError(
-            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --depth "
+            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --length "
             "or --scale"
         )
     return found

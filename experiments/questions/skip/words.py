@@ -27,8 +27,8 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     free = {kind: figures.typical(found, kind, "free") for kind in ("ResNet", "LSTM")}
     seeds = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
     return (
-        f"From layer {opts.depth} back to layer 1 the gradient becomes {parts['plain network']} times what "
-        f"it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
+        f"From layer {opts.length} back to layer 1 the gradient becomes {parts['plain network']} times "
+        f"what it was without skips and {parts['ResNet']} times with them; over as many LSTM steps, "
         f"{parts['LSTM']} times{seeds}. In one step back the skip's signed share is "
         f"{percent(free['ResNet'])} and the cell path's {percent(free['LSTM'])} (median)."
     )
@@ -37,7 +37,7 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
 def sentences(
     opts: SkipOptions, found: Sequence[Depth], products: Mapping[Kind, Products]
 ) -> tuple[str, ...]:
-    """What both have in common, what not, and where it breaks."""
+    """Sentences on what both have in common, how they differ, and where it breaks."""
     said = [
         by_products("ResNet", products["ResNet"], "branches", "h_1", opts.seed),
         by_products("LSTM", products["LSTM"], "hidden states", "c_1", opts.seed),
@@ -49,10 +49,10 @@ def sentences(
         way = "steps" if kind == "LSTM" else "layers"
         broken = [k for k in scales if max(growths(found, kind, k)) > FACTOR_DECADES]
         said.append(
-            f"{kind}: over {opts.depth} {way} it explodes with weights × "
+            f"{kind}: over {opts.length} {way} it explodes with weights × "
             f"{', '.join(f'{k:g}' for k in broken)}."
             if broken
-            else f"{kind}: over {opts.depth} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
+            else f"{kind}: over {opts.length} {way} it explodes at no scale tried, up to × {scales[-1]:g}."
         )
     return tuple(said)
 
@@ -66,7 +66,7 @@ def by_products(kind: Kind, split: Products, way: str, state: str, seed: int) ->
     )
     if split.rest is not None:
         said += (
-            f". Only classes up to {last} are told apart: together they have "
+            f". Only classes up to {last} are counted one by one: together they have "
             f"{percent(float(split.shares.sum()))}, those over {last} the other {percent(split.rest)}"
         )
     if split.sizes > CANCELLING:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
@@ -40,7 +39,7 @@ class TargetOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.positive("spectral-radius", *self.spectral_radius)
+        self.positive("spectral_radius")
 
 
 def run(opts: TargetOptions, progress: Progress) -> Result:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Table, along
 from experiments.questions.target.measure import Targets
 from experiments.questions.target.triangle import triangle
 
 TOTALS = {
     "loss at every step": Look(charts.BLUE, width=3.0),
-    "loss at the last step alone": Look(charts.VERMILLION),
+    "loss at the last step alone": Look(charts.ORANGE),
     "each step's own loss alone, ‖∂L_t/∂h_t‖": Look(charts.GREY, (4, 3), 1.8),
 }
 SHARES = {
     "through later steps": Look(charts.BLUE),
-    "local: from the loss at step t": Look("#E69F00"),
+    "local: from the loss at step t": Look(charts.AMBER),
 }
 SUMS = {"losses 1 … k": Look(charts.BLUE)}
 
@@ -36,17 +36,6 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
         For the subtitles.
     """
     length = len(first[0].last)
-    total_rows = rows_of(
-        (each, what, values)
-        for each in first
-        for what, values in zip(TOTALS, (each.every, each.last, np.diag(each.matrix)), strict=True)
-    )
-    share_rows = rows_of(
-        (each, what, values)
-        for each in first
-        for what, values in zip(SHARES, (each.through, each.local), strict=True)
-    )
-    sum_rows = rows_of((each, "losses 1 … k", np.cumsum(each.by_loss)) for each in first)
     steps = charts.steps(length)
     return (
         Figure(
@@ -68,10 +57,10 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
             "With a loss at every step (blue) each state has one of its own (grey), which holds the "
             "total up where the gradient of the last loss alone (orange) has vanished.",
             curves(
-                total_rows,
+                lines(first, TOTALS, lambda each: (each.every, each.last, np.diag(each.matrix))),
                 TOTALS,
                 x=steps,
-                y=charts.powers((r["value"] for r in total_rows), "gradient norm ‖∂L/∂h_t‖"),
+                y="gradient norm ‖∂L/∂h_t‖",
                 title="The total gradient: a loss at every step, and the last one alone",
                 subtitle=size,
                 height=260,
@@ -83,10 +72,11 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
             "Signed shares ⟨part, ∂L/∂h_t⟩/‖∂L/∂h_t‖² of the loss at the same step and of all later "
             "ones; they sum to 1. At the last step there is no later one.",
             curves(
-                share_rows,
+                lines(first, SHARES, lambda each: (each.through, each.local)),
                 SHARES,
                 x=steps,
-                y=charts.shares((r["value"] for r in share_rows), "signed share of ∂L/∂h_t"),
+                y="signed share of ∂L/∂h_t",
+                axis=charts.shares,
                 title="The gradient of each state: from its own loss, or through time",
                 subtitle=f"{size}, loss at every step",
                 rules=[0.0, 1.0],
@@ -99,10 +89,11 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
             "Signed shares in ∂L/∂h_1 of the losses, added from L_1 on. Where the curve has come to "
             "1, later losses say nothing about the first step.",
             curves(
-                sum_rows,
+                lines(first, SUMS, lambda each: (np.cumsum(each.by_loss),)),
                 SUMS,
                 x=charts.steps(length, "loss k"),
-                y=charts.shares((r["value"] for r in sum_rows), "share of ∂L/∂h_1 from L_1 … L_k"),
+                y="share of ∂L/∂h_1 from L_1 … L_k",
+                axis=charts.shares,
                 title="How many losses the first state learns from",
                 subtitle=f"{size}, loss at every step",
                 rules=[0.0, 1.0],
@@ -112,15 +103,29 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
     )
 
 
-def rows_of(lines: Iterable[tuple[Targets, str, Floats]]) -> list[Row]:
-    """Rows for curves over time steps, a column for each radius."""
+def lines(
+    first: Sequence[Targets], looks: Iterable[str], values: Callable[[Targets], Sequence[Floats]]
+) -> list[Line]:
+    """Curves over time steps, a column for each radius."""
     return [
-        row
-        for each, what, values in lines
-        for row in points(
-            {"column": f"spectral radius {each.radius:g}", "row": "", "what": what}, values
-        )
+        Line(what, each_value, f"spectral radius {each.radius:g}")
+        for each in first
+        for what, each_value in zip(looks, values(each), strict=True)
     ]
+
+
+NETWORKS = (
+    Column("spectral_radius", "|λ|max", "g", get=lambda e: e.radius),
+    Column("seed", "seed"),
+    Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", get=lambda e: e.every[0] - e.every[-1]),
+    Column("last_log10", "last alone", get=lambda e: e.last[0] - e.last[-1]),
+    Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", get=lambda e: e.decay[-1, 0]),
+    Column("bound_log10", "at most", get=lambda e: (len(e.last) - 1) * e.stretch),
+    Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", get=lambda e: np.diag(e.matrix).min()),
+    Column("own_loss_largest_log10", "largest", get=lambda e: np.diag(e.matrix).max()),
+    Column("local_share", "local share", ".2f", get=lambda e: np.nanmean(e.local)),
+    Column("losses_for_90_percent", "losses in ∂L/∂h_1", get=lambda e: e.reach),
+)
 
 
 def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
@@ -129,33 +134,8 @@ def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
         Table(
             "networks",
             "Each network under both losses",
-            [
-                {
-                    "spectral_radius": each.radius,
-                    "seed": each.seed,
-                    "last_log10": float(each.last[0] - each.last[-1]),
-                    "every_log10": float(each.every[0] - each.every[-1]),
-                    "corner_log10": float(each.decay[-1, 0]),
-                    "bound_log10": (len(each.last) - 1) * each.stretch,
-                    "own_loss_smallest_log10": float(np.diag(each.matrix).min()),
-                    "own_loss_largest_log10": float(np.diag(each.matrix).max()),
-                    "local_share": float(np.nanmean(each.local)),
-                    "losses_for_90_percent": each.reach,
-                }
-                for each in found
-            ],
-            (
-                Column("spectral_radius", "|λ|max", "g"),
-                Column("seed", "seed"),
-                Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", log10=True),
-                Column("last_log10", "last alone", log10=True),
-                Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", log10=True),
-                Column("bound_log10", "at most", log10=True),
-                Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", log10=True),
-                Column("own_loss_largest_log10", "largest", log10=True),
-                Column("local_share", "local share", ".2f"),
-                Column("losses_for_90_percent", "losses in ∂L/∂h_1"),
-            ),
+            found,
+            NETWORKS,
             "At most: σ_max(W_h)^(T−1). Local share: mean over the steps of the loss at step t in "
             "∂L/∂h_t. Losses in ∂L/∂h_1: how many of the first make it up to 10%.",
             printed=True,
@@ -164,19 +144,20 @@ def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
             "steps",
             "Each network at each time step",
             [
-                {
-                    "spectral_radius": each.radius,
-                    "seed": each.seed,
-                    "step": step + 1,
-                    "last_log10": float(each.last[step]),
-                    "every_log10": float(each.every[step]),
-                    "own_loss_log10": float(each.matrix[step, step]),
-                    "local_share": float(each.local[step]),
-                    "through_time_share": float(each.through[step]),
-                    "share_in_first_state": float(each.by_loss[step]),
-                }
+                row
                 for each in found
-                for step in range(len(each.last))
+                for row in along(
+                    {"spectral_radius": each.radius, "seed": each.seed},
+                    "step",
+                    {
+                        "last_log10": each.last,
+                        "every_log10": each.every,
+                        "own_loss_log10": np.diag(each.matrix),
+                        "local_share": each.local,
+                        "through_time_share": each.through,
+                        "share_in_first_state": each.by_loss,
+                    },
+                )
             ],
         ),
         Table(

@@ -102,7 +102,7 @@ def see(
 
 def log_norms(loss: tg.Tensor) -> Floats:
     """log10 ‖∂L/∂h_t‖."""
-    return in_decades(tg.inspect.gradient_flow(loss)[LAYER].h.log_grad_norm)
+    return tg.inspect.gradient_flow(loss)[LAYER].h.log10_grad_norm
 
 
 def excess(each: Targets) -> float:

@@ -17,7 +17,7 @@ MOST = 60
 MIDDLE = "#fbfbf8"
 SMALL = ("#08306b", "#2f79b9", "#a9cfe5", MIDDLE)
 LARGE = (MIDDLE, "#f4a07a", "#d55e00", "#7a3300")
-"""What is smaller than 1 and what is larger are coloured by a scale each: where one spans 40 decades
+"""Numbers below 1 and above 1 have a colour scale each: where one spans 40 decades
 and the other 3, a common scale would leave no room for the latter."""
 
 

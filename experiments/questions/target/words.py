@@ -1,4 +1,4 @@
-"""What a loss at every step changes, in sentences."""
+"""Sentences on the loss at every step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def headline(opts: TargetOptions, found: Sequence[Targets]) -> str:
 
 
 def becomes(changes: Sequence[float]) -> str:
-    """What becomes of gradients that change by these decades."""
+    """Verb for gradients that change by these decades."""
     vanished = sum(not change >= -FACTOR_DECADES for change in changes)
     if 0 < vanished < len(changes):
         return f"vanishes in {vanished} of {len(changes)} networks"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
+from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result
 from experiments.questions.training import figures, words
 from experiments.questions.training.measure import Learned, Task, learn, least_loss
@@ -25,7 +25,7 @@ MOST_CELLS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(options.NetworkOptions):
+class TrainingOptions(NetworkOptions):
     """Options of training."""
 
     cell: tuple[Cell, ...] = ("rnn", "lstm")
@@ -34,7 +34,7 @@ class TrainingOptions(options.NetworkOptions):
     layers: tuple[int, ...] = (1, 2)
     """How many of them above each other: one number or several."""
 
-    targets: tuple[Target, ...] = ("all", "last")
+    target: tuple[Target, ...] = ("all", "last")
     """Steps that enter the loss: networks are trained for each."""
 
     length: int = 10
@@ -61,20 +61,16 @@ class TrainingOptions(options.NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cell", "layers", "targets"):
-            options.one_or_more(name, getattr(self, name))
-        for layers in self.layers:
-            options.at_least("layers", layers, 1)
-        options.at_least("length", self.length, 2)
-        for name in ("hidden_size", "steps", "moments"):
-            options.at_least(name.replace("_", "-"), getattr(self, name), 1)
-        options.positive("learning-rate", self.learning_rate)
+        self.one_or_more("cell", "target")
+        self.at_least(1, "layers", "hidden_size", "steps", "moments")
+        self.at_least(2, "length")
+        self.positive("learning_rate")
 
     def tasks(self) -> list[Task]:
         """Every network, once."""
         kinds = itertools.product(
             self.seeds,
-            dict.fromkeys(self.targets),
+            dict.fromkeys(self.target),
             sorted(set(self.layers)),
             dict.fromkeys(self.cell),
         )
@@ -83,7 +79,7 @@ class TrainingOptions(options.NetworkOptions):
     @property
     def watched(self) -> int:
         """Moments at which the flow is measured, fewer for long sequences."""
-        panels = len(set(self.cell)) * len(set(self.targets)) * sum(set(self.layers))
+        panels = len(set(self.cell)) * len(set(self.target)) * sum(set(self.layers))
         return max(4, min(self.moments, MOST_CELLS // (panels * self.length)))
 
 

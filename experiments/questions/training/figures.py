@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import altair as alt
 
 from experiments.drawing import charts
-from experiments.drawing.curves import Look, curves, points
+from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats, log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.drawing.words import counted
 from experiments.questions.training.measure import Learned, inputs_used, least_loss
 from experiments.regressors.data import batch_of
@@ -21,7 +21,7 @@ CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
 LABEL = "label"
 
 LOSS_LOOKS = {
-    "RNN": Look(charts.VERMILLION, (1, 0), 1.8),
+    "RNN": Look(charts.ORANGE, (1, 0), 1.8),
     "LSTM": Look(charts.BLUE, (1, 0), 1.8),
     CONSTANT: Look(charts.GREY, (2, 2), 1.6),
     FORGETFUL: Look(charts.INK, (7, 3), 1.6),
@@ -32,7 +32,7 @@ SHOWN_SEQUENCES = 3
 
 def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
     """Colour by cell, dash by layers."""
-    colours = {"rnn": charts.VERMILLION, "lstm": charts.BLUE}
+    colours = {"rnn": charts.ORANGE, "lstm": charts.BLUE}
     dashes = ((1, 0), (6, 3), (2, 2))
     layers = sorted({learned.task.layers for learned in found})
     return {
@@ -45,24 +45,18 @@ def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
 
 def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> alt.TopLevelMixin:
     """Loss of each training batch, with the losses that say what must have been remembered."""
-    rows: list[Row] = []
+    lines: list[Line] = []
     for learned in found:
-        layers = learned.task.layers
-        panel: Row = {
-            "column": counted(layers, "layer"),
-            "row": TARGET_TEXT[learned.task.target],
-        }
-        losses = log10(learned.training.losses)
-        rows += points({**panel, "what": CELL_TEXT[learned.task.cell]}, losses)
+        panel = counted(learned.task.layers, "layer"), TARGET_TEXT[learned.task.target]
+        lines.append(Line(CELL_TEXT[learned.task.cell], log10(learned.training.losses), *panel))
         for what, inputs in (CONSTANT, 0), (FORGETFUL, length - 1):
             level = float(log10(least_loss(inputs, length, learned.task.target)))
-            for step in (1, steps):
-                rows += points({**panel, "what": what}, [level], first=step)
+            lines.append(Line(what, [level, level], *panel, x=(1, steps)))
     return curves(
-        rows,
+        lines,
         LOSS_LOOKS,
         x=charts.steps(max(steps, 2), "training step"),
-        y=charts.powers((row["value"] for row in rows), "mean squared error"),
+        y="mean squared error",
         title="Learning the running average",
         subtitle=f"loss of each training batch; {size}",
         height=230,
@@ -73,24 +67,21 @@ def prediction_chart(
     found: Sequence[Learned], batch: int, length: int, size: str
 ) -> alt.TopLevelMixin:
     """Predictions of every network for the first sequences of the measured batch."""
-    rows: list[Row] = []
-    dots: list[Row] = []
+    lines: list[Line] = []
+    dots: list[Line] = []
     for learned in found:
         _, labels = batch_of(learned.task.seed, batch, length)
         for sequence in range(min(SHOWN_SEQUENCES, batch)):
-            panel: Row = {
-                "column": f"sequence {sequence + 1}",
-                "row": TARGET_TEXT[learned.task.target],
-            }
-            rows += points({**panel, "what": learned.task.name}, learned.predictions[:, sequence])
+            panel = f"sequence {sequence + 1}", TARGET_TEXT[learned.task.target]
+            lines.append(Line(learned.task.name, learned.predictions[:, sequence], *panel))
             if learned.task.name == found[0].task.name:
-                dots += points({**panel, "what": LABEL}, labels[:, sequence, 0], y="dot")
-    values = [*(row["value"] for row in rows), *(row["dot"] for row in dots)]
+                dots.append(Line(LABEL, labels[:, sequence, 0], *panel))
     return curves(
-        rows,
+        lines,
         network_looks(found),
         x=charts.steps(length),
-        y=charts.linear(values, "prediction ŷ_t"),
+        y="prediction ŷ_t",
+        axis=charts.linear,
         dots=dots,
         title="Predictions and labels after training",
         subtitle=f"sequences that no network was trained on; {size}",
@@ -165,66 +156,49 @@ def figures(
 
 def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
     """Each network in numbers; losses, predictions and flow for programs."""
-    networks: list[Row] = []
+    columns = (
+        Column("network", "network", get=lambda e: e.task.name),
+        Column("target", "loss at", get=lambda e: e.task.target),
+        Column("seed", "seed", "d", get=lambda e: e.task.seed),
+        Column("loss", "loss", ".2g"),
+        Column(
+            "constant", "best constant", ".3g", get=lambda e: least_loss(0, length, e.task.target)
+        ),
+        Column(
+            "ratio",
+            "loss / best constant",
+            ".2%",
+            get=lambda e: e.loss / least_loss(0, length, e.task.target),
+        ),
+        Column(
+            "inputs_used",
+            "numbers it must use",
+            "d",
+            get=lambda e: inputs_used(e.loss, length, e.task.target),
+        ),
+        Column(
+            "reach_before_log10",
+            "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before",
+            get=lambda e: e.reach(0) if len(e.moments) else None,
+        ),
+        Column("reach_after_log10", "after", get=lambda e: e.reach(-1) if len(e.moments) else None),
+        Column("stopped", get=lambda e: e.training.stopped),
+    )
+    losses: list[Row] = []
+    flow: list[Row] = []
     for learned in found:
         task = learned.task
-        watched = len(learned.moments) > 0
-        networks.append(
-            {
-                "network": task.name,
-                "target": task.target,
-                "seed": task.seed,
-                "loss": learned.loss,
-                "constant": least_loss(0, length, task.target),
-                "ratio": learned.loss / least_loss(0, length, task.target),
-                "inputs_used": inputs_used(learned.loss, length, task.target),
-                "reach_before_log10": learned.reach(0) if watched else None,
-                "reach_after_log10": learned.reach(-1) if watched else None,
-                "stopped": learned.training.stopped,
-            }
-        )
-    columns = (
-        Column("network", "network"),
-        Column("target", "loss at"),
-        Column("seed", "seed", "d"),
-        Column("loss", "loss", ".2g"),
-        Column("constant", "best constant", ".3g"),
-        Column("ratio", "loss / best constant", ".2%"),
-        Column("inputs_used", "numbers it must use", "d"),
-        Column("reach_before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", log10=True),
-        Column("reach_after_log10", "after", log10=True),
-    )
-    losses: list[Row] = [
-        {
-            "network": learned.task.name,
-            "target": learned.task.target,
-            "seed": learned.task.seed,
-            "training_step": step,
-            "loss": loss,
-        }
-        for learned in found
-        for step, loss in enumerate(learned.training.losses, start=1)
-    ]
-    flow: list[Row] = [
-        {
-            "network": learned.task.name,
-            "target": learned.task.target,
-            "seed": learned.task.seed,
-            "layer": layer + 1,
-            "training_step": int(moment),
-            "step": t + 1,
-            "gradient_log10": float(learned.gradient[m, layer, t]),
-        }
-        for learned in found
-        for m, moment in enumerate(learned.moments)
-        for layer in range(learned.task.layers)
-        for t in range(length)
-    ]
+        keys: Row = {"network": task.name, "target": task.target, "seed": task.seed}
+        losses += along(keys, "training_step", {"loss": learned.training.losses})
+        for m, moment in enumerate(learned.moments.tolist()):
+            for layer in range(task.layers):
+                there: Row = {**keys, "layer": layer + 1, "training_step": moment}
+                flow += along(there, "step", {"gradient_log10": learned.gradient[m, layer]})
     return (
         Table(
             "networks",
             "Each network on fresh sequences, after training",
-            networks,
+            found,
             columns,
             "Numbers it must use: at least so many of the last numbers; a predictor that sees fewer "
             "has a larger loss. The gradient is that of the first layer, in the networks with the first "

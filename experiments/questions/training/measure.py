@@ -22,7 +22,7 @@ TEST_SEQUENCES = 1024
 
 @dataclass(frozen=True)
 class Task:
-    """What one network learns.
+    """The task of one network.
 
     Parameters
     ----------

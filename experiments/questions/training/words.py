@@ -1,4 +1,4 @@
-"""What was learned, and how the gradient flow changed, in sentences."""
+"""Sentences on what networks learned and how their gradient flow changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def behind(opts: TrainingOptions, found: Sequence[Learned]) -> list[str]:
 
 
 def proven(used: Sequence[int]) -> str:
-    """What the losses of some networks prove, from how many numbers each must use.
+    """Say what some networks' losses prove, from how many numbers each must use.
 
     >>> proven([0, 0])
     'no loss proves that a network uses any of the numbers'
@@ -61,9 +61,9 @@ def proven(used: Sequence[int]) -> str:
 
 
 def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
-    """What was learned, and what became of the reach of the gradient."""
+    """The losses, and how the reach of the gradient changed."""
     parts = []
-    for target in dict.fromkeys(opts.targets):
+    for target in dict.fromkeys(opts.target):
         losses = [learned.loss for learned in found if learned.task.target == target]
         constant = least_loss(0, opts.length, target)
         parts.append(f"{between(losses)} of {constant:.2g} ({TARGET_TEXT[target]})")
@@ -80,7 +80,7 @@ def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
 def sentences(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[str, ...]:
     """Cells and layers compared, memory proven, and training that ended early."""
     said = behind(opts, found)
-    for target in dict.fromkeys(opts.targets):
+    for target in dict.fromkeys(opts.target):
         chosen = [learned for learned in found if learned.task.target == target]
         best = min(chosen, key=lambda learned: learned.loss)
         used = [inputs_used(learned.loss, opts.length, target) for learned in chosen]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import Progress
 
-from experiments.app import options
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result
@@ -50,8 +49,8 @@ class WeightPathsOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.one_or_more("nonlinearity", self.nonlinearity)
-        options.positive("spectral-radius", self.spectral_radius)
+        self.one_or_more("nonlinearity")
+        self.positive("spectral_radius")
         if not 2 <= len(self.inputs) <= len(PATH_COLOURS):
             raise OptionError(
                 f"--inputs takes 2 to {len(PATH_COLOURS)} numbers, not {len(self.inputs)}"

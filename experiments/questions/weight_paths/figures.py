@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import altair as alt
 
 from experiments.drawing import charts
-from experiments.drawing.curves import points
+from experiments.drawing.curves import Line, curves
 from experiments.drawing.numbers import log10
-from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.weight_paths.measure import Contributions, running_sum
 from experiments.questions.weight_paths.scalar import ScalarCase, scalar_chart, scalar_rows
 from experiments.regressors.flow import TARGET_TEXT
-from experiments.regressors.looks import nonlinearity_colour
+from experiments.regressors.looks import NONLINEARITY_LOOKS, curve_colour
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
     rows: list[Row] = []
     for each in found:
         name = NONLINEARITY_TEXT[each.nonlinearity]
-        rows += points({"column": name, "row": "", "nonlinearity": name}, log10(each.norm))
+        rows += [
+            {**row, "nonlinearity": name} for row in Line("", log10(each.norm), name).rows("step")
+        ]
     domain = charts.spanned(row["value"] for row in rows)
     columns = len(dict.fromkeys(row["column"] for row in rows))
     width = max(150, min(520, charts.GRID_WIDTH // columns))
@@ -38,7 +40,7 @@ def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
             x=charts.steps(len(found[0].norm)),
             y=charts.decades("value", "size of the contribution ‖G_t‖", domain),
             y2="floor:Q",
-            color=nonlinearity_colour(each.nonlinearity for each in found).legend(None),
+            color=curve_colour(row["nonlinearity"] for row in rows).legend(None),
             tooltip=[
                 alt.Tooltip("step:Q", title="step t"),
                 alt.Tooltip("value:Q", title="log10 ‖G_t‖", format=".3f"),
@@ -51,30 +53,16 @@ def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
 
 def sums(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLevelMixin:
     """The running sum of the signed shares from the last step backwards."""
-    rows = [
-        row
-        for each in found
-        for row in points({"nonlinearity": NONLINEARITY_TEXT[each.nonlinearity]}, running_sum(each))
-    ]
-    line = (
-        alt.Chart(charts.data(rows))
-        .mark_line(strokeWidth=2.5, point=len(found[0].norm) <= 60)
-        .encode(
-            x=charts.steps(len(found[0].norm)),
-            y=charts.shares((row["value"] for row in rows), "signed share of steps t … T"),
-            color=nonlinearity_colour(each.nonlinearity for each in found),
-            tooltip=[
-                "nonlinearity:N",
-                alt.Tooltip("step:Q", title="step t"),
-                alt.Tooltip("value:Q", title="share", format=".4f"),
-            ],
-        )
-    )
-    whole = alt.Chart(charts.data([{"one": 1.0}])).mark_rule(strokeDash=[5, 4], color=charts.GREY)
-    return charts.finish(
-        alt.layer(whole.encode(y="one:Q"), line).properties(width=760, height=300),
+    return curves(
+        [Line(NONLINEARITY_TEXT[each.nonlinearity], running_sum(each)) for each in found],
+        NONLINEARITY_LOOKS,
+        x=charts.steps(len(found[0].norm)),
+        y="signed share of steps t … T",
+        axis=charts.shares,
         title=title,
         subtitle=subtitle,
+        rules=[1.0],
+        height=300,
     )
 
 
@@ -112,6 +100,19 @@ def figures(
     )
 
 
+NETWORKS = (
+    Column("nonlinearity", "nonlinearity"),
+    Column("seed", "seed"),
+    Column("norm_first_log10", "‖G_2‖", get=lambda e: log10(e.norm[1])),
+    Column("norm_last_log10", "‖G_T‖", get=lambda e: log10(e.norm[-1])),
+    Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
+    Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
+    Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),
+    Column("sum_error", "ΣG_t ±", ".0e"),
+    Column("copy_error", "copies ±", ".0e", get=lambda e: e.copy_error.max()),
+)
+
+
 def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...]:
     """The scalar paths and the networks for people; every step for programs."""
     return (
@@ -133,31 +134,8 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
         Table(
             "networks",
             "The contributions of all steps in each network",
-            [
-                {
-                    "nonlinearity": each.nonlinearity,
-                    "seed": each.seed,
-                    "sum_of_shares": float(each.share.sum()),
-                    "cancelling": each.cancelling,
-                    "steps_for_90_percent": each.reach,
-                    "norm_first_log10": float(log10(each.norm[1])),
-                    "norm_last_log10": float(log10(each.norm[-1])),
-                    "sum_error": each.sum_error,
-                    "copy_error": float(each.copy_error.max()),
-                }
-                for each in found
-            ],
-            (
-                Column("nonlinearity", "nonlinearity"),
-                Column("seed", "seed"),
-                Column("norm_first_log10", "‖G_2‖", log10=True),
-                Column("norm_last_log10", "‖G_T‖", log10=True),
-                Column("steps_for_90_percent", "last steps that hold 90%"),
-                Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
-                Column("sum_of_shares", "sum of shares", ".12f"),
-                Column("sum_error", "ΣG_t ±", ".0e"),
-                Column("copy_error", "copies ±", ".0e"),
-            ),
+            found,
+            NETWORKS,
             "ΣG_t ±: against ∂L/∂W_h by backward. Copies ±: each G_t against the gradient of its own "
             "copy of W_h, largest relative error.",
             printed=True,
@@ -166,25 +144,17 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
             "contributions",
             "Each network at each time step",
             [
-                {
-                    "nonlinearity": each.nonlinearity,
-                    "seed": each.seed,
-                    "step": step,
-                    "norm_log10": float(size),
-                    "share": float(share),
-                    "share_from_here_on": float(summed),
-                    "copy_error": float(error),
-                }
+                row
                 for each in found
-                for step, (size, share, summed, error) in enumerate(
-                    zip(
-                        log10(each.norm),
-                        each.share,
-                        running_sum(each),
-                        each.copy_error,
-                        strict=True,
-                    ),
-                    start=1,
+                for row in along(
+                    {"nonlinearity": each.nonlinearity, "seed": each.seed},
+                    "step",
+                    {
+                        "norm_log10": log10(each.norm),
+                        "share": each.share,
+                        "share_from_here_on": running_sum(each),
+                        "copy_error": each.copy_error,
+                    },
                 )
             ],
         ),

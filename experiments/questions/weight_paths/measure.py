@@ -1,4 +1,4 @@
-"""What the use of W_h at each step contributes to its gradient: measured, and drawn."""
+"""The contribution of each step's use of W_h to its gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.regressors.untrained import Probe
 
 @dataclass(frozen=True)
 class Contributions:
-    """What the use of W_h at each step contributes to its gradient, in one network.
+    """The contribution of each step's use of W_h to its gradient, in one network.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def gradients_of_copies(probed: Probe) -> Floats:
     """∂L/∂W_h of a network with a W_h of its own at every step, all with the same values.
 
     Nothing is shared there, so each gradient is an ordinary one, in which no paths are summed. The
-    loop is written out here: it uses neither the layer nor the view that it is a witness for.
+    loop is written out here: it uses neither the layer nor the view that it checks.
     """
     model, network = probed.model, probed.network
     layer: Any = model.rnn

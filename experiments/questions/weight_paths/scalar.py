@@ -12,7 +12,7 @@ import tinygrad182 as tg
 from experiments.drawing import charts
 from experiments.drawing.tables import Row
 
-PATH_COLOURS = (charts.BLUE, charts.VERMILLION, charts.GREEN, "#B0508A", "#8A6D00")
+PATH_COLOURS = (charts.BLUE, charts.ORANGE, charts.GREEN, "#B0508A", "#8A6D00")
 """One for each path, dark enough for letters: as many inputs as can be drawn."""
 
 

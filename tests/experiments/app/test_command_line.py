@@ -114,7 +114,7 @@ def test_an_unknown_name_gets_the_way_to_the_list(run):
         (("--seed", "-1"), "--seed must be 0 or more"),
         (("--cell", "gru"), "gru"),
         (("--cell", "lstm", "--nonlinearity", "relu"), "--nonlinearity is for --cell rnn"),
-        (("--targets", "first"), "first"),
+        (("--target", "first"), "first"),
         (("--dtype", "int32"), "int32"),
     ],
 )

@@ -62,10 +62,15 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
         "numbers",
         "Numbers",
         [
-            {"name": EVIL, "value": 1e-60, "log": -1234.5, "missing": None},
-            {"name": "b", "value": float("nan"), "log": float("-inf"), "missing": None},
+            {"name": EVIL, "value": 1e-60, "log10": -1234.5, "missing": None},
+            {"name": "b", "value": float("nan"), "log10": float("-inf"), "missing": None},
         ],
-        (Column("name", "name"), Column("value", "v", ".2e"), Column("log", "w", log10=True)),
+        (
+            Column("name", "name"),
+            Column("value", "v", ".2e"),
+            Column("log10", "w"),
+            Column("missing"),
+        ),
     )
     long = Table("long", "Many rows", [{"step": i, "x": i / 3} for i in range(7)])
     figures = (Figure("picture", "A picture", "caption", chart),) if chart else ()
@@ -121,11 +126,11 @@ def test_results_record_the_run(published):
     assert record["tables"]["numbers"][0] == {
         "name": EVIL,
         "value": 1e-60,
-        "log": -1234.5,
+        "log10": -1234.5,
         "missing": None,
     }
     assert record["tables"]["numbers"][1]["value"] == "nan"
-    assert record["tables"]["numbers"][1]["log"] == "-inf"
+    assert record["tables"]["numbers"][1]["log10"] == "-inf"
     assert record["claims"][0]["measured"] == "inf"
     assert record["claims"][0]["holds"] is False
     assert "long" not in record["tables"]
@@ -138,7 +143,7 @@ def test_csv_holds_every_row_at_full_precision(published):
     assert [float(row["x"]) for row in rows] == [i / 3 for i in range(7)]
     with (published / "numbers.csv").open(newline="") as file:
         second = list(csv.DictReader(file))[1]
-    assert second == {"name": "b", "value": "nan", "log": "-inf", "missing": ""}
+    assert second == {"name": "b", "value": "nan", "log10": "-inf", "missing": ""}
 
 
 class Page(HTMLParser):
@@ -236,10 +241,9 @@ def test_pictures_get_no_text_that_ends_the_process(tmp_path, monkeypatch):
         return b"picture"
 
     monkeypatch.setattr(run_folder.vl_convert, "vegalite_to_png", draw)
-    rows = [{"column": BAD, "row": f"b{BAD}", "what": BAD, "step": 1, "value": 1.0}]
+    line = curves.Line(BAD, [1.0], BAD, f"b{BAD}")
     look = {BAD: curves.Look(charts.BLUE)}
-    y = charts.powers([1.0], BAD)
-    chart = curves.curves(rows, look, x=charts.steps(2), y=y, title=BAD, subtitle=BAD)
+    chart = curves.curves([line], look, x=charts.steps(2), y=BAD, title=BAD, subtitle=BAD)
     publish_in(tmp_path / "out", a_run(chart))
     found = set("".join(texts(drawn)))
     assert not found & set(BAD)

@@ -14,7 +14,7 @@ from tests.experiments.app.test_run_folder import a_chart, a_run
 ASKED = [name for name in CATALOGUE if load(name).letter]
 
 
-def test_every_question_of_the_course_has_an_experiment():
+def test_every_letter_has_an_experiment():
     letters = [load(name).letter for name in ASKED]
     assert letters == [
         "Q1-intro",
@@ -30,12 +30,16 @@ def test_every_question_of_the_course_has_an_experiment():
         "S4",
     ]
     assert all(load(name).predict for name in ASKED)
+    others = CATALOGUE.keys() - set(ASKED)
+    assert others == {"gradient-flow", "h-detach", "sensitivity", "char-lm"}  # as all --help says
 
 
 @pytest.fixture(scope="module")
 def sheet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "all"
     run = a_run(a_chart())
+    tables = [dataclasses.replace(table, printed=True) for table in run.result.tables]
+    run = dataclasses.replace(run, result=dataclasses.replace(run.result, tables=tables))
     with staged(folder) as stage:
         publish_sheet([run], [run], stage, folder, replace=True)
     with staged(folder) as stage:  # again, into the folder that is there
@@ -52,6 +56,7 @@ def test_the_answer_is_folded_away_behind_the_question(sheet):
         assert words.replace("-", "\N{NON-BREAKING HYPHEN}") in answer or words in answer
         assert words not in question
     assert 'id="chart-0"' in answer
+    assert answer.index("<figure") < answer.index("<table")
     assert len(re.findall(r"id=.chart-", page)) == 1
     assert not re.search(r"(src|href)=.http", page)
 
@@ -72,6 +77,38 @@ def test_without_answers_nothing_is_run_written_or_printed(tmp_path, capsys, mon
     for secret in ("<details", 'class="holds', "<script", "Verdicts"):
         assert secret not in page
     assert "holds" not in capsys.readouterr().out
+
+
+def test_questions_and_their_length_can_be_chosen(tmp_path, monkeypatch):
+    asked = {}
+
+    def run(name, experiment, options, err):
+        asked[name] = options
+        return dataclasses.replace(a_run(a_chart()), name=name)
+
+    monkeypatch.setattr(command_line, "run_one", run)
+    chosen = ["all", "--questions", "sensitivity", "target", "beam-cost", "--length", "7"]
+    assert command_line.main([*chosen, "--seed", "3", "--out", str(tmp_path / "some")]) == 0
+    assert list(asked) == ["sensitivity", "target", "beam-cost"]
+    assert asked["target"].length == 7
+    assert asked["beam-cost"].length == load("beam-cost").options().length  # it compares several
+    assert {options.seed for options in asked.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--questions", "lst"], "no experiment 'lst'. Did you mean lstm?"),
+        (["--length", "2"], "--length must be 3 or more"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_before_any_runs(
+    arguments, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command_line, "run_one", None)
+    assert command_line.main(["all", *arguments, "--out", str(tmp_path / "none")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_page_shows_the_pictures_that_its_questions_ask_about(tmp_path):

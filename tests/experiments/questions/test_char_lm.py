@@ -22,7 +22,7 @@ from experiments.questions.char_lm.continuations import (
     log_probabilities,
     long_samples,
 )
-from experiments.questions.char_lm.measure import History, Learner, model_of, sequences
+from experiments.questions.char_lm.learner import History, Learner, model_of, sequences
 from experiments.questions.char_lm.ngrams import ngram_losses
 from experiments.questions.char_lm.text import LEAST, Corpus
 from models import CharLM
@@ -337,7 +337,7 @@ def test_samples_are_drawn_at_their_temperature():
 
 # --- what is said ---------------------------------------------------------------------------------
 
-OPTS = char_lm.CharLMOptions(beams=(2,), length=4, temperatures=(0.5,))
+OPTS = char_lm.CharLMOptions(beam_width=(2,), characters=4, temperature=(0.5,))
 HISTORY = History([2.0, 1.0], [0, 2], [3.0, 1.0], [[[[-1.0, 0.0]] * 2] * 2] * 2)
 SHARES = [
     {"source": "letters at random", "known": 0.1},
@@ -402,7 +402,7 @@ def test_sentences_say_what_is_proven():
 
 SMALL = [
     *("--hidden-size", "6", "--embedding", "3", "--batch", "4", "--window", "8", "--steps", "6"),
-    *("--moments", "3", "--length", "5", "--beams", "2", "3", "--expansions", "50"),
+    *("--moments", "3", "--characters", "5", "--beam-width", "2", "3", "--expansions", "50"),
 ]
 ALONE = [*SMALL, "--no-compare"]
 """Without an RNN and a GRU."""
@@ -497,7 +497,7 @@ def test_a_finished_model_is_decoded_without_training(small, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--prompts", "yield", "wörd"], "not in the vocabulary"),
+        (["--prompt", "yield", "wörd"], "not in the vocabulary"),
         (["--resume", "nowhere.safetensors"], "there is no file"),
         (["--window", "300"], "too short for windows of 300"),
     ],
@@ -518,11 +518,11 @@ def test_what_cannot_be_is_said_before_training(
         ({"hidden_size": 0}, "--hidden-size must be 1 or more"),
         ({"window": 1}, "--window must be 2 or more"),
         ({"moments": 1}, "--moments must be 2 or more"),
-        ({"beams": ()}, "--beams needs at least one value"),
-        ({"beams": (0,)}, "--beams must be 1 or more"),
-        ({"temperatures": (0.0,)}, "--temperatures must be a finite number above 0"),
+        ({"beam_width": ()}, "--beam-width needs at least one value"),
+        ({"beam_width": (0,)}, "--beam-width must be 1 or more"),
+        ({"temperature": (0.0,)}, "--temperature must be a finite number above 0"),
         ({"expansions": -1}, "--expansions must be 0 or more"),
-        ({"prompts": ("a", "")}, "--prompts needs at least one value"),
+        ({"prompt": ("a", "")}, "--prompt needs at least one character"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, words):

@@ -11,7 +11,7 @@ import tinygrad182 as tg
 from experiments.questions import char_lm
 from experiments.questions.char_lm import saliency as measured
 from experiments.questions.char_lm import saliency_figures
-from experiments.questions.char_lm.measure import Learner
+from experiments.questions.char_lm.learner import Learner
 from experiments.questions.char_lm.saliency import (
     Saliency,
     by_lag,

@@ -111,7 +111,7 @@ def test_the_terminal_gets_the_verdicts_and_the_place_of_the_report(tmp_path, ca
 
 
 def test_one_seed_gives_one_result(tmp_path):
-    small = ("--nonlinearity", "tanh", "--spectral-radius", 1, "--targets", "last", "--steps", 3)
+    small = ("--nonlinearity", "tanh", "--spectral-radius", 1, "--target", "last", "--steps", 3)
     small += ("--hidden-size", 4, "--length", 5, "--batch", 2)
     first = run(tmp_path / "a", *small)[1]
     assert run(tmp_path / "b", *small)[1] == first
@@ -135,7 +135,7 @@ def test_own_sequences_with_two_features_and_two_layers(tmp_path):
 def test_an_lstm_is_measured_in_the_place_of_the_rnn(tmp_path):
     record, rows = run(
         tmp_path, "--cell", "lstm", "--layers", 2, "--hidden-size", 4, "--length", 12,
-        "--spectral-radius", 0.5, 2.0, "--targets", "last", "--steps", 1,
+        "--spectral-radius", 0.5, 2.0, "--target", "last", "--steps", 1,
     )  # fmt: skip
     assert {row["nonlinearity"] for row in rows} == {"lstm"}
     assert len(rows) == 2 * 2 * 2 * 2 * 12  # radii, moments, layers, states, steps
@@ -169,7 +169,7 @@ def test_the_gradient_by_an_lstms_cell_state_is_measured():
 def test_a_relu_network_that_dies_is_drawn_and_said(tmp_path):
     record, rows = run(
         tmp_path, "--nonlinearity", "relu", "--spectral-radius", 0.3, "--hidden-size", 2,
-        "--length", 200, "--targets", "last", "--steps", 1, "--seed", 3,
+        "--length", 200, "--target", "last", "--steps", 1, "--seed", 3,
     )  # fmt: skip
     assert record["tables"]["summary"][0]["verdict"] == "dies"
     assert record["tables"]["summary"][0]["gradient_first_log10"] == "-inf"
@@ -180,7 +180,7 @@ def test_a_relu_network_that_dies_is_drawn_and_said(tmp_path):
 def test_an_explosion_out_of_range_is_recorded_and_said(tmp_path):
     record, _ = run(
         tmp_path, "--nonlinearity", "identity", "tanh", "--spectral-radius", 1e30,
-        "--length", 30, "--targets", "last", "--steps", 3,
+        "--length", 30, "--target", "last", "--steps", 3,
     )  # fmt: skip
     verdicts = {row["nonlinearity"]: row["verdict"] for row in record["tables"]["summary"]}
     assert verdicts["identity"] == "overflows"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from experiments.questions.gradient_flow import figures
+from experiments.questions.gradient_flow import GradientFlowOptions, figures
 from experiments.questions.gradient_flow.measure import Study, study
 from experiments.questions.gradient_flow.words import headline, sentences
 from experiments.regressors.data import RandomSequences
@@ -200,7 +200,7 @@ def test_slopes_are_drawn_where_they_apply():
     both = [measured(line(-9, 0)), measured(line(-9, 0), target="all")]
     chart = figures.gradient_chart(both, "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 2
-    drawn = {row["row"] for row in chart["data"]["values"] if row["reference"] is not None}
+    drawn = {row["row"] for row in chart["data"]["values"] if row["what"] == figures.SLOPE}
     assert drawn == {"loss at the last step"}
 
 
@@ -214,8 +214,9 @@ def test_the_states_of_an_lstm_are_told_apart():
     assert "Training changed 2 of 2" in said
     assert "LSTM, h, spectral radius 0.5, loss at the last step: vanishes → is stable" in said
     assert "LSTM, c, spectral radius 0.5, loss at the last step: explodes → is stable" in said
-    rows, _ = figures.verdict_rows([h, c])
-    assert [row["state"] for row in rows] == ["h", "c"]
+    options = GradientFlowOptions(cell="lstm", steps=0)
+    verdicts, *_ = figures.tables(options, [Study(h.network, (h, c), Training(()))])
+    assert [row["state"] for row in verdicts.rows] == ["h", "c"]
 
 
 def test_a_slope_has_the_colour_of_its_curve():

@@ -60,10 +60,10 @@ def test_the_mean_is_that_over_every_choice_of_the_blocked_steps(block):
     model, batch = setting()
     found = gradients(model, measure.loss_with(model, batch, 1.0 - block))
     mean = [np.zeros_like(g) for g in found]
-    for kept in itertools.product((0.0, 1.0), repeat=4):
-        predictions = predict(model, batch[0], [1.0, *kept])
+    for factors in itertools.product((0.0, 1.0), repeat=4):
+        predictions = predict(model, batch[0], [1.0, *factors])
         loss = tg.nn.mse_loss(predictions[-1], tg.tensor(batch[1][-1]))
-        chance = np.prod([1 - block if k else block for k in kept])
+        chance = np.prod([1 - block if k else block for k in factors])
         for total, part in zip(mean, gradients(model, loss), strict=True):
             total += chance * part
     for ours, theirs in zip(found, mean, strict=True):
@@ -114,14 +114,16 @@ def test_the_measurement_is_the_polynomial_and_holds_what_the_loop_gives():
 
 
 FAULTS = {
-    "kept off by 1e-9": lambda kept: [k + 1e-9 for k in kept],
-    "one step is never blocked": lambda kept: [*kept[:3], 1.0, *kept[4:]],
+    "factors off by 1e-9": lambda factors: [k + 1e-9 for k in factors],
+    "one step is never blocked": lambda factors: [*factors[:3], 1.0, *factors[4:]],
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_factor_fails_the_claims(fault, monkeypatch):
-    monkeypatch.setattr(measure, "predict", lambda m, x, kept: predict(m, x, FAULTS[fault](kept)))
+    monkeypatch.setattr(
+        measure, "predict", lambda m, x, factors: predict(m, x, FAULTS[fault](factors))
+    )
     opts = h_detach.HDetachOptions(length=6, forget_bias=(0.0,), scale=(1.0,))
     claims = h_detach.claims(opts, [seen()])
     assert [claim.holds for claim in claims[3:]] == [False, False]
@@ -131,10 +133,10 @@ def test_the_noise_of_many_draws_is_that_of_every_choice():
     model, batch = setting(length=4, batch=1)
     mean = gradients(model, measure.loss_with(model, batch, 0.6))[0][0]
     square = 0.0
-    for kept in itertools.product((0.0, 1.0), repeat=3):
-        predictions = predict(model, batch[0], [1.0, *kept])
+    for factors in itertools.product((0.0, 1.0), repeat=3):
+        predictions = predict(model, batch[0], [1.0, *factors])
         loss = tg.nn.mse_loss(predictions[-1], tg.tensor(batch[1][-1]))
-        chance = np.prod([0.6 if k else 0.4 for k in kept])
+        chance = np.prod([0.6 if k else 0.4 for k in factors])
         square += chance * np.sum((gradients(model, loss)[0][0] - mean) ** 2)
     rng = np.random.default_rng(0)
     found = measure.noise(model, batch, 0.4, 4000, rng, mean)
@@ -145,7 +147,7 @@ def test_what_a_gradient_gains_and_what_is_kept_of_it():
     assert measure.growth(np.array([-1.0, 2.0, 0.5])) == 1.5
     network = seen()
     ratio = network.detached.gradient[0] - network.true.gradient[0]
-    assert network.kept == pytest.approx(ratio)
+    assert network.left == pytest.approx(ratio)
     assert measure.arrived(network.true) == network.true.gradient[0] - network.true.gradient[-1]
 
 

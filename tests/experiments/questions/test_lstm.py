@@ -9,7 +9,6 @@ import pytest
 import tinygrad182 as tg
 from experiments.app.command_line import main
 from experiments.app.errors import OptionError
-from experiments.drawing import charts
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import lstm
 from experiments.questions.cell_path.gates import cell_parts, run_gates
@@ -166,12 +165,14 @@ def test_the_sentences_of_a_run_are_about_its_scales(found):
 
 def test_curves_are_those_of_the_first_seed(found):
     shown = list(itertools.product((0.0, 1.0), SMALL["scale"]))
-    rows = figures.curve_rows(found, shown, lambda state: state.flow.gradient)
-    assert len(rows) == 2 * 2 * 3 * 12  # biases, scales, states, steps
-    row = next(r for r in rows if r["what"] == "LSTM, c" and r["row"] == "forget bias 1")
+    lines = figures.lines_of(found, shown, lambda state: state.flow.gradient)
+    assert (
+        sum(len(line.values) for line in lines) == 2 * 2 * 3 * 12
+    )  # biases, scales, states, steps
+    line = next(e for e in lines if e.what == "LSTM, c" and e.row == "forget bias 1")
     seen = lstm.pick(found, "lstm", 1.0)[0]
     assert seen.seed == 0
-    assert row["value"] == charts.drawable(seen.states["c"].flow.gradient[0])
+    assert line.values[0] == seen.states["c"].flow.gradient[0]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_one_path_missing_or_counted_in_the_next_class_fails_the_claim():
     found = skips.see_branches(3, 4, 2, 1, "tanh")
     shifted = skips.Branches(np.roll(found.measured, 1, axis=0), found.by_hand)
     scaled = skips.Branches(found.measured * (1 + 1e-9), found.by_hand)
-    opts = skip.SkipOptions(depth=4, width=3, batch=2, repeats=1, blocks=3)
+    opts = skip.SkipOptions(length=4, hidden_size=3, batch=2, repeats=1, blocks=3)
     seen = skip.see(opts, 1.0, 0)
     assert skip.claims(opts, seen, found)[2].holds
     assert not skip.claims(opts, seen, shifted)[2].holds
@@ -96,13 +96,13 @@ def test_a_skip_that_scales_the_gradient_fails_the_claim(monkeypatch):
         skips, "edge_parts", lambda *a: {k: v * (1 + 1e-12) for k, v in parts(*a).items()}
     )
     found = skips.see_net(4, 3, 2, 0, nonlinearity="tanh", scale=1.0, skip=True)
-    opts = skip.SkipOptions(depth=4, width=3, batch=2, repeats=1)
+    opts = skip.SkipOptions(length=4, hidden_size=3, batch=2, repeats=1)
     claims = skip.claims(opts, [found, *skip.see(opts, 1.0, 0)], branches=FEW)
     assert not claims[0].holds
 
 
 def test_claims_are_about_the_worst_seed_and_the_scale_where_skips_do_least():
-    opts = skip.SkipOptions(depth=30, width=8, batch=4, repeats=2)
+    opts = skip.SkipOptions(length=30, hidden_size=8, batch=4, repeats=2)
     found = [d for seed in (0, 1) for scale in (1.0, 8.0) for d in skip.see(opts, scale, seed)]
     growth = {(d.kind, d.scale, d.seed): d.gradient[0] - d.gradient[-1] for d in found}
     measured = [claim.measured for claim in skip.claims(opts, found, FEW)[3:]]
@@ -147,13 +147,15 @@ def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
     )
     cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
     said = skip.words.by_products("LSTM", cut, "hidden states", "c_1", 0)
-    assert "up to 2 are told apart: together they have 50%, those over 2 the other 50%" in said
+    assert (
+        "up to 2 are counted one by one: together they have 50%, those over 2 the other 50%" in said
+    )
     assert "the sum of their sizes is 26, not 1" in said
 
 
 def test_the_rest_is_drawn_and_written_down(monkeypatch):
     monkeypatch.setattr(skip, "MOST_PRODUCTS", 2)
-    opts = skip.SkipOptions(depth=5, width=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
+    opts = skip.SkipOptions(length=5, hidden_size=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
     with Progress(disable=True) as progress:
         result = skip.run(opts, progress)
     assert result.headline.startswith("From layer 5 back to layer 1 ")
@@ -193,7 +195,18 @@ def test_gradients_of_1e_60_are_measured():
 
 
 def test_a_small_run_records_all_it_measured(tmp_path):
-    sizes = ["--depth", "4", "--width", "3", "--batch", "2", "--repeats", "1", "--blocks", "2"]
+    sizes = [
+        "--length",
+        "4",
+        "--hidden-size",
+        "3",
+        "--batch",
+        "2",
+        "--repeats",
+        "1",
+        "--blocks",
+        "2",
+    ]
     assert main(["skip", "--out", str(tmp_path / "out"), *sizes, "--nonlinearity", "relu"]) == 0
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [claim["holds"] for claim in record["claims"][:3]] == [True] * 3
@@ -204,8 +217,8 @@ def test_a_small_run_records_all_it_measured(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"depth": 2}, "--depth must be 3 or more"),
-        ({"width": 0}, "--width must be 1 or more"),
+        ({"length": 2}, "--length must be 3 or more"),
+        ({"hidden_size": 0}, "--hidden-size must be 1 or more"),
         ({"blocks": 13}, "--blocks must be 12 or less, not 13"),
         ({"blocks": 0}, "--blocks must be 1 or more"),
         ({"scale": (-1.0,)}, "--scale must be a finite number above 0"),

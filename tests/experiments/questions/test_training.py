@@ -80,7 +80,7 @@ def test_the_claims_are_decided_by_the_worst_network():
     ],
 )
 def test_what_to_change_is_said_where_a_claim_fails_and_only_there(loss, target, length):
-    opts = training.TrainingOptions(length=length, steps=7, learning_rate=0.25, targets=(target,))
+    opts = training.TrainingOptions(length=length, steps=7, learning_rate=0.25, target=(target,))
     learned = learned_with(loss, target)
     said = training.words.behind(opts, [learned, learned_with(1e-9)])
     if all(claim.holds for claim in training.claims(opts, [learned])):
@@ -93,7 +93,7 @@ def test_what_to_change_is_said_where_a_claim_fails_and_only_there(loss, target,
 
 
 def test_headline_and_sentences_name_the_network_that_changed():
-    opts = training.TrainingOptions(length=10, targets=("last",))
+    opts = training.TrainingOptions(length=10, target=("last",))
     said = training.words.headline(opts, [learned_with(0.009)])
     assert "the loss is 0.009 of 0.1 (loss at the last step)" in said
     several = training.words.headline(opts, [learned_with(0.009), learned_with(0.12)])
@@ -107,7 +107,7 @@ def test_headline_and_sentences_name_the_network_that_changed():
 
 
 def test_what_no_loss_proves_is_not_said():
-    opts = training.TrainingOptions(length=10, targets=("last",))
+    opts = training.TrainingOptions(length=10, target=("last",))
     losses = {(0.2, 0.2): "no loss proves", (0.2, 0.05): "1 of 2 networks prove that they use at"}
     for (first, second), words in losses.items():
         said = " ".join(training.words.sentences(opts, [learned_with(first), learned_with(second)]))

@@ -63,7 +63,7 @@ def of_one_hot_letters(device: str) -> Any:
 
 
 def of_gates_by_hand(device: str) -> Any:
-    """A gated recurrent unit written down by a person, whose tables are indexed three times."""
+    """A gated recurrent unit that a user wrote, whose tables are indexed three times."""
     xz, xr, xn, hz, hr, hn, out = (tg.tensor(w, device=device) for w in WEIGHTS)
 
     def step(tokens: Any, h: Any) -> Any:

@@ -54,7 +54,7 @@ def strided(x: np.ndarray[Any, Any]) -> Any:
 
 
 HOST = [arrays, lists, rows, narrow, strided, swapped]
-"""Forms in which a person may have numbers at hand."""
+"""Forms in which a user may have numbers at hand."""
 
 host = pytest.mark.parametrize("form", HOST)
 

@@ -51,14 +51,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "batch": 3,
         "repeats": 1,
     },
-    "skip": {"depth": 3, "width": 3, "batch": 2, "repeats": 1, "blocks": 2},
+    "skip": {"length": 3, "hidden_size": 3, "batch": 2, "repeats": 1, "blocks": 2},
     "beam-tree": {},
     "beam-cost": {
         "length": (2, 4),
         "vocabulary": (4, 6),
         "beam_width": (1, 2),
         "at_length": 2,
-        "at_width": 2,
+        "at_beam_width": 2,
         "hidden_size": 3,
         "repeats": 1,
     },
@@ -71,9 +71,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "window": 4,
         "steps": 2,
         "moments": 2,
-        "length": 3,
-        "beams": (2,),
-        "temperatures": (0.5,),
+        "characters": 3,
+        "beam_width": (2,),
+        "temperature": (0.5,),
         "expansions": 9,
     },
 }
@@ -143,9 +143,9 @@ def test_a_card_finds_what_the_cpu_finds(name: str, text: Path) -> None:
 def test_a_run_on_a_card_writes_its_folder_and_goes_on(text: Path, tmp_path: Path) -> None:
     """The model of a card is trained on there, and loaded by one on the CPU."""
     options = ["--device", CARD, "--data", str(text)]
-    for name in ("hidden_size", "embedding", "batch", "window", "length", "expansions"):
+    for name in ("hidden_size", "embedding", "batch", "window", "characters", "expansions"):
         options += [f"--{name.replace('_', '-')}", str(SMALL["char-lm"][name])]
-    options += ["--beams", "2", "--temperatures", "0.5", "--moments", "2"]
+    options += ["--beam-width", "2", "--temperature", "0.5", "--moments", "2"]
     first, on = tmp_path / "first", tmp_path / "on"
     assert main(["char-lm", *options, "--steps", "2", "--out", str(first)]) == 0
     more = ["--steps", "3", "--resume", str(first / "model.safetensors")]

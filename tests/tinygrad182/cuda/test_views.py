@@ -546,7 +546,7 @@ def test_a_function_that_is_recomputed_runs_where_its_arrays_are(gain: float) ->
     assert_close(flow, tg.inspect.gradient_flow(loss("cpu"))["rnn.l0"].h.log_grad_norm, 1e-12)
 
 
-def test_a_primitive_of_ones_own_may_know_the_arrays_of_its_device_only() -> None:
+def test_a_primitive_of_your_own_may_know_the_arrays_of_its_device_only() -> None:
     def forward(xp: Any, x: Any) -> Any:
         assert isinstance(x, cupy.ndarray)
         return x * 3

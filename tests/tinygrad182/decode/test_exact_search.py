@@ -53,7 +53,7 @@ def test_finds_the_optimum_and_proves_it(case: Case) -> None:
 
 @settings(max_examples=2 * EXAMPLES)
 @given(cases(wide=False), st.integers(0, 12))
-def test_a_spent_budget_leaves_an_honest_bound(case: Case, budget: int) -> None:
+def test_a_spent_budget_leaves_a_bound_that_holds(case: Case, budget: int) -> None:
     beams = case.run(tg.decode.beam_search)
     for b, result in enumerate(_exact(case, max_expansions=budget)):
         optimum = _optimum(case, b)

@@ -49,7 +49,7 @@ def test_it_is_the_whole_sequence_at_once(layers: int) -> None:
     assert_close(*matrices, 1e-12, floor=1e-9)
 
 
-def test_states_of_a_loop_of_ones_own_get_names() -> None:
+def test_states_of_a_loop_of_your_own_get_names() -> None:
     cell, head = tg.nn.LSTMCell(5, 4, rng=0, **DOUBLE), tg.nn.Linear(4, 5, rng=1, **DOUBLE)
     letters = tg.eye(5, dtype="float64")
 

@@ -182,9 +182,9 @@ def test_a_step_whose_state_lost_rows(name: str) -> None:
 @every_search
 def test_a_mistake_inside_the_step_comes_through(name: str) -> None:
     def failing(tokens: Any, state: Any) -> Any:
-        raise KeyError("the person's own")
+        raise KeyError("the user's own")
 
-    with pytest.raises(KeyError, match="the person's own"):
+    with pytest.raises(KeyError, match="the user's own"):
         SEARCHES[name](failing, None, 0, 3)
 
 

@@ -113,8 +113,8 @@ def test_every_view_is_that_of_a_layer_in_one_direction(kind: str, fused: bool, 
         own = [p for n, p in layer.named_parameters() if n.endswith(f"_l{k}{direction}")]
         theirs = list(by_hand.parts[i].parameters())
         found = views(losses, f"{name}.l{k}{direction}", own, gains)
-        witness = views(expected, f"parts.{i}.l0", theirs, gains)
-        for (what, a), (_, b) in zip(found, witness, strict=True):
+        reference = views(expected, f"parts.{i}.l0", theirs, gains)
+        for (what, a), (_, b) in zip(found, reference, strict=True):
             assert_close(host(a), host(b), 1e-11, f"l{k}{direction}: {what}", floor=1e-9)
 
 

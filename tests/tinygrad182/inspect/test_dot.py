@@ -130,7 +130,7 @@ def test_a_recurrence_has_a_cluster_for_each_step() -> None:
         assert {"multiply h", "add c"} <= set(inside)
 
 
-def test_operations_of_a_loop_of_ones_own_stand_in_the_step_they_lead_to() -> None:
+def test_operations_of_a_loop_of_your_own_stand_in_the_step_they_lead_to() -> None:
     graph = tg.inspect.trace(looped(4))
     read = Parsed(to_dot(rolled(graph), opened=True))
     for t in range(4):

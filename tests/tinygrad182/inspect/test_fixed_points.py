@@ -13,7 +13,7 @@ import tinygrad182 as tg
 from tests.oracles.derivatives import complex_jacobians
 from tests.support import Array, array, assert_close, const, device, host
 from tinygrad182.errors import ArgumentError, DTypeError, ShapeError
-from tinygrad182.inspect.views.descent import minimized
+from tinygrad182.inspect.views.least_squares import minimized
 
 fixed_points = tg.inspect.fixed_points
 

@@ -11,17 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, host, leaf, write
-from tests.tinygrad182.nn import reference
+from tests.oracles import recurrent
+from tests.oracles.derivatives import complex_gradients
+from tests.support import Array, assert_close, assert_same_bits, const, draw, host, leaf, write
 
 flow_of = tg.inspect.gradient_flow
 mark = tg.inspect.mark
 sides = st.integers(1, 4)
-
-
-def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
 
 
 def assert_views_agree(flow: tg.inspect.StateFlow) -> None:
@@ -53,16 +49,16 @@ def test_states_of_a_layer_against_the_complex_step(
     """∂L/∂h_t is the derivative by a kick to h_t, in loops that know nothing of the framework."""
     T, B, I, H = sizes  # noqa: E741
     rnn = tg.nn.RNN(I, H, layers, nonlinearity, rng=seed, dtype="float64")  # type: ignore[arg-type]
-    weights = reference.weights_of(rnn)
+    weights, step = recurrent.weights_of(rnn), recurrent.vanilla(nonlinearity)
     x, h_0, a, b = draw(seed, (T, B, I), (layers, B, H), (T, B, H), (layers, B, H))
 
     def loss(at: dict[str, Array]) -> Array:
-        run = reference.rnn(weights, x, at["h_0"], nonlinearity, at["kicks"])
-        return np.sum(a * run.output**2) + np.sum(b * run.h_n)
+        run = recurrent.loop(step, weights | {"x": x} | at, kicks={"h": at["kicks"]})
+        return np.sum(a * run.output**2) + np.sum(b * run.last[0])
 
     kicks = np.zeros((layers, T, B, H))
-    expected = reference.gradients(loss, {"kicks": kicks, "h_0": h_0})
-    states = reference.rnn(weights, x, h_0, nonlinearity).states
+    expected = complex_gradients(loss, {"kicks": kicks, "h_0": h_0})
+    states = recurrent.loop(step, weights | {"x": x, "h_0": h_0}).states[0]
     output, h_n = rnn(const(x), const(h_0))
     flow = flow_of((const(a) * output**2).sum() + (const(b) * h_n).sum())
     assert list(flow) == [f"rnn.l{k}" for k in range(layers)]

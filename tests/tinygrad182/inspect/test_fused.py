@@ -152,7 +152,7 @@ def test_what_cannot_be_expanded() -> None:
     (node,) = graph.select(op="rnn_scan")
     with pytest.raises(tg.ArgumentError, match="time 3; the steps are 0 to 2"):
         graph.expand(node, 3)
-    with pytest.raises(tg.GraphError, match="is not a recurrence"):
+    with pytest.raises(tg.GraphError, match="is not a fused layer"):
         graph.expand(graph.nodes[0])
     loss.backward()
     with pytest.raises(tg.FreedGraphError, match="expand it before"):
@@ -326,3 +326,14 @@ def test_a_spread_cotangent_is_not_copied_for_every_window(monkeypatch: pytest.M
     loss.backward(retain_graph=True)
     inspect.gradient_flow(loss)
     assert sum(copied) < 3 * steps * 2 * 3
+
+
+def test_a_node_says_which_graph_it_is_of() -> None:
+    lstm = tg.nn.LSTM(1, 3, rng=0)
+    graph = tg.inspect.trace(lstm(tg.ones((4, 1, 1)))[0].sum())
+    (layer,) = graph.select(op="lstm_scan")
+    (gate,) = graph.select(name="f", time=2)
+    assert layer.graph is graph
+    assert gate.graph is graph.opened()
+    assert gate.graph.select(name="f", time=2) == [gate]
+    assert graph.opened().opened() is graph.opened()

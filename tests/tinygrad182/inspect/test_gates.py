@@ -172,7 +172,7 @@ def test_one_hidden_unit(kind: str) -> None:
 
 
 def own(step: Any, gates: Any, state: tuple[str, ...] = ("h",), weights: Any = ()) -> Any:
-    """A layer of one's own."""
+    """A layer of your own."""
     declared = {"gates": gates, "state": state, "weights": weights, "step": staticmethod(step)}
     return type("Own", (tg.nn.RecurrentLayer,), declared)(I, H, rng=0)
 

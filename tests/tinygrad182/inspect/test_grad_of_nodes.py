@@ -97,15 +97,15 @@ def test_what_is_refused() -> None:
     alone = graph.expand(scan, time=2).select(name="c", time=2)[0]
     other = tg.inspect.trace(model()[1]).select(name="c", time=2)[0]
     for outputs, inputs, error, words in (
-        (loss, alone, tg.GraphError, "one recurrence alone; take the node from graph.select"),
+        (loss, alone, tg.GraphError, "has one layer; take the node from graph.select"),
         (
             loss * 2,
             c,
             tg.GraphError,
-            "multiply is not in the graph that was traced; trace the loss",
+            "multiply is not in the traced graph; trace the loss",
         ),
         (loss, [c, other], tg.GraphError, "node of another graph"),
-        (loss, [c, scan], tg.GraphError, "opened here; take a state"),
+        (loss, [c, scan], tg.GraphError, "is a fused layer; take a state"),
         (loss, [c, "h"], tg.ArgumentError, "must be Tensors or nodes of a traced graph"),
         (loss, "h", tg.ArgumentError, "must be Tensors or nodes of a traced graph"),
     ):

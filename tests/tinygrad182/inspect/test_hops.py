@@ -44,7 +44,7 @@ def test_parts_and_rest_are_the_gradient(case: Case, max_hops: int) -> None:
 
 @pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize("max_hops", [0, 2, 9])
-def test_loops_of_ones_own(loop: str, max_hops: int) -> None:
+def test_loops_of_your_own(loop: str, max_hops: int) -> None:
     states = loops.LOOPS[loop](Weights(), 5, 2, 3)
     last = list(states)[-1]
     loss = loops.loss_of(states[last], "all")
@@ -68,7 +68,7 @@ def test_j_hops_in_one_layer_reach_the_loss_j_steps_later(
     """Every path from h_t to the loss at step k makes k − t hops."""
     case = Case(nonlinearity, *sizes, 1, where, seed, False, False)
     hops = by_hops(case.loss, case.T)
-    states = case.witness()[1][0]["h"]
+    states = case.reference()[1][0]["h"]
     for k in range(case.T):
         alone = case.loss_of([h if i == k else h.detach() for i, h in enumerate(states)])
         for t, state in enumerate(states[: k + 1]):
@@ -182,7 +182,7 @@ def test_uses_of_one_mark_by_two_steps() -> None:
 def test_what_is_refused() -> None:
     case = Case("lstm", 4, 2, 3, 1, "all", 0, False, False)
     for wrong in (-1, 1.5, "2", None):
-        with pytest.raises(tg.ArgumentError, match=r"grad_by_hops: max_hops .* from 0"):
+        with pytest.raises(tg.ArgumentError, match=r"grad_by_hops: max_hops .* whole number"):
             by_hops(case.loss, wrong)  # type: ignore[arg-type]
     assert by_hops(case.loss, np.int64(2)).grad.shape[0] == 3
     with pytest.raises(

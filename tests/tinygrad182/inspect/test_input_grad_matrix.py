@@ -162,7 +162,7 @@ def test_what_is_not_finite_shows(fused: bool, value: float) -> None:
     assert not np.isfinite(found[0][0, :4]).any()
 
 
-# --- loops of one's own -------------------------------------------------------------------------
+# --- loops of your own -------------------------------------------------------------------------
 
 
 def loop(steps: list[tg.Tensor], projected: tg.Tensor | None = None) -> list[tg.Tensor]:
@@ -239,7 +239,7 @@ def test_what_is_refused() -> None:
         ([values[0]], tg.DTypeError, "inputs is a list; pass the Tensor"),
         ([], tg.ArgumentError, "inputs has no steps"),
         (x[0, 0, 0], tg.ArgumentError, "inputs has no steps"),
-        ([steps[0], steps[1], steps[0]], tg.ArgumentError, r"inputs\[2\] is the Tensor that inputs\[0\]"),
+        ([steps[0], steps[1], steps[0]], tg.ArgumentError, r"inputs\[2\] and inputs\[0\] are one Tensor"),
         ([steps[0], x], tg.ShapeError, "different shapes over time"),
         (const(values), tg.GraphError, "the losses depend on none of the inputs"),
         (x[:, :1], tg.GraphError, r"a Tensor \(2, 2\) that shares the memory of inputs \(6, 1, 2\)"),

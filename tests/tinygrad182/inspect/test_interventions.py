@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
 from tests.tinygrad182.nn.own_cells import MGU, LayerNormLSTM, Leaky, Peephole
-from tests.tinygrad182.steps import Cell, cells
+from tests.tinygrad182.random_cells import Cell, cells
 from tinygrad182.engine import modes
 
 intervene, inspect = tg.inspect.intervene, tg.inspect
@@ -167,7 +167,7 @@ def weighted(states: list[Any]) -> Any:
 
 
 def assert_as_by_hand(m: Model, chosen: list[tuple[int, Setting]]) -> None:
-    """States, and the gradients by x and by every parameter, which a complex step witnesses."""
+    """States, and the gradients by x and by every parameter, which a complex step confirms."""
     with contextlib.ExitStack() as stack:
         for k, setting in chosen:
             stack.enter_context(setting.context(f"{m.path}.l{k}"))
@@ -536,7 +536,9 @@ def test_names_that_are_not_there_are_told() -> None:
     run, unknown = lambda: m.layer(x), tg.UnknownPathError
     refused(unknown, "'lstm.l0' has no gate 'w'; it has 'i', 'f'", "lstm.l0", "w", 1, run=run)
     refused(unknown, "the gates of 'lstm.l1': 'i', 'f', ", "lstm.l1", value=1, run=run)
-    refused(unknown, "ran at 'lstm' inside; there ran 'lstm.l0', 'l", "lstm", "f", 1, run=run)
+    refused(
+        unknown, "ran at 'lstm' inside; recurrences ran at 'lstm.l0', 'l", "lstm", "f", 1, run=run
+    )
     refused(unknown, "'lstm.l0' was called 1 time inside", "lstm.l0#2", "f", 1, run=run)
     output = run()[0]
     late = "open the context around the call of a layer or cell"
@@ -560,7 +562,7 @@ def test_steps_that_are_not_there_are_told() -> None:
 
 
 def step_of(function: Callable[..., Any], *names: str) -> Any:
-    """A layer of one's own."""
+    """A layer of your own."""
     return type("Own", (tg.nn.RecurrentLayer,), {
         "gates": names, "state": ("h",), "step": staticmethod(function)})(I, H, rng=0)  # fmt: skip
 

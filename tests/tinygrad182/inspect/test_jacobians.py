@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 import tinygrad182 as tg
 from models import ResidualNet
-from tests.oracles import loops
+from tests.oracles import loops, recurrent
 from tests.oracles.loops import Case, Weights, mark
 from tests.support import Array, assert_close, const, host, leaf, write
-from tests.tinygrad182.nn import reference
 
 jacobians_of = tg.inspect.step_jacobians
 flow_of = tg.inspect.gradient_flow
@@ -34,15 +33,11 @@ def complex_step(f: Callable[[Array], Array], s: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
-
-
 def lstm_step(p: dict[str, Array], x: Array, state: Array) -> Array:
     """[h, c] to the next [h, c], of one sequence."""
     H = len(state) // 2
     z = p["weight_ih_l0"] @ x + p["weight_hh_l0"] @ state[:H] + p["bias_ih_l0"]
-    i, f, o = (sigmoid(z[k * H : (k + 1) * H]) for k in (0, 1, 3))
+    i, f, o = (recurrent.sigmoid(z[k * H : (k + 1) * H]) for k in (0, 1, 3))
     c = f * state[H:] + i * np.tanh(z[2 * H : 3 * H])
     return np.concatenate([o * np.tanh(c), c])
 
@@ -55,7 +50,7 @@ def lstm_step(p: dict[str, Array], x: Array, state: Array) -> Array:
 )
 def test_rnn(sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: int) -> None:
     case = Case(nonlinearity, *sizes, 1, where, seed, False, False)
-    p, sigma = reference.weights_of(case.layer), reference.SIGMA[nonlinearity]
+    p, sigma = recurrent.weights_of(case.layer), recurrent.SIGMA[nonlinearity]
     for sample in range(case.B):
         found = jacobians_of(case.loss, sample=sample)
         assert found.names == ("h",)
@@ -79,7 +74,7 @@ def test_rnn(sizes: tuple[int, int, int], nonlinearity: str, where: str, seed: i
 )
 def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, seed: int) -> None:
     case = Case("lstm", *sizes, 1, where, seed, False, False)
-    p = reference.weights_of(case.layer)
+    p = recurrent.weights_of(case.layer)
     for sample in range(case.B):
         found = jacobians_of(case.loss, sample=sample)
         assert found.names == ("h", "c")
@@ -122,7 +117,9 @@ def test_their_product_is_the_gradient(
             for t in range(case.T):
                 z = p[f"weight_ih_l{layers - 1}"] @ below[t, sample]
                 z = z + p[f"weight_hh_l{layers - 1}"] @ h[t] + p[f"bias_ih_l{layers - 1}"]
-                at[t][H:] -= sigmoid(z[3 * H :]) * (1 - np.tanh(c[t + 1]) ** 2) * at[t][:H]
+                at[t][H:] -= (
+                    recurrent.sigmoid(z[3 * H :]) * (1 - np.tanh(c[t + 1]) ** 2) * at[t][:H]
+                )
         for t in range(case.T - 1, 0, -1):
             assert_close(found.matrices[t].T @ at[t], at[t - 1], 1e-12, f"t = {t}", floor=1e-3)
 
@@ -139,8 +136,8 @@ def test_a_gru() -> None:
         for t, matrix in zip(found.time, found.matrices, strict=True):
 
             def step(h: Array, x: Array = x[t, sample]) -> Array:
-                r = sigmoid(x @ p["U_r"] + h @ p["W_r"])
-                z = sigmoid(x @ p["U_z"] + h @ p["W_z"])
+                r = recurrent.sigmoid(x @ p["U_r"] + h @ p["W_r"])
+                z = recurrent.sigmoid(x @ p["U_z"] + h @ p["W_z"])
                 return (1 - z) * np.tanh(x @ p["U_n"] + r * (h @ p["W_n"])) + z * h
 
             assert_close(matrix, complex_step(step, hs[t - 1].numpy()[sample]), 1e-14)
@@ -365,7 +362,7 @@ def test_the_order_of_the_parts_is_the_layers(fused: bool, given: str) -> None:
     assert found.names == ("h", "c")
     assert list(flow_of(loss)["lstm.l0"]) == list(tg.inspect.path_split(loss, "lstm.l0"))
     assert list(flow_of(loss)["lstm.l0"]) == ["h", "c"]
-    p = reference.weights_of(lstm)
+    p = recurrent.weights_of(lstm)
     state = np.concatenate([host(output)[1, 0], host(flow_of(loss)["lstm.l0"].c.value)[1, 0]])
     expected = complex_step(lambda s: lstm_step(p, host(x)[2, 0, :2], s), state)
     assert_close(found.matrices[2], expected, 1e-13)

@@ -178,7 +178,7 @@ def test_depth_stands_where_time_stands():
     np.testing.assert_allclose(around, 1.0, atol=1e-9)
 
 
-def test_a_loop_of_ones_own_is_told_from_its_marks():
+def test_a_loop_of_your_own_is_told_from_its_marks():
     w = tg.tensor(RNG.normal(size=(4, 4)) / 2, requires_grad=True)
     v = tg.tensor(RNG.normal(size=(2, 4)), requires_grad=True)
     h, x = tg.zeros((3, 4), dtype="float64"), tg.tensor(X)
@@ -232,7 +232,7 @@ def test_what_is_not_there_is_told():
 
 
 def _loop(step, state, steps=6):
-    """The last state of a loop of one's own, and all of them."""
+    """The last state of a loop of your own, and all of them."""
     states = []
     for t in range(steps):
         state = tg.inspect.mark(step(t, state), "h", time=t)

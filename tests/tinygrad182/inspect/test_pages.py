@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182.inspect.charts.drawn import Paged
+from tinygrad182.inspect.charts.pictures import Paged
 
 pytest.importorskip("altair", reason="pip install 'tinygrad182[viz]'")
 

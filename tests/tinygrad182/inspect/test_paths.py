@@ -49,7 +49,7 @@ def test_layers(case: Case) -> None:
     for k, (path, stack) in enumerate(flow.items()):
         split = path_split(case.loss, path)
         assert list(split) == list(stack)
-        cut, states, _ = case.witness(cut=k)
+        cut, states, _ = case.reference(cut=k)
         for name, state in stack.items():
             local = np.stack([loops.grad(cut, s) for s in states[k][name]])
             assert_split(split[name], state, local)
@@ -61,16 +61,16 @@ def test_layers(case: Case) -> None:
 @pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize("where", ["last", "all", "random"])
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (2, 1, 1), (1, 2, 2)])
-def test_loops_of_ones_own(loop: str, where: str, T: int, B: int, H: int) -> None:
+def test_loops_of_your_own(loop: str, where: str, T: int, B: int, H: int) -> None:
     run = loops.LOOPS[loop]
     states = run(Weights(), T, B, H)
     last = list(states)[-1]
     loss = loops.loss_of(states[last], where)
     cut = run(Weights(), T, B, H, cut=True)
-    witness = loops.loss_of(cut[last], where)
+    reference = loops.loss_of(cut[last], where)
     split = path_split(loss)
     for name, flow in flow_of(loss)[""].items():
-        local = np.stack([loops.grad(witness, s) for s in cut[name]])[: len(flow.time)]
+        local = np.stack([loops.grad(reference, s) for s in cut[name]])[: len(flow.time)]
         assert_split(split[name], flow, local)
 
 

@@ -29,7 +29,7 @@ LENGTHS = np.array([6, 4, 2])
 
 
 class MGU(tg.nn.RecurrentLayer):
-    """A cell of one's own: a minimal gated unit."""
+    """A cell of your own: a minimal gated unit."""
 
     gates = ("forget", "new")
     state = ("h",)
@@ -220,7 +220,7 @@ def test_the_regularizer_of_pascanu_against_a_complex_step(fused: bool) -> None:
             assert abs(omega(norms).imag / 1e-30 - found[at]) <= 1e-12 * np.abs(found).max()
 
 
-def test_a_loop_of_ones_own() -> None:
+def test_a_loop_of_your_own() -> None:
     def penalty(W: tg.Tensor, create_graph: bool) -> Any:
         h = tg.inspect.mark(const(np.full((2, 3), 0.3)), "h", -1)
         for t in range(5):

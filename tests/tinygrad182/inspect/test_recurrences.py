@@ -161,7 +161,7 @@ def test_a_loop_in_a_module_and_its_learned_first_state() -> None:
         assert stack.h.initial_grad is not None
 
 
-# --- loops of one's own -------------------------------------------------------------------------
+# --- loops of your own -------------------------------------------------------------------------
 
 
 def by_hand(loss: tg.Tensor, states: list[tg.Tensor]) -> np.ndarray:
@@ -211,7 +211,7 @@ def test_calls_that_continue_each_other_stay_apart() -> None:
 
 
 def test_loops_that_take_turns() -> None:
-    """Two states of one name advance in the same iteration, as two layers in one's own loop do."""
+    """Two states of one name advance in the same iteration, as two layers in your own loop do."""
     v, w = weight(0), weight(1)
     a = b = tg.tensor(H0)
     states: tuple[list[tg.Tensor], list[tg.Tensor]] = ([], [])
@@ -243,7 +243,7 @@ def test_an_encoder_and_a_longer_decoder_that_reads_all_its_states() -> None:
     assert_same_bits(flow[""].h.grad, by_hand(loss, encoded))
     assert_same_bits(flow["#2"].h.grad, by_hand(loss, decoded))
     h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too: which one is it?
-    with pytest.raises(tg.GraphError, match=r"'h' at t = 3 goes on from two.*different names"):
+    with pytest.raises(tg.GraphError, match=r"'h' at t = 3 continues two.*different names"):
         flow_of(h.sum())
 
 

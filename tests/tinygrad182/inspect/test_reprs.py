@@ -131,6 +131,9 @@ SHOWN: dict[str, Callable[[], Any]] = {
     "ExponentialLR": lambda: schedules.ExponentialLR(optimizer(), 0.5),
     "LinearLR": lambda: schedules.LinearLR(optimizer()),
     "CosineAnnealingLR": lambda: schedules.CosineAnnealingLR(optimizer(), 9),
+    "LSTMStep": lambda: tg.decode.LSTMStep(
+        tg.nn.Embedding(5, 3), tg.nn.LSTM(3, 4), tg.nn.Linear(4, 5)
+    ),
     "SearchResult": search,
     "Hypothesis": lambda: search()[0],
     "Lattice": lambda: search().lattice,

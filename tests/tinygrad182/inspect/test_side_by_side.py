@@ -66,7 +66,7 @@ def truncated(make: Any, x: tg.Tensor) -> tg.Tensor:
 
 
 def by_hand(make: Any, x: tg.Tensor) -> tg.Tensor:
-    """A loop of one's own after a layer."""
+    """A loop of your own after a layer."""
     states, _ = make(3)(x)
     h = const(np.zeros(states.shape[1:]))
     for t in range(states.shape[0]):

@@ -27,7 +27,7 @@ def test_separate_passes(case: Case) -> None:
     """Entry (k, t) is the norm of one pass's ∂L_k/∂h_t, and these add up to ∂L/∂h_t as vectors."""
     losses = [case.loss_of([case.output[t]]) for t in range(case.T)]
     whole = flow_of(sum(losses))
-    _, states, _ = case.witness()
+    _, states, _ = case.reference()
     again = [case.loss_of([h]) for h in states[-1]["h"]]
     for k, (path, stack) in enumerate(whole.items()):
         for name, flow in stack.items():
@@ -45,7 +45,7 @@ def test_separate_passes(case: Case) -> None:
 
 
 @pytest.mark.parametrize("loop", loops.LOOPS)
-def test_loops_of_ones_own(loop: str) -> None:
+def test_loops_of_your_own(loop: str) -> None:
     states = loops.LOOPS[loop](Weights(), 5, 2, 3)
     losses = [loops.loss_of([h], "all", t) for t, h in enumerate(list(states.values())[-1])]
     for name, hs in states.items():

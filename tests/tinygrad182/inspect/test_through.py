@@ -250,16 +250,16 @@ def test_how_a_target_is_given() -> None:
     inside = graph.expand(scan).nodes[0]
     other = tg.inspect.trace(tg.sum(leaf([1.0]) * 2)).nodes[0]
     for target, options, error, words in (
-        (scan, {"time": 4}, tg.GraphError, "is opened here; take a state"),
+        (scan, {"time": 4}, tg.GraphError, "is a fused layer; take a state"),
         (x, {"time": 4}, tg.GraphError, "no gradient by <leaf"),
         (inside, {"time": 4}, tg.GraphError, "node of another graph"),
         (other, {"time": 4}, tg.GraphError, "node of another graph"),
-        ("c", {"time": 4}, tg.ArgumentError, "must be one node, and 7 nodes are called so"),
+        ("c", {"time": 4}, tg.ArgumentError, "must be one node, and 7 nodes have this name"),
         (
             ("c", 99),
             {"time": 4},
             tg.ArgumentError,
-            r"and no node is; give one of graph.select\(name='c'\)",
+            r"and no node has this name; give one of graph.select\(name='c'\)",
         ),
         (("cell", 2), {"time": 4}, tg.UnknownPathError, "'cell'"),
         (("c", 2), {"time": 1}, tg.ArgumentError, "no operation at t = 1 .* belong to t = 2 to 5"),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tinygrad182.inspect.watching import watch_file
+from tinygrad182.inspect.watching import file
 
 from .test_watching import Net, loss_of, train
 
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_ends_the_file_and_not_the_training(
     loss_of(model, 0).backward()
     with monkeypatch.context() as patched:
         full = OSError(28, "No space left on device")
-        patched.setattr(watch_file.Appended, "append", lambda *_: (_ for _ in ()).throw(full))
+        patched.setattr(file.Appended, "append", lambda *_: (_ for _ in ()).throw(full))
         with pytest.warns(UserWarning, match=r"No space left.*watch\.save\(path\)") as warned:
             loss_of(model, 1).backward()
     assert warned[0].filename == __file__
@@ -220,7 +220,7 @@ def test_a_line_that_is_not_written_as_a_whole_is_an_error(path: Path) -> None:
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(OSError, match="No space"),
     ):
-        watch_file.Appended(path, full).append(b"line\n")
+        file.Appended(path, full).append(b"line\n")
 
 
 def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_line_that_is_written_in_part_is_an_error(path: Path) -> None:
             return len(data) - 1
 
     with pytest.raises(OSError, match="4 of 5 bytes were written; the disk may be full"):
-        watch_file.Appended(path, Short()).append(b"line\n")
+        file.Appended(path, Short()).append(b"line\n")
 
 
 # --- files that are refused -----------------------------------------------------------------------

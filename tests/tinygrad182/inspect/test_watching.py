@@ -16,7 +16,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import const, host
 from tinygrad182.engine import autodiff
-from tinygrad182.inspect.watching import watch_chart
+from tinygrad182.inspect.watching import chart
 
 flow_of = tg.inspect.gradient_flow
 
@@ -444,11 +444,11 @@ def test_a_long_run_draws_the_steps_with_most_to_see_and_says_which() -> None:
     with tg.inspect.watch(model, every=1) as watch:
         for i in range(300):
             (model(x)[0][-1].sum() * (math.nan if i in (203, 204) else 1.0)).backward()
-    spec, told = watch_chart.drawn(watch._grids(), watch.steps, watch.loss, None)
+    spec, told = chart.drawn(watch._grids(), watch.steps, watch.loss, None)
     rows = [row for rows in spec["datasets"].values() for row in rows if "v" in row and "x" in row]
     steps = {row["step"] for row in rows}
     assert {0, 203, 299} <= steps
-    assert sum(len(row["v"]) for row in rows) <= watch_chart.MOST_CELLS
+    assert sum(len(row["v"]) for row in rows) <= chart.MOST_CELLS
     assert told[0].startswith(f"{len(steps)} of 300 watched training steps are drawn: the first")
     assert told[1].startswith("rnn.l0 h: 81 of 120 time steps are drawn")
 
@@ -470,7 +470,7 @@ def test_a_page_of_many_states_tells_of_the_worst_and_folds_the_others() -> None
     assert len(folded) == 3
     assert sorted(front[3:] + folded) == sorted(watch._sentences()[2:])
     html = watch.page()
-    assert "<summary>More of what there is to see</summary>" in html
+    assert "<summary>More about this gradient</summary>" in html
     assert "_reverse" not in html
 
 

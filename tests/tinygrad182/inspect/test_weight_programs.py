@@ -1,7 +1,7 @@
 """``weight_grad_by_time`` of random programs, beside the same programs with a weight for every step.
 
 A program is a sequence of stages over (T, B, H): linear maps of all steps at once, recurrent layers in
-windows, loops of one's own, residual connections, concatenated features, attention with a decoder.
+windows, loops of your own, residual connections, concatenated features, attention with a decoder.
 """
 
 from __future__ import annotations
@@ -138,9 +138,13 @@ class Program:
 @pytest.mark.parametrize("seed", range(40))
 def test_random_programs(seed: int) -> None:
     """Right at every step, or refused; fused as unrolled."""
-    fused, unrolled, witness = Program(seed, True), Program(seed, False), Program(seed, True, True)
+    fused, unrolled, reference = (
+        Program(seed, True),
+        Program(seed, False),
+        Program(seed, True, True),
+    )
     for name, (weight,) in fused.leaves.items():
-        grads = [loops.grad(witness.total, w) for w in witness.leaves[name]]
+        grads = [loops.grad(reference.total, w) for w in reference.leaves[name]]
         expected = np.stack(grads)
         if not expected.any():
             continue

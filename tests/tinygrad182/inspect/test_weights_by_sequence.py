@@ -21,7 +21,7 @@ mark = tg.inspect.mark
 
 
 def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str) -> None:
-    """Each sequence's part is the witness's; they add up to what all contribute; norms are theirs."""
+    """Each sequence's part is the reference's; they add up to what all contribute; norms are theirs."""
     parts = by_time(loss, weight, per_sample=True)
     floor = float(np.abs(expected).max(initial=0.0))
     assert parts.dtype == weight.dtype
@@ -47,7 +47,7 @@ def by_sequence(hs: list[tg.Tensor]) -> list[tg.Tensor]:
 def test_layers(case: Case) -> None:
     """Weights, biases, every layer, as one operation or step by step; padding takes no part."""
     loss = sum(by_sequence([case.output[t] for t in range(case.T)]), start=const(np.zeros(())))
-    _, states, copies = case.witness(copies=True)
+    _, states, copies = case.reference(copies=True)
     alone = by_sequence(states[-1]["h"])
     for name, weight in case.layer.named_parameters():
         expected = np.stack([copies.grads(one, name, case.T) for one in alone], axis=1)
@@ -56,7 +56,7 @@ def test_layers(case: Case) -> None:
 
 @pytest.mark.parametrize("loop", loops.LOOPS)
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (3, 3, 3), (2, 1, 1)])
-def test_loops_of_ones_own(loop: str, T: int, B: int, H: int) -> None:
+def test_loops_of_your_own(loop: str, T: int, B: int, H: int) -> None:
     run, shared, copies = loops.LOOPS[loop], Weights(), Weights(copies=True)
     last = list(run(shared, T, B, H).values())[-1]
     alone = by_sequence(list(run(copies, T, B, H).values())[-1])
@@ -73,7 +73,7 @@ def test_heads_on_all_steps_at_once(head: str) -> None:
     hs, v = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
     loss = (together(hs, v) ** 2).sum()
     if head == "features first":
-        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T in the place"):
+        with pytest.raises(tg.GraphError, match=r"per_sample needs .* write x @ W\.T instead"):
             by_time(loss, v, per_sample=True)
         return
     copies = [leaf(values) for _ in hs]
@@ -143,7 +143,8 @@ def test_uses_without_their_sequences_in_front_are_refused() -> None:
     for t in range(3):
         h = mark(tg.tanh(x[t] + h @ w), "h", time=t)
     with pytest.raises(
-        tg.GraphError, match=r"as many sequences at every use.*there are 1 in matmul.*2 in matmul"
+        tg.GraphError,
+        match=r"one number of sequences at all uses.*there are 1 in matmul.*2 in matmul",
     ):
         by_time(h.sum(), w, per_sample=True)
 

@@ -1,4 +1,4 @@
-"""Recurrences on plain arrays, and their gradients by the compiled loops, NumPy's and the definition."""
+"""Recurrences on arrays, and their gradients by compiled loops, NumPy's loops and the definition."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOLERANCE = {"float32": 3e-6, "float64": 1e-14}
 
 @dataclass
 class Case:
-    """A scan with its operands, and a cotangent of its result."""
+    """A recurrence with its operands, and a cotangent of its result."""
 
     kind: str
     inputs: list[Any]
@@ -66,7 +66,7 @@ class Case:
         return [c for c in found if c is not None]
 
     def gradients(self) -> list[Array]:
-        """Of all inputs but the lengths."""
+        """The gradients of all inputs but the lengths."""
         return self.pulled(*self.run())
 
     def inside(self, powers: Array | None = None, xp: Any = NUMPY) -> StepCotangents:
@@ -100,7 +100,7 @@ class Case:
 
 
 def joined(windows: list[StepCotangents]) -> StepCotangents:
-    """What was found window by window, the first steps first."""
+    """The cotangents of all windows together; the first window comes first."""
     each = [window.by_rows() for window in windows]
     sums, states = (
         np.concatenate([getattr(found, name) for found in each], axis=-3)
@@ -125,7 +125,7 @@ def make(
     Parameters
     ----------
     bias : bool or {"x", "h", "both"}
-        Those that there are; True: as a layer has them.
+        The biases that there are; True means those of a layer.
     """
     steps, batch, inputs, hidden = sizes
     draw = np.random.default_rng(seed)
@@ -177,13 +177,13 @@ def _cut(total: int, steps: int) -> list[range]:
 
 
 def true_log2(values: Array, powers: Any) -> Array:
-    """log2 of the sizes, where a row's power of two may be far outside its type; −∞ of 0."""
+    """log2 of the true magnitudes, which may lie far outside the type; −∞ for 0."""
     with np.errstate(divide="ignore"):
         logs = np.log2(np.abs(values.astype(np.float64)))
     return logs + np.asarray(powers)[..., None]
 
 
 def digits(values: Array, powers: Any = 0) -> tuple[Array, Array]:
-    """Mantissas in ½ ≤ |m| < 1 and exponents, where a row's power of two may be far outside its type."""
+    """Mantissas in ½ ≤ |m| < 1 and the true exponents, which may lie far outside the type."""
     mantissas, exponents = np.frexp(values.astype(np.float64))
     return mantissas, np.where(mantissas == 0, 0, exponents + np.asarray(powers)[..., None])

@@ -23,12 +23,12 @@ from tinygrad182 import kernels
 from tinygrad182.kernels import products, runs
 
 DENORMAL, UNDERFLOW = 1 << 1, 1 << 4
-"""Bits of MXCSR: an operand was subnormal; a result was, and inexact."""
+"""Bits of MXCSR: an operand was subnormal; a result was subnormal and inexact."""
 
 KINDS = tuple(CELLS)
 DTYPES = ("float32", "float64")
 REGIMES = ("healthy", "vanishing", "not raised", "rounded to 0")
-"""Two, and the second without the one or the other of the mends."""
+"""Two kinds of gradients, and the second one without one of the two remedies."""
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -50,14 +50,14 @@ def raised() -> int:
 
 
 def clear() -> None:
-    """Take both flags back."""
+    """Clear both flags."""
     found = _environment()
     found[7] &= ~(DENORMAL | UNDERFLOW)
     ctypes.CDLL(None).fesetenv(ctypes.byref(found))
 
 
 class Watch:
-    """Flags from the beginning to the end of a run, also those that NumPy takes back.
+    """Collects the flags raised during a run, including those that NumPy clears.
 
     Before each of its functions NumPy clears the underflow flag, but not the denormal one; it reports an
     underflow of its own when asked to.
@@ -67,7 +67,7 @@ class Watch:
         self.flags = 0
 
     def look(self) -> None:
-        """Note what has been raised so far."""
+        """Add the flags raised so far."""
         self.flags |= raised()
 
     def __call__(self, run: Callable[[], object]) -> int:
@@ -85,7 +85,7 @@ class Watch:
 
     @contextmanager
     def after(self, module: Any, name: str) -> Iterator[None]:
-        """Look also whenever a function of a module has returned."""
+        """Read the flags also whenever a function of a module has returned."""
         function = getattr(module, name)
 
         def watched(*operands: Any) -> Any:
@@ -105,7 +105,7 @@ class Watch:
 
 
 CARRYING = {"lstm": (1, -6), "peephole": (1, -6), "gru": (1, -6), "minimal": (0, 6)}
-"""The gates by which a state is carried on, and the bias at which none is."""
+"""The gate that carries the state on, and the bias that shuts it."""
 
 
 def operands(kind: str, dtype: str, steps: int, batch: int) -> list[Any]:
@@ -128,7 +128,7 @@ def operands(kind: str, dtype: str, steps: int, batch: int) -> list[Any]:
 
 
 def backward(kind: str, dtype: str, last: bool, look: bool) -> Callable[[], object]:
-    """A pass through a layer from a loss at the last step, or at all; ``look``: with all states."""
+    """A backward pass from a loss at the last step or at all; with ``look``, through the inspector."""
     scan, params = CELLS[kind]
     batch = 15 if dtype == "float32" else 13  # one window: sums of windows are brought to one power
     given = [tg.tensor(a) if np.ndim(a) else a for a in operands(kind, dtype, 300, batch)]
@@ -147,7 +147,7 @@ def backward(kind: str, dtype: str, last: bool, look: bool) -> Callable[[], obje
 
 @contextmanager
 def planted(regime: str) -> Iterator[None]:
-    """Take one of the mends out."""
+    """Remove one of the remedies."""
     names = {"not raised": "_exponent_of_operands", "rounded to 0": "times_rows"}
     replacements = {
         "_exponent_of_operands": lambda s, limit: limit - 1 - (s.x[..., 0].size).bit_length(),

@@ -1,4 +1,4 @@
-"""The loops that LLVM compiles: beside a program in NumPy's plain arithmetic, and how they come to be."""
+"""The loops that LLVM compiles: their numbers beside plain NumPy, and how they are compiled and kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SIZES = ((5, 1, 1, 1), (4, 3, 2, 3), (6, 5, 7, 17), (2, 6, 0, 33), (3, 9, 20, 70
 
 
 class Functions:
-    """NumPy's, and those that it has not."""
+    """NumPy's functions, and those that it lacks."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -59,7 +59,7 @@ class Functions:
 
 
 class Run(NamedTuple):
-    """What a program is run on.
+    """The program, the operands and the cotangents of a run.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Run(NamedTuple):
     powers: Array | None
 
     def wide(self) -> Run:
-        """Return it with all numbers in float64."""
+        """Return the run with all numbers in float64."""
 
         def wide(a: Any) -> Any:
             return None if a is None else a.astype("float64")
@@ -118,7 +118,7 @@ class Run(NamedTuple):
         return (self.lengths.steps <= t)[:, None]
 
     def forward(self) -> tuple[Array, Array]:
-        """The states, and what is saved."""
+        """The states, and the saved values."""
         T, B, _ = self.x.shape
         H, before = self.initial[0].shape[1], self.initial
         states = np.empty((len(before), T, B, H), self.x.dtype)
@@ -167,7 +167,7 @@ def draw(
     kind: str, sizes: tuple[int, int, int, int], dtype: str = "float32", lead: tuple[int, ...] = (),
     biases: int = 2, lengths: bool = False, powers: bool = False,
 ) -> Run:  # fmt: skip
-    """Draw what a cell's program is run on."""
+    """Draw a random run of a cell's program."""
     T, B, inputs, H = sizes
     rng = np.random.default_rng(T + B + H)
     scan, params = KINDS[kind]
@@ -192,7 +192,7 @@ def draw(
 
 
 def forward(run: Run) -> tuple[Array, Array]:
-    """The compiled loop: the states, and what is saved; all that it does not write is NaN."""
+    """The states and saved values of the compiled loop. What it does not write is NaN."""
     T, B, _ = run.x.shape
     H, dtype = run.initial[0].shape[1], run.x.dtype
     compiled.ready(run.program, dtype)
@@ -207,7 +207,7 @@ def backward(run: Run, states: Array, saved: Array, **options: Any) -> Any:
 
 
 def whole(rows: Array, powers: Any) -> Array:
-    """Rows with their powers of two."""
+    """The true rows, with their powers of two applied."""
     return np.ldexp(rows.astype("float64"), np.broadcast_to(powers, rows.shape[:-1])[..., None])
 
 
@@ -283,7 +283,7 @@ def test_split_over_threads_to_the_same_bits(kind: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_written_outside(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What packs weights writes whole squares of registers."""
+    """Packing weights writes whole squares of registers, beyond the last panel."""
     call, seen = compiled.Loop.__call__, []
 
     def guarded(self: Any, given: list[Array], numbers: tuple[int, ...]) -> int:
@@ -314,7 +314,7 @@ BINARY = (
 
 
 def applied(dtype: str, op: str, *operands: Array) -> Array:
-    """An operation on vectors, by a function of its own."""
+    """The result of an operation, compiled as a function of its own."""
 
     def write() -> Any:
         module = ir.Module()
@@ -397,7 +397,7 @@ def test_operations_on_what_is_not_finite(op: str, tmp_path: Path, monkeypatch: 
 def test_rows_crossed(
     dtype: str, sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With rows that are parts of longer ones, or that are not contiguous."""
+    """Rows may be parts of longer ones, or not contiguous."""
     forward(draw("tanh", (1, 1, 1, 1), dtype))  # loads
     R, N, K = sizes
     rng = np.random.default_rng(0)
@@ -426,7 +426,7 @@ print(float(tg.nn.RNN(2, 3, rng=0)(tg.ones((4, 2, 2)))[0].sum().data))
 
 
 def used(*folders: Path) -> tuple[str, str]:
-    """What a new process computes and says, that keeps machine code in some folders."""
+    """The output and messages of a new process that keeps machine code in these folders."""
     program = USE.format(folders=[str(folder) for folder in folders])
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300,
@@ -444,7 +444,7 @@ def test_a_new_process_loads_what_another_compiled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
 def test_a_damaged_file_is_compiled_again(damage: str, tmp_path: Path) -> None:
-    """It would crash the process."""
+    """To run damaged code would crash the process."""
     first, _ = used(tmp_path)
     for file in tmp_path.glob("*.o"):
         data = bytearray(file.read_bytes())
@@ -457,7 +457,7 @@ def test_a_damaged_file_is_compiled_again(damage: str, tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_written_to(tmp_path: Path) -> None:
-    """The next one is taken; without any, every process compiles."""
+    """The next folder is used; without any, every process compiles."""
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     nowhere = blocked / "folder"
@@ -497,7 +497,7 @@ def test_machine_code_is_kept_by_all_that_it_is_made_from(
 
 
 def test_every_file_that_writes_code_counts() -> None:
-    """The files whose contents tell kept code apart are all that the loops are written with."""
+    """WRITERS lists every file that the code of the loops depends on."""
     folder, left, found = Path(kernels.__file__).parent, ["llvm/time_loops"], set()
     while left:
         found.add(name := left.pop())
@@ -510,7 +510,7 @@ def test_every_file_that_writes_code_counts() -> None:
 
 
 def test_sources_in_an_archive(tmp_path: Path) -> None:
-    """Else code would be kept whatever is changed in it."""
+    """The digest also covers sources in a zip archive."""
     root = Path(tg.__file__).parents[1]
     digests = set()
     for added in ("", "# another version"):
@@ -546,7 +546,7 @@ def test_code_is_not_taken_from_where_one_happens_to_be(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was built."""
+    """Forget all loops that were built."""
     monkeypatch.setattr(kernels, "_BUILT", {})
     monkeypatch.setattr(kernels, "_FAILED", [])
 
@@ -573,7 +573,7 @@ def test_never_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Broken(importlib.abc.MetaPathFinder):
-    """Llvmlite is there, and fails while it is imported."""
+    """Makes the import of llvmlite fail."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -590,7 +590,7 @@ class Broken(importlib.abc.MetaPathFinder):
 def test_an_llvmlite_that_cannot_be_imported(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning, which names the cause, and NumPy's loops from the first call on."""
+    """There is one warning, which names the cause, and NumPy runs the loops from the first call on."""
     monkeypatch.setattr(sys, "meta_path", [Broken(error("no libLLVM")), *sys.meta_path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "llvmlite"]:
         monkeypatch.delitem(sys.modules, name)
@@ -619,7 +619,7 @@ def test_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loops_that_cannot_be_compiled(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning for the cell; others are not given up."""
+    """There is one warning for the cell; other cells are still compiled."""
     ready = compiled.ready
 
     def failing(program: Program, dtype: Any) -> None:
@@ -637,7 +637,7 @@ def test_loops_that_cannot_be_compiled(
 
 @pytest.mark.usefixtures("_anew")
 def test_numbers_of_a_step_that_change_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every one is compiled, and kept for good: then NumPy runs the loops, after one warning."""
+    """After some choices NumPy runs the loops, with one warning."""
 
     class Leaky(tg.nn.RecurrentLayer):
         gates = ("z",)
@@ -701,7 +701,7 @@ def test_an_interrupt_while_loops_are_built_is_not_remembered(
 
 
 def test_an_interrupt_while_llvm_frees_its_text_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes milliseconds is not left to ``__del__``, whose exceptions Python drops."""
+    """The text is freed explicitly: Python drops exceptions of ``__del__``."""
 
     def interrupted(self: Any) -> None:
         raise KeyboardInterrupt
@@ -713,7 +713,7 @@ def test_an_interrupt_while_llvm_frees_its_text_is_raised(monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("_anew")
 def test_a_child_made_while_loops_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its parent's thread is not in it, so it neither waits for it nor builds."""
+    """The thread that compiles is not in the child, so the child neither waits nor compiles."""
     monkeypatch.setattr(kernels, "_BUILDING", kernels._BUILDING)  # to be put back
     kernels._BUILDING.acquire()
     try:

@@ -1,4 +1,4 @@
-"""What a device's queue needs: no look at a number from the host while the loops run."""
+"""On a device, the host looks at no number while the loops run, so its queue never drains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinygrad182.recurrence import scans
 
 
 class OnDevice(np.ndarray[Any, Any]):
-    """An array whose numbers the host can only have by :meth:`get`, which is counted."""
+    """An array whose numbers the host can only read by :meth:`get`, which is counted."""
 
     waits = 0
 
@@ -29,7 +29,7 @@ class OnDevice(np.ndarray[Any, Any]):
         raise AssertionError("the host waits for the device")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Where a mask is True is for the host to know."""
+        """Refuse Boolean masks: to use one, the host would have to read it."""
         keys = key if isinstance(key, tuple) else (key,)
         if any(getattr(k, "dtype", "") == "bool" for k in keys):
             self._refuse()
@@ -39,7 +39,7 @@ class OnDevice(np.ndarray[Any, Any]):
 
 
 class Module:
-    """NumPy's functions, as those of another library whose arrays are all on a device."""
+    """NumPy's functions as another library, whose arrays are on a device."""
 
     __name__ = "on_device"
 
@@ -60,7 +60,7 @@ class Module:
 
 
 def _on_host(x: Any) -> Any:
-    """The same memory, as NumPy's own functions take it."""
+    """The arrays as NumPy's own, with the same memory."""
     if isinstance(x, OnDevice):
         return x.view(np.ndarray)
     if isinstance(x, Module):
@@ -79,7 +79,7 @@ NAMESPACES[OnDevice] = XP
 
 
 class Loops:
-    """Loops on the device, which its queue is given as a whole: NumPy's, with memory of the device."""
+    """NumPy's loops on arrays of the device, which count as one job of its queue."""
 
     @staticmethod
     def forward(run: Any, x: Any) -> None:
@@ -116,7 +116,7 @@ def moved(case: Case) -> Case:
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("gain", [1.0, 1e-6])
 def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
-    """And they give what they give on the host, with gradients that vanish as with others."""
+    """They give the numbers of the host, also where gradients vanish."""
     case = make(kind, (30, 3, 2, 4), "float64", lengths=lengths, gain=gain)
     there = moved(case)
     OnDevice.waits = 0
@@ -136,7 +136,7 @@ def test_the_loops_never_wait(kind: str, lengths: bool, gain: float) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_backward_pass_waits_a_few_times_in_all(kind: str) -> None:
-    """To see which rows are of similar size: not once for every step or window."""
+    """It waits to compare the sizes of rows, but not at every step or window."""
     case = make(kind, (300, 256, 2, 32), "float64", gain=0.1)
     there = moved(case)
     y, saved = there.run(XP)

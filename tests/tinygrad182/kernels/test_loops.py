@@ -22,7 +22,7 @@ from tinygrad182.kernels.powers import exponent_range
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 
 UNITS = st.one_of(st.integers(1, 19), st.sampled_from([32, 64, 70]))
-"""Some fill registers or groups of them, some leave a rest."""
+"""Some numbers of units fill registers or groups of registers, others leave a rest."""
 
 
 @FORMS
@@ -54,7 +54,7 @@ def test_loops_equal_the_definition(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [False, True])
 def test_every_state_has_its_whole_gradient(form: str, kind: str, lengths: bool) -> None:
-    """∂L/∂s_t from what is inside = what a step's own product and gates pass on, by differences in g."""
+    """The whole gradient ∂L/∂s_t agrees between the forms of the loops."""
     case = make(kind, (6, 3, 2, 5), "float64", lead=(2,), lengths=lengths)
     with loops("NumPy"):
         expected = case.inside()
@@ -155,7 +155,7 @@ def test_from_many_threads_at_once(form: str, kind: str) -> None:
 def test_a_part_of_the_state_that_is_read_by_nobody(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No cotangent comes back by it, whatever was in the memory that is used."""
+    """No cotangent comes back through it, whatever the reused memory held."""
 
     class Telling(tg.nn.RecurrentLayer):
         gates = ("z",)
@@ -192,7 +192,7 @@ def test_a_part_of_the_state_that_is_read_by_nobody(
 def test_sequences_that_end_in_any_window(
     form: str, layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without recording, steps are run window by window, each with what is left of the lengths."""
+    """Without recording, steps run window by window, each with the remaining lengths."""
     monkeypatch.setattr(runs, "WINDOW_ROWS", 9)
     monkeypatch.setattr(runs, "WINDOW_SUMS", 1)
     x = tg.tensor(np.random.default_rng(0).normal(size=(11, 3, 2)))

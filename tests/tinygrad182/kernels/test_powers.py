@@ -1,4 +1,4 @@
-"""Cotangents far outside their type: their true sizes are kept, in the compiled loops and in NumPy's."""
+"""Cotangents far outside their type keep their true size, in compiled loops and in NumPy's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tinygrad182.kernels.runs import StepCotangents
 FORMS = ("compiled", "NumPy")
 DTYPES = ("float32", "float64")
 SCALES = {"float32": 100, "float64": 900}
-"""Powers of two below its row's largest element down to which an element is kept."""
+"""How many powers of two below its row's largest element an element is kept."""
 
 
 @pytest.fixture(params=FORMS)
@@ -77,7 +77,7 @@ def test_smaller_than_the_smallest_normal_number(form: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_elements_far_below_their_row(form: str, dtype: str) -> None:
-    """Kept to 2**100 (2**900) below the largest; what is set to 0 is further below."""
+    """Elements are kept down to 2**-100 (2**-900) of the largest; only smaller ones become 0."""
     steps = 500
     case = linear([1.0, 0.125, 0.0], steps, dtype)
     case.g[-1] = 1
@@ -133,7 +133,7 @@ def test_what_arrives_at_any_power(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_lower_power_may_be_the_larger_number(form: str, dtype: str) -> None:
-    """2**-2r that has grown to 2**-r, and what arrives then: 2**-1.6r at the power 0."""
+    """A cotangent 2**-2r that has grown to 2**-r meets 2**-1.6r at the power 0."""
     reach = {"float32": 62, "float64": 510}[dtype]
     case = linear([2.0**reach], 2, dtype)
     late, early = -2 * reach - 8, -int(1.6 * reach)
@@ -147,7 +147,7 @@ def test_the_lower_power_may_be_the_larger_number(form: str, dtype: str) -> None
 
 @pytest.mark.parametrize("kind", ["lstm", "tanh", "gru", "peephole", "minimal"])
 def test_true_sizes_of_a_layer_that_forgets(form: str, kind: str) -> None:
-    """float32 far below what it holds, beside float64, where nothing underflows."""
+    """Gradients far below float32's range agree with float64, where nothing underflows."""
     found = {}
     for dtype in DTYPES:
         case = make(kind, (60, 3, 2, 8), dtype, gain=0.02)
@@ -171,7 +171,7 @@ def test_true_sizes_of_a_layer_that_forgets(form: str, kind: str) -> None:
 def test_the_inputs_get_what_their_type_holds(
     form: str, dtype: str, window: int | None, power: int
 ) -> None:
-    """Weights: from the rows that count; x_t: its own size at every step, to 0 or ∞ where it must."""
+    """Weights get the rows that count; x_t has its true size at every step, rounded to 0 or ∞."""
     case = make("identity", (80, 2, 3, 4), dtype, bias=True, gain=0.0)
     case.inputs[3][...] = np.diag([2.0**power] * 4)
     case.g[:-1] = 0
@@ -203,7 +203,7 @@ def test_the_inputs_get_what_their_type_holds(
 
 
 def test_steps_that_do_not_count_are_left_out(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient of W_h is what it is without the steps that are left out. No sum is rounded."""
+    """The gradient of W_h does not change when steps that do not count are left out."""
     batch, draw = 3, np.random.default_rng(0)
     case = make("identity", (180, batch, 1, 2), bias=False)
     case.inputs[0][...] = 0  # h_t is what h_0 becomes: as much smaller as its gradient is larger
@@ -253,7 +253,7 @@ def sums(
 @pytest.mark.parametrize("size", [0.0, 0.3, 0.9, -0.3])
 @pytest.mark.parametrize("own", [-0.4, 0.0, 0.4])
 def test_no_sum_overflows(form: str, dtype: str, size: float, own: float) -> None:
-    """However large inputs, states or rows are; exponents are shares of what the type holds."""
+    """No sum overflows, however large inputs, states or rows are. Exponents are shares of the range."""
     draw, limit = np.random.default_rng(0), largest_exponent(dtype)
     rows = draw.uniform(0.5, 1, (9, 4, 3)) * 2.0 ** int(own * limit)
     powers = -np.arange(9)[::-1, None] * 40 + np.zeros((9, 4), int)
@@ -268,7 +268,7 @@ def test_no_sum_overflows(form: str, dtype: str, size: float, own: float) -> Non
 
 @pytest.mark.parametrize("zeros", [(), (8,), (8, 7, 6), range(9)])
 def test_rows_of_zeros_have_no_power(form: str, zeros: Any) -> None:
-    """What they stand beside counts, however small: also where nothing else is at the last steps."""
+    """The other rows count however small they are, also where the last steps are all zeros."""
     rows, powers = np.ones((9, 1, 2)), -200 * np.arange(9)[::-1, None]
     rows[list(zeros)] = 0
     with loops(form):
@@ -287,7 +287,7 @@ def test_rows_of_zeros_have_no_power(form: str, zeros: Any) -> None:
     special=st.sampled_from([0.0, np.nan, np.inf, -np.inf, "tiny"]),
 )
 def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, special: Any) -> None:
-    """By compiled loops as by NumPy."""
+    """Compiled loops and NumPy's agree."""
     draw, limit = np.random.default_rng(seed), largest_exponent(dtype)
     rows = (draw.normal(size=(9, width)) * 2.0 ** draw.integers(-30, 30, (9, 1))).astype(dtype)
     rows[1] = 0
@@ -311,7 +311,7 @@ def test_rows_measured_and_raised_alike(dtype: str, width: int, seed: int, speci
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_finite_rows_stay_finite_whose_sum_is_not(form: str, dtype: str) -> None:
-    """Beside a row at another power, so that rows are raised."""
+    """A second row has another power, so that rows are raised."""
     top = 2.0 ** (largest_exponent(dtype) - 3)
     rows, powers = np.full((2, 1, 64), top), np.array([[-60], [0]])
     with loops(form):
@@ -322,7 +322,7 @@ def test_finite_rows_stay_finite_whose_sum_is_not(form: str, dtype: str) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_powers_are_put_back_to_the_last_bit(dtype: str) -> None:
-    """Also where the result is subnormal, or half the smallest number there is."""
+    """This includes results that are subnormal, or half the smallest number."""
     limit = largest_exponent(dtype)
     powers = np.array([*range(-limit - 60, 4), limit - 3, limit + 9, -9 * limit, 9 * limit])
     rows = np.array([1.0, 1.5, -1.25, 1 + 2.0**-20, 2.0**40, 2.0**-40, 0, np.inf], dtype)
@@ -349,7 +349,7 @@ def test_nothing_arrives(form: str) -> None:
 def test_rows_that_meet_zeros_hide_no_other(
     form: str, dtype: str, look: bool, first: float, window: int | None
 ) -> None:
-    """A cotangent of 2**80 at step 0, where h_0 is 0, beside one of 2**-60 at step 2; also in a batch."""
+    """A cotangent 2**80 at step 0, where h_0 is 0, does not hide one of 2**-60 at step 2."""
     w, large, small = {"float32": (-20, 80, -60), "float64": (-200, 700, -500)}[dtype]
     rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False, dtype=dtype)
     write(rnn.weight_hh_l0, 2.0**w)
@@ -374,7 +374,7 @@ def test_rows_that_meet_zeros_hide_no_other(
 
 
 def test_windows_that_meet_zeros_have_no_power(form: str) -> None:
-    """What the others found is beyond float32, and true; states vanish within four steps."""
+    """The other windows' norms are beyond float32 and true; states vanish within four steps."""
     rnn = tg.nn.RNN(1, 1, nonlinearity="identity", bias=False)
     write(rnn.weight_hh_l0, 2.0**-40)
     write(rnn.weight_ih_l0, 1.0)
@@ -387,7 +387,7 @@ def test_windows_that_meet_zeros_have_no_power(form: str) -> None:
 
 
 def test_a_weight_that_no_state_is_multiplied_by_counts_every_row(form: str) -> None:
-    """Also the largest, which is that of the first step, though the state before it is 0."""
+    """The largest row, that of the first step, counts too, though the state before it is 0."""
 
     class Gained(tg.nn.RecurrentLayer):
         gates = ("z",)

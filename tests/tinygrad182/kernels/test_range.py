@@ -1,4 +1,4 @@
-"""What counts as 0, against gradients of unlimited range: rows that vanish, explode, and return."""
+"""What may count as 0, checked with gradients of unlimited range that vanish, explode and return."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def program(
 ) -> Case:
     """A case in which every step may shrink and grow every unit's gradient by any factor.
 
-    The inputs lead the sums to where they are told to be, so that factors of the gates are anything from 1
-    to what rounding leaves; weights are powers of two apart.
+    The inputs bring the sums to chosen values, so that the gates' factors are anything from 1 down to a
+    rounding error; weights are powers of two apart.
     """
     draw = np.random.default_rng(seed)
     units = int(draw.integers(1, 5))
@@ -88,7 +88,7 @@ def test_programs_of_scales(form: str, window: int, powers: bool, **options: Any
 # --- a unit that vanishes and returns -------------------------------------------------------------
 
 GAIN = 4.0
-"""What the recurrent weight multiplies a gradient by; a unit at :data:`SHUT` takes 2**-6 of it."""
+"""The recurrent weight multiplies a gradient by this; a unit at :data:`SHUT` passes 2**-6 of it."""
 
 SHUT = 2.7725
 
@@ -121,7 +121,7 @@ def returning_case(dtype: str) -> Case:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("window", [None, 17])
 def test_what_vanished_and_returned(form: str, dtype: str, window: int | None) -> None:
-    """A loss at another step, by another unit, does not hide it; nor does it in a weight's gradient."""
+    """A loss at another step and unit does not hide it, nor in a weight's gradient."""
     with loops(form, steps=window):
         case = returning_case(dtype)
         reference = Reference(case)
@@ -137,7 +137,7 @@ def test_what_vanished_and_returned(form: str, dtype: str, window: int | None) -
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_way_to_the_gradient_agrees(form: str) -> None:
-    """Through fused loops, unrolled, in plain backward and in the flow, beside float64."""
+    """Fused and unrolled, in plain backward and in the flow, float32 agrees with float64."""
     x, joins = returning("float32")
     found = {}
     for dtype, fused, flow in (
@@ -174,7 +174,7 @@ def test_every_way_to_the_gradient_agrees(form: str) -> None:
 @pytest.mark.parametrize("share", [0.2, 0.26, 0.45])
 @pytest.mark.parametrize("window", [None, 5])
 def test_cotangents_near_overflow(form: str, dtype: str, share: float, window: int | None) -> None:
-    """They come at every step and add up to less than twice as much."""
+    """They arrive at every step and add up to less than twice as much."""
     case = make("identity", (20, 1, 1, 2), dtype, bias=False)
     case.inputs[0][...] = case.inputs[1][...] = 0
     case.inputs[2][...], case.inputs[3][...] = 1, np.eye(2) / 2

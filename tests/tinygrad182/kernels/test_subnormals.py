@@ -1,4 +1,4 @@
-"""Backward passes that vanish meet no subnormal numbers, by the processor's sticky flags.
+"""Backward passes that vanish meet no subnormal numbers, as the processor's sticky flags show.
 
 On some processors an operation on one takes a hundred times as long; time would show that on these alone.
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not flags.READABLE, reason="flags are read of gl
 
 @pytest.fixture(scope="module")
 def found() -> Any:
-    """What :mod:`.flags` writes, in a process with one thread."""
+    """The output of :mod:`.flags`, run in a process with one thread."""
     root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-m", flags.__name__],
@@ -62,6 +62,6 @@ def test_no_subnormal_number(
 @pytest.mark.parametrize("form", ["NumPy", "compiled"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_mend_is_needed(found: Any, form: str, dtype: str, kind: str) -> None:
+def test_each_remedy_is_needed(found: Any, form: str, dtype: str, kind: str) -> None:
     assert raised(found, form, dtype, kind, False, "not raised") & DENORMAL
     assert raised(found, form, dtype, kind, False, "rounded to 0") & UNDERFLOW

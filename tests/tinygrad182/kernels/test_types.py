@@ -18,7 +18,7 @@ FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 
 
 def grads(kind: str, dtype: str, fused: bool) -> list[Array]:
-    """The mean square's, of weights in that type."""
+    """The gradients of the mean square, for operands of that type."""
     case = make(kind, (5, 2, 3, 4), dtype, gain=0.5)
     inputs = [leaf(x) if np.ndim(x) else x for x in case.inputs]
     run = partial(tg.apply, case.scan) if fused else partial(case.scan.definition, functions)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def test_other_types(kind: str, dtype: str, tolerance: float) -> None:
 
 @FORMS
 def test_small_elements_may_grow_further_back(form: str) -> None:
-    """Two directions of different gain: what is small beside the other at the end is not at the start."""
+    """An element that is small beside another at the end may be the larger one at the start."""
     with loops(form):
         rnn = tg.nn.RNN(1, 2, nonlinearity="identity", bias=False, rng=0)
         write(rnn.weight_hh_l0, np.diag([0.5, 4.0]))
@@ -60,7 +60,7 @@ def test_what_is_small_in_a_sum_may_be_all_of_an_element(form: str) -> None:
 
 @host_only("the compiled loops' own tanh")
 def test_what_is_left_to_saturation() -> None:
-    """1 − h² sees what rounding leaves of h: little more may be lost than by rounding h once."""
+    """1 − h² depends on the rounding of h, so little more may be lost than by rounding h once."""
     z = np.linspace(4, 8.5, 1000, dtype=np.float32)
     with loops("compiled"):
         rnn = tg.nn.RNN(1, 1, rng=0)

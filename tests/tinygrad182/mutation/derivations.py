@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles.loops import step_by_step
 from tests.support import const, leaf
 from tests.tinygrad182.cells import KINDS, Kind
 from tests.tinygrad182.kernels import cases
 from tests.tinygrad182.kernels.cases import Case, make
-from tests.tinygrad182.steps import step_by_step
 from tinygrad182 import kernels
 from tinygrad182.kernels import numpy_loops, products, program, runs
 from tinygrad182.kernels.program import Listing, Program, Register, Tape

@@ -15,7 +15,7 @@ from tinygrad182 import kernels
 from tinygrad182.primitives import PRIMITIVES, Primitive
 from tinygrad182.recurrence.scans import Scan
 
-from .. import checks, corners
+from .. import checks, edge_case_checks
 from ..table import Row
 from . import mutants
 from .asking import Asked, Check, answer_of, ask, rows_of
@@ -25,10 +25,12 @@ from .reviewed import CANNOT_HAPPEN, EQUIVALENT
 from .scans import of_scans
 from .sites import Site, on_top, planted, sites
 
-SLOW: Check = corners.elsewhere
+SLOW: Check = edge_case_checks.elsewhere
 """It takes as long as all other checks together."""
 
-KILLERS: list[Check] = [c for c in (*checks.CHECKS, *corners.CHECKS) if c is not SLOW] + [SLOW]
+KILLERS: list[Check] = [c for c in (*checks.CHECKS, *edge_case_checks.CHECKS) if c is not SLOW] + [
+    SLOW
+]
 """None needs a peer: a fault is caught on every machine, or on none."""
 
 FEW = 2

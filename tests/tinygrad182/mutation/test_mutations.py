@@ -17,7 +17,7 @@ from tests.support import device
 from tinygrad182.kernels.program import Register
 from tinygrad182.recurrence.scans import Scan
 
-from .. import checks, corners
+from .. import checks, edge_case_checks
 from ..table import ROWS
 from . import derivations, planting
 from .sites import planted, sites
@@ -74,7 +74,7 @@ def test_what_a_loop_finds_and_loses_is_caught(
 
     rows = planting.rows_of(tg.PRIMITIVES[name])
     monkeypatch.setattr(Scan, "inside", losing)
-    killers = (checks.jacobian, corners.cotangents_far_away)
+    killers = (checks.jacobian, edge_case_checks.cotangents_far_away)
     assert any(planting.fails(check, row) for check in killers for row in rows)
 
 
@@ -127,7 +127,7 @@ def test_a_survivor_is_named() -> None:
     """With one check alone that sees no derivative, faults get through, and the report says which."""
     killers = planting.KILLERS[:]
     try:
-        planting.KILLERS[:] = [corners.ties]
+        planting.KILLERS[:] = [edge_case_checks.ties]
         report = planting.mutate(tg.PRIMITIVES["max"], thorough=True)
     finally:
         planting.KILLERS[:] = killers

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tinygrad182 as tg
+from tests.oracles import recurrent
 from tests.support import Array
-from tests.tinygrad182.nn import reference
 
 
 class Extreme(NamedTuple):
@@ -71,8 +71,8 @@ def _run_rnn(
 
 
 def _loop_rnn(at: dict[str, Array], options: dict[str, Any]) -> tuple[Array, list[Array]]:
-    run = reference.rnn(at, at["x"], at["h_0"], options["nonlinearity"])
-    return run.output, [run.h_n]
+    run = recurrent.loop(recurrent.vanilla(options["nonlinearity"]), at)
+    return run.output, run.last
 
 
 LAYERS = [
@@ -82,7 +82,7 @@ LAYERS = [
         run=_run_rnn,
         loop=_loop_rnn,
         states=("h_0",),
-        options={"nonlinearity": list(reference.SIGMA), "bias": [True, False]},
+        options={"nonlinearity": list(recurrent.SIGMA), "bias": [True, False]},
         smooth={"nonlinearity": ["tanh", "identity"]},
         vanishing=Extreme(200, 2.0, {"nonlinearity": "tanh"}),
         exploding=Extreme(60, 12.0, {"nonlinearity": "tanh"}),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.oracles.torch_layers import TOLERANCE, arrays, assert_equal_gradients, pair, twins
-from tests.support import assert_close, const, needs_torch
+from tests.oracles.torch_layers import TOLERANCE, assert_equal_gradients, pair, twins
+from tests.support import assert_close, const, draw, needs_torch
 
 torch = needs_torch()
 sides = st.integers(1, 6)
@@ -26,7 +26,7 @@ def check_rnn(
         torch.nn.RNN(I, H, layers, **options),
     )
     shape = (B, T) if options.get("batch_first") else (T, B)
-    x, h_0, a, b = arrays(seed, (*shape, I), (layers, B, H), (*shape, H), (layers, B, H))
+    x, h_0, a, b = draw(seed, (*shape, I), (layers, B, H), (*shape, H), (layers, B, H))
     (x_1, x_2), (h_1, h_2) = pair(x), pair(h_0)
     output_1, h_n_1 = ours(x_1, h_1) if start else ours(x_1)
     output_2, h_n_2 = theirs(x_2, h_2) if start else theirs(x_2)
@@ -66,7 +66,7 @@ def test_rnn_cell(nonlinearity: str, bias: bool) -> None:
     ours, theirs = twins(
         tg.nn.RNNCell(2, 3, rng=0, dtype="float64", **options), torch.nn.RNNCell(2, 3, **options)
     )
-    x, h = arrays(0, (4, 2), (4, 3))
+    x, h = draw(0, (4, 2), (4, 3))
     (x_1, x_2), (h_1, h_2) = pair(x), pair(h)
     next_1, next_2 = ours(x_1, h_1), theirs(x_2, h_2)
     assert_close(next_1, next_2.detach().numpy(), TOLERANCE)
@@ -84,7 +84,7 @@ def test_linear(batch: list[int], inputs: int, outputs: int, bias: bool) -> None
         tg.nn.Linear(inputs, outputs, bias, rng=0, dtype="float64"),
         torch.nn.Linear(inputs, outputs, bias),
     )
-    (x,) = arrays(0, (*batch, inputs))
+    (x,) = draw(0, (*batch, inputs))
     x_1, x_2 = pair(x)
     y_1, y_2 = ours(x_1), theirs(x_2)
     assert_close(y_1, y_2.detach().numpy(), TOLERANCE)
@@ -103,7 +103,7 @@ def test_sequential_and_its_names() -> None:
         ),
         torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)),
     )
-    x_1, x_2 = pair(arrays(0, (5, 3))[0])
+    x_1, x_2 = pair(draw(0, (5, 3))[0])
     y_1, y_2 = ours(x_1), theirs(x_2)
     assert_close(y_1, y_2.detach().numpy(), TOLERANCE)
     (y_1**2).sum().backward()
@@ -113,7 +113,7 @@ def test_sequential_and_its_names() -> None:
 
 @given(st.lists(st.integers(1, 4), max_size=3))
 def test_mse_loss(shape: list[int]) -> None:
-    pred, target = arrays(0, tuple(shape), tuple(shape))
+    pred, target = draw(0, tuple(shape), tuple(shape))
     (p_1, p_2), (t_1, t_2) = pair(pred), pair(target)
     ours, theirs = tg.nn.mse_loss(p_1, t_1), torch.nn.functional.mse_loss(p_2, t_2)
     assert_close(ours, theirs.detach().numpy(), TOLERANCE)
@@ -125,7 +125,7 @@ def test_mse_loss(shape: list[int]) -> None:
 
 @given(st.lists(st.integers(1, 4), max_size=3), st.integers(1, 5), st.sampled_from([1.0, 500.0]))
 def test_cross_entropy(shape: list[int], classes: int, scale: float) -> None:
-    (logits,) = arrays(0, (*shape, classes))
+    (logits,) = draw(0, (*shape, classes))
     targets = np.random.default_rng(1).integers(0, classes, shape)
     l_1, l_2 = pair(scale * logits)
     ours = tg.nn.cross_entropy(l_1, const(targets))

@@ -9,12 +9,11 @@ import pytest
 
 import tinygrad182 as tg
 from tests.oracles.torch_layers import (
-    arrays,
     assert_equal_results,
     host,
     initial_states,
 )
-from tests.support import assert_close, assert_same_bits, const, needs_torch
+from tests.support import assert_close, assert_same_bits, const, draw, needs_torch
 from tests.tinygrad182.nn import test_lengths_against_torch as with_lengths
 
 torch = needs_torch()
@@ -43,7 +42,7 @@ def test_state_dicts_go_both_ways(kind: str, bias: bool) -> None:
     for name, p in ours.named_parameters():
         assert_same_bits(p, state[name].numpy(), name)
     back.load_state_dict({n: torch.tensor(v.numpy()) for n, v in ours.state_dict().items()})
-    (x,) = arrays(3, (4, 2) if kind == "GRUCell" else (5, 4, 2))
+    (x,) = draw(3, (4, 2) if kind == "GRUCell" else (5, 4, 2))
     with torch.no_grad():
         expected = theirs(torch.tensor(x))
         assert_equal_results(ours(const(x)), expected, 1e-14)
@@ -60,7 +59,7 @@ def test_gradients_of_the_states_of_every_layer_and_step(
     for k, cell in enumerate(cells):
         own = {n: v for n, v in gru.state_dict().items() if n.endswith(f"_l{k}")}
         cell.load_state_dict({n.removesuffix(f"_l{k}"): torch.tensor(own[n].numpy()) for n in own})
-    x, a = arrays(7, (T, 3, 2), (T, 3, 4))
+    x, a = draw(7, (T, 3, 2), (T, 3, 4))
     a[: -1 if last_only else 0] = 0.0
     state_1, state_2, ((_, start),) = initial_states("GRU", 7, layers, 3, 4)
     states: list[list[Any]] = [[] for _ in cells]

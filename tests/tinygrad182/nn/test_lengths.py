@@ -10,17 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, leaf
+from tests.support import assert_close, assert_same_bits, const, draw, leaf
 
 KINDS = ["RNN", "LSTM"]
 LENGTHS = [4, 7, 1, 5]
 T, B = 7, len(LENGTHS)
 INSIDE = np.arange(T)[:, None] < np.array(LENGTHS)  # (T, B)
-
-
-def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
 
 
 def layer(kind: str, layers: int = 2, **options: Any) -> Any:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.oracles.torch_layers import (
     TOLERANCE,
-    arrays,
     assert_equal_gradients,
     flat,
     host,
@@ -20,7 +19,7 @@ from tests.oracles.torch_layers import (
     pair,
     twins,
 )
-from tests.support import assert_close, const, needs_torch
+from tests.support import assert_close, const, draw, needs_torch
 
 torch = needs_torch()
 
@@ -38,7 +37,7 @@ def check(kind: str, lengths: list[int], T: int, layers: int, start: bool, **opt
     batch_first = options.get("batch_first", False)
     directions = 2 if options.get("bidirectional") else 1
     inside = (np.arange(T)[:, None] < np.array(lengths))[..., None]
-    x, a, b = arrays(T, (T, B, 2), (T, B, 4 * directions), (layers * directions, B, 4))
+    x, a, b = draw(T, (T, B, 2), (T, B, 4 * directions), (layers * directions, B, 4))
     if batch_first:
         x, a, inside = (v.swapaxes(0, 1) for v in (x, a, inside))
     x_1, x_2 = pair(x)

@@ -10,53 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, host, leaf, write
-from tests.tinygrad182.nn.reference import gradients, weights_of
+from tests.oracles.derivatives import complex_gradients
+from tests.oracles.recurrent import lstm as loop
+from tests.oracles.recurrent import weights_of
+from tests.support import Array, assert_close, assert_same_bits, const, draw, host, leaf, write
 
 STEP = 1e-100  # of the derivatives below, the smallest is 1e-60, the largest 1e+25
 sides = st.integers(1, 4)
 
 
-def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
-
-
 def layer(I: int, H: int, layers: int = 1, **options: Any) -> tg.nn.LSTM:  # noqa: E741
     return tg.nn.LSTM(I, H, layers, rng=3, dtype="float64", **options)
-
-
-def logistic(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
-
-
-def loop(
-    weights: dict[str, Array], x: Array, h: Array, c: Array, kick_h: Any = None, kick_c: Any = None
-) -> tuple[Array, Array]:
-    """h and c (layers, T, B, H): f, i, o = σ(x U + h W + b), C̃ = tanh(…), C = f∘C + i∘C̃, h = tanh(C)∘o.
-
-    One gate at a time, each with matrices of its own. The kicks (layers, T, B, H) are added to a state
-    where it is computed, so the derivative by one is ∂L/∂h_t or ∂L/∂c_t.
-    """
-    found, below, H = [], x, h.shape[2]
-    for k in range(len(h)):
-        states, h_t, c_t = [], h[k], c[k]
-        for t in range(len(x)):
-            gates = {}
-            for block, gate in enumerate("ifgo"):
-                rows = slice(block * H, (block + 1) * H)
-                z = below[t] @ weights[f"weight_ih_l{k}"][rows].T
-                z = z + h_t @ weights[f"weight_hh_l{k}"][rows].T
-                b = weights.get(f"bias_ih_l{k}", np.zeros(4 * H))
-                gates[gate] = (np.tanh if gate == "g" else logistic)(z + b[rows])
-            c_t = gates["f"] * c_t + gates["i"] * gates["g"]
-            c_t = c_t if kick_c is None else c_t + kick_c[k, t]
-            h_t = np.tanh(c_t) * gates["o"]
-            h_t = h_t if kick_h is None else h_t + kick_h[k, t]
-            states.append((h_t, c_t))
-        found.append([np.stack(part) for part in zip(*states, strict=True)])
-        below = found[-1][0]
-    return np.stack([h for h, _ in found]), np.stack([c for _, c in found])
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -173,7 +137,7 @@ def test_gradients_are_those_of_the_complex_step(
 
     weights = {n: w for n, w in weights_of(lstm).items() if not n.startswith("bias_hh")}
     given_ = {"x": x, "h_0": h_0, "c_0": c_0}
-    expected = gradients(loss, {**weights, **given_})
+    expected = complex_gradients(loss, {**weights, **given_})
     inputs = {name: leaf(value) for name, value in given_.items()}
     output, (h_n, c_n) = lstm(inputs["x"], (inputs["h_0"], inputs["c_0"]))
     ((const(a) * output**2).sum() + (const(b) * h_n).sum() + (const(d) * c_n**2).sum()).backward()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tests.oracles.torch_layers import (
     TOLERANCE,
-    arrays,
     assert_equal_gradients,
     assert_equal_results,
     backward,
@@ -22,7 +21,7 @@ from tests.oracles.torch_layers import (
     pair,
     twins,
 )
-from tests.support import assert_close, assert_same_bits, const, needs_torch
+from tests.support import assert_close, assert_same_bits, const, draw, needs_torch
 
 torch = needs_torch()
 sides = st.integers(1, 5)
@@ -44,7 +43,7 @@ def check(
     )
     batch = [] if B is None else [B]
     leading = [*batch, T] if options.get("batch_first") else [T, *batch]
-    x_1, x_2 = pair(arrays(seed, (*leading, I))[0])
+    x_1, x_2 = pair(draw(seed, (*leading, I))[0])
     directions = 2 if options.get("bidirectional") else 1
     state_1, state_2, leaves = initial_states(kind, seed, directions * layers, *batch, H)
     results_1 = ours(x_1, state_1) if start else ours(x_1)
@@ -124,7 +123,7 @@ def test_dropout_that_leaves_nothing_between_layers(kind: str) -> None:
 def test_cells(kind: str, bias: bool, batch: tuple[int, ...], start: bool) -> None:
     mine, other = layers_of(kind)
     ours, theirs = twins(mine(2, 3, bias, rng=0, dtype="float64"), other(2, 3, bias))
-    x_1, x_2 = pair(arrays(0, (*batch, 2))[0])
+    x_1, x_2 = pair(draw(0, (*batch, 2))[0])
     state_1, state_2, leaves = initial_states(kind, 0, *batch, 3)
     next_1 = ours(x_1, state_1) if start else ours(x_1)
     next_2 = theirs(x_2, state_2) if start else theirs(x_2)
@@ -169,7 +168,7 @@ def test_state_dicts_go_both_ways(kind: str, both: bool | None, bias: bool) -> N
             expected = expected + second
         assert_same_bits(p, expected.numpy(), name)
     back.load_state_dict({n: torch.tensor(v.numpy()) for n, v in ours.state_dict().items()})
-    (x,) = arrays(3, (4, 2) if "Cell" in kind else (5, 4, 2))
+    (x,) = draw(3, (4, 2) if "Cell" in kind else (5, 4, 2))
     with torch.no_grad():
         expected = theirs(torch.tensor(x))
         assert_equal_results(ours(const(x)), expected, 1e-14)
@@ -212,7 +211,7 @@ def test_gradients_of_the_states_of_every_layer_and_step(
     for k, cell in enumerate(cells):
         own = {n: v for n, v in model.rnn.state_dict().items() if n.endswith(f"_l{k}")}
         cell.load_state_dict({n.removesuffix(f"_l{k}"): torch.tensor(own[n].numpy()) for n in own})
-    x, a = arrays(7, (T, 3, 2), (T, 3, 4))
+    x, a = draw(7, (T, 3, 2), (T, 3, 4))
     a[: -1 if last_only else 0] = 0.0
     state_1, state_2, leaves = initial_states("LSTM", 7, layers, 3, 4)
     found = torch_loop(cells, torch.tensor(x), state_2)

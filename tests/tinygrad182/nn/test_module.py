@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
-from tests.support import assert_same_bits, const, host_only, write
+from tests.support import (
+    assert_same_bits,
+    const,
+    host_only,
+    write,
+)
 
 
 class Block(tg.nn.Module):
@@ -354,3 +359,44 @@ def test_one_seed_gives_one_model(kind: Any) -> None:
         kind(3, 4, rng=1).parameters(), kind(3, 4, rng=1, dtype="float64").parameters(), strict=True
     ):
         assert_same_bits(single, double.numpy().astype(np.float32))
+
+
+nn = tg.nn
+
+
+X = np.random.default_rng(0).normal(size=(4, 3, 5))
+
+
+def layers(n: int = 3) -> list[Any]:
+    return [nn.Linear(2, 2, rng=i) for i in range(n)]
+
+
+def test_walks_over_modules() -> None:
+    inner, last = nn.Sequential(*layers(1)), nn.Linear(2, 1, rng=0)
+    model = nn.Sequential(inner, last)
+    assert [name for name, _ in model.named_modules()] == ["", "0", "0.0", "1"]
+    assert list(model.modules()) == [model, inner, inner[0], last]
+    assert list(model.children()) == [inner, last]
+    assert [name for name, _ in model.named_children()] == ["0", "1"]
+    seen: list[Any] = []
+    assert model.apply(seen.append) is model
+    assert seen == [last, inner[0], inner, model]
+
+
+def test_freezing_and_thawing() -> None:
+    model = nn.Sequential(*layers(2))
+    assert model[0].requires_grad_(False) is model[0]  # type: ignore[attr-defined]
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+    model.requires_grad_()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_functional_computes_what_the_layers_do() -> None:
+    f, x = nn.functional, const(X)
+    layer = nn.Linear(5, 2, rng=0, dtype="float64")
+    assert_same_bits(f.linear(x, layer.weight, layer.bias), layer(x))
+    assert_same_bits(f.linear(x, layer.weight), x @ layer.weight.T)
+    for name in ("relu", "tanh", "sigmoid", "softmax", "log_softmax"):
+        assert_same_bits(getattr(f, name)(x), getattr(tg, name)(x))
+    assert f.cross_entropy is nn.cross_entropy
+    assert f.mse_loss is nn.mse_loss

@@ -1,4 +1,4 @@
-"""Nonlinearities of a person's own, in layers, cells and blocks: functions and primitives."""
+"""Nonlinearities of your own, in layers, cells and blocks: functions and primitives."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Options of recurrent layers in combinations drawn at random, with every view on them.
 
-The witness runs each sequence alone, and each direction of a level alone, step by step, in layers that have
+The reference runs each sequence alone, and each direction of a level alone, step by step, in layers with
 none of these options.
 """
 
@@ -199,7 +199,7 @@ class Both(NamedTuple):
     given: Numbers
     layer: Any
     whole: Run
-    witness: Alone
+    reference: Alone
     alone: dict[int, Run]
 
     def assert_same_gradients(self) -> None:
@@ -208,7 +208,7 @@ class Both(NamedTuple):
         for i, one in self.alone.items():
             by_x[: self.case.lengths[i], i] = dense(one.x)[:, 0]
         assert_close(dense(self.whole.x), by_x, 1e-11, f"{self.case}: x", floor=1.0)
-        for place, single in zip(self.case.places, self.witness.places, strict=True):
+        for place, single in zip(self.case.places, self.reference.places, strict=True):
             own = own_parameters(self.layer, place)
             for name, weight in own_parameters(single, "l0").items():
                 what = f"{self.case}: {name}_{place}"
@@ -219,7 +219,7 @@ def both(kind: str, seed: int, **gate: Any) -> Both:
     """A case; with ``gate``, what is done to a gate of one direction of one level."""
     case = drawn(kind, seed)
     module = Together(case, case.made(seed))
-    parts, witness, alone = module.layer.scan.parts, Alone(case), {}
+    parts, reference, alone = module.layer.scan.parts, Alone(case), {}
     given, j = numbers(case, len(parts)), seed % len(case.places)
 
     def setting(path: str) -> AbstractContextManager[None]:
@@ -229,10 +229,10 @@ def both(kind: str, seed: int, **gate: Any) -> Both:
         whole = run(module, given)
     for i, n in enumerate(case.lengths):
         if n:
-            witness.sequence = i
+            reference.sequence = i
             with setting(f"places.{j}.l0"):
-                alone[i] = run(witness, given.of(i, n))
-    return Both(case, given, module.layer, whole, witness, alone)
+                alone[i] = run(reference, given.of(i, n))
+    return Both(case, given, module.layer, whole, reference, alone)
 
 
 def dense(x: tg.Tensor) -> Array:
@@ -298,7 +298,7 @@ def test_a_penalty_on_the_flow(kind: str, seed: int) -> None:
 @seeds
 def test_every_view(kind: str, seed: int) -> None:
     """A sequence's share of a figure is the figure of it alone, and squares of norms add up."""
-    case, given, layer, whole, witness, alone = both(kind, seed)
+    case, given, layer, whole, reference, alone = both(kind, seed)
     is_vanilla = isinstance(layer, tg.nn.RNN)
     for j, place in enumerate(case.places):
         path, theirs = f"layer.{place}", f"places.{j}.l0"
@@ -308,7 +308,7 @@ def test_every_view(kind: str, seed: int) -> None:
         for p, part in enumerate(layer.scan.parts):
             rows_alone[f"{part} initial"][:] = given.by_initial()[p, j]
         for i, one in alone.items():
-            of_one = figures(one, theirs, own_parameters(witness.places[j], "l0"), is_vanilla)
+            of_one = figures(one, theirs, own_parameters(reference.places[j], "l0"), is_vanilla)
             for what, array in of_one[0].items():
                 rows_alone[what][i][tuple(map(slice, array.shape[1:]))] = array[0]
             for what, array in of_one[1].items():

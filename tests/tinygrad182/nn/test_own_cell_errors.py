@@ -1,4 +1,4 @@
-"""What a class of one's own is told when its declaration does not fit together, and when."""
+"""A class of your own whose declaration does not fit together: what its errors say, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of one's own, and the GRU: a declared step against NumPy, and every way in which it is run."""
+"""Cells of your own, and the GRU: a declared step against NumPy, and every way in which it is run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import tinygrad182 as tg
+from tests.oracles.derivatives import complex_gradients
+from tests.oracles.recurrent import weights_of
 from tests.support import Array, assert_close, assert_same_bits, const, host, leaf
-from tests.tinygrad182.nn import reference
 from tests.tinygrad182.nn.own_cells import (
     CELLS,
     GRU,
@@ -86,10 +87,10 @@ def test_every_result_and_every_gradient(
     at = arrays(own, bidirectional=bidirectional)
     directions = ("", "_reverse")[: 1 + bidirectional]
     weights = dict(layer.named_parameters())
-    both = {name: reference.weights_of(layer)[name] for name in weights} | at
+    both = {name: weights_of(layer)[name] for name in weights} | at
 
     def computed(at: dict[str, Array]) -> list[Array]:
-        run = loop(own, at, 2, lengths, directions=directions)
+        run = loop(own, at, lengths, directions=directions)
         return [run.output, *run.last, *run.states]
 
     leaves = {name: leaf(values) for name, values in at.items()}
@@ -98,7 +99,7 @@ def test_every_result_and_every_gradient(
     for i, (a, b) in enumerate(zip(found, computed(both), strict=True)):
         assert_close(a, b, 1e-13, f"result {i}")
     weighted(found, tg).backward()
-    expected = reference.gradients(lambda at: weighted(computed(at), np), both)
+    expected = complex_gradients(lambda at: weighted(computed(at), np), both)
     for name, p in (weights | leaves).items():
         assert np.abs(expected[name]).max() > 1e-3, f"{name} is not used"
         assert_close(p.grad, expected[name], 1e-11, name)
@@ -109,7 +110,7 @@ def test_without_bias_and_batch_first(own: Own) -> None:
     layer = made(own, bias=False, batch_first=True)
     assert not any("bias" in name for name, _ in layer.named_parameters())
     at = arrays(own)
-    run = loop(own, reference.weights_of(layer) | at, 2)
+    run = loop(own, weights_of(layer) | at)
     x, state = given(at)
     output, last = layer(const(x.swapaxes(0, 1)), _moved(state))
     assert_close(output, run.output.swapaxes(0, 1), 1e-13)
@@ -138,7 +139,7 @@ def test_one_sequence_without_a_batch_axis(own: Own) -> None:
 def test_the_state_is_zero_where_none_is_given(own: Own) -> None:
     layer = made(own)
     at = {n: v if n == "x" else np.zeros_like(v) for n, v in arrays(own).items()}
-    run = loop(own, reference.weights_of(layer) | at, 2)
+    run = loop(own, weights_of(layer) | at)
     assert_close(layer(const(at["x"]))[0], run.output, 1e-13)
 
 

@@ -16,23 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, array, assert_close, assert_same_bits, const, leaf
-from tests.tinygrad182.nn import reference
+from tests.oracles import recurrent
+from tests.oracles.derivatives import complex_gradients
+from tests.support import Array, array, assert_close, assert_same_bits, const, draw, leaf
 from tests.tinygrad182.nn.layers import LAYERS, Extreme, Layer
 from tinygrad182.engine.recording import node_of
 
-NONLINEARITIES = list(reference.SIGMA)
+NONLINEARITIES = list(recurrent.SIGMA)
 STEP = 1e-150
 """Of the complex step: 1e+30 times it is still tiny, and 1e-90 times it is not yet 0."""
 STENCIL = {-3: -1, -2: 9, -1: -45, 1: 45, 2: -9, 3: 1}
 """60 h times a first derivative from seven points."""
 
 every_layer = pytest.mark.parametrize("kind", LAYERS, ids=str)
-
-
-def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
 
 
 def layer(I: int, H: int, layers: int = 1, **options: object) -> tg.nn.RNN:  # noqa: E741
@@ -112,7 +108,7 @@ def make_case(
     arrays = dict(zip(("x", *kind.states), (scale * x, *(scale * s for s in states)), strict=True))
     a = LOSSES[loss](np.random.default_rng(seed), a)
     b = [s * (loss == "random") for s in b]
-    weights = {n: w for n, w in reference.weights_of(module).items() if "bias_hh" not in n}
+    weights = {n: w for n, w in recurrent.weights_of(module).items() if "bias_hh" not in n}
     return Case(kind, options, module, {**weights, **arrays}, a, b, **how)
 
 
@@ -157,7 +153,7 @@ def check_gradients(case: Case, tolerance: float) -> dict[str, Array]:
     inputs = case.inputs(leaf)
     case.recorded_loss(inputs).backward()
     asked = {**dict(case.module.named_parameters()), **inputs}
-    expected = reference.gradients(
+    expected = complex_gradients(
         lambda moved: case.loss({**case.at, **moved}), {n: case.at[n] for n in asked}, STEP
     )
     for name, tensor in asked.items():
@@ -251,8 +247,9 @@ def _moved(at: dict[str, Array], by: dict[str, Array]) -> dict[str, Array]:
 def test_every_state_is_that_of_the_loop() -> None:
     rnn = layer(2, 3, 2, return_states=True)
     x, h_0 = draw(5, (6, 4, 2), (2, 4, 3))
-    expected = reference.rnn(reference.weights_of(rnn), x, h_0, "tanh")
-    assert_close(rnn(const(x), const(h_0))[2].h, expected.states, 1e-14)
+    at = recurrent.weights_of(rnn) | {"x": x, "h_0": h_0}
+    expected = recurrent.loop(recurrent.vanilla("tanh"), at)
+    assert_close(rnn(const(x), const(h_0))[2].h, expected.states[0], 1e-14)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
@@ -371,7 +368,8 @@ def test_complex_inputs_pass() -> None:
     """So that a model's derivatives can be checked by complex steps from outside."""
     rnn = layer(2, 3)
     (x,) = draw(11, (4, 2, 2))
-    expected = reference.rnn(reference.weights_of(rnn), x + 1j, np.zeros((1, 2, 3)), "tanh")
+    at = recurrent.weights_of(rnn) | {"x": x + 1j, "h_0": np.zeros((1, 2, 3))}
+    expected = recurrent.loop(recurrent.vanilla("tanh"), at)
     assert_close(rnn(const(x + 1j))[0], expected.output, 1e-14)
 
 

@@ -10,19 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad182 as tg
-from tests.support import Array, assert_close, assert_same_bits, const, leaf
-from tests.tinygrad182.nn.reference import SIGMA
+from tests.oracles.recurrent import SIGMA
+from tests.support import assert_close, assert_same_bits, const, draw, leaf
 
 SLOPE = {"tanh": lambda z: 1 - np.tanh(z) ** 2, "relu": lambda z: z > 0, "identity": np.ones_like}
 
 
 def block(width: int, nonlinearity: str = "tanh", **options: bool) -> tg.nn.ResBlock:
     return tg.nn.ResBlock(width, nonlinearity, rng=2, dtype="float64", **options)  # type: ignore[arg-type]
-
-
-def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(size=shape) for shape in shapes]
 
 
 @given(

@@ -7,8 +7,8 @@ has no row.
 from __future__ import annotations
 
 from . import elementwise, indexing, linalg, rearranging, recurrent, reduction
-from .plain import PLAIN, PlainRow
 from .row import Row, floating
+from .without_derivative import PLAIN, PlainRow
 
 ROWS: list[Row] = [
     *elementwise.ROWS,

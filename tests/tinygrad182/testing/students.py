@@ -74,7 +74,7 @@ class LSTMModule(tg.nn.Module):
 
 
 class OwnLSTM(tg.nn.RecurrentLayer):
-    """A class of one's own, with the blocks' names."""
+    """A class of your own, with the blocks' names."""
 
     gates, state = ("i", "f", "g", "o"), ("h", "c")
 

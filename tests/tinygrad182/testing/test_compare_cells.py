@@ -265,7 +265,7 @@ def test_a_wrong_derivative_names_the_gate_of_a_parameter() -> None:
     assert comparison.mistake == "derivative of tanh without the square in gate g"
 
 
-def test_a_cell_of_ones_own_is_a_reference_too() -> None:
+def test_a_cell_of_your_own_is_a_reference_too() -> None:
     class Leaky(tg.nn.RecurrentLayer):
         gates, state = ("u", "v"), ("s",)
 

@@ -1,4 +1,4 @@
-"""How things look in a notebook: HTML and SVG as text, without JavaScript and without a library."""
+"""HTML and SVG for notebooks, as text, without JavaScript and without a library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small array as a grid of colours, one cell for each number; a large one by its figures."""
+"""A small array as a grid of colours, one cell for each number; a large array as figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = 60
 
 
 class Figures(NamedTuple):
-    """What is said of an array: of its finite elements, or of the magnitudes of complex ones.
+    """Figures of an array: of its finite elements, or of the magnitudes of complex ones.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Figures(NamedTuple):
     mean : float
     nans, infinities : int
     first : ndarray (n,)
-        Where each part begins on the first axis.
+        The start of each part on the first axis.
     log10_norms : ndarray (n,)
         Decadic logarithms of the parts' norms.
     """
@@ -52,7 +52,7 @@ class Figures(NamedTuple):
 
 
 def array_body(array: HostArray) -> str:
-    """What unfolds below an array's line: its grid if it is small, its figures, its numbers."""
+    """The folded part below an array's line: its grid if it is small, its figures, its numbers."""
     figures = measured(array)
     with np.errstate(all="ignore"):
         drawn = "" if array.ndim == 0 else _grid(array, figures) if _is_small(array) else ""
@@ -60,7 +60,7 @@ def array_body(array: HostArray) -> str:
             drawn = _norms(array, figures)
     printed = np.array2string(array, separator=", ", threshold=1000)
     numbers = fold("numbers", preformatted(printed), opened=array.size <= FEW)
-    return "".join([drawn, _told(array, figures), numbers])
+    return "".join([drawn, _summary(array, figures), numbers])
 
 
 def _is_small(array: HostArray) -> bool:
@@ -173,19 +173,19 @@ def _norms(array: HostArray, figures: Figures) -> str:
     return sparkline(what, figures.log10_norms, figures.first)
 
 
-def _told(array: HostArray, figures: Figures) -> str:
+def _summary(array: HostArray, figures: Figures) -> str:
     """A line with the smallest, mean and largest number, and how many are not finite."""
     if figures.low is None:
-        told = [] if array.size else ["no elements"]
+        parts = [] if array.size else ["no elements"]
     else:
         bars = "|" if array.dtype.kind == "c" else ""
         low, high = text(figures.low), text(figures.high)
-        told = [f"min {low}", f"mean {figures.mean:.4g}", f"max {high}"]
-        told = [f"{bars}x{bars}: {', '.join(told)}"] if bars else told
+        parts = [f"min {low}", f"mean {figures.mean:.4g}", f"max {high}"]
+        parts = [f"{bars}x{bars}: {', '.join(parts)}"] if bars else parts
     for name, count, colour in (
         ("NaN", figures.nans, PINK),
         ("infinite", figures.infinities, AMBER),
     ):
         if count:
-            told.append(f'<span style="color:{colour}">■</span> {count:,} {name}')
-    return f"<div>{' · '.join(told)}</div>"
+            parts.append(f'<span style="color:{colour}">■</span> {count:,} {name}')
+    return f"<div>{' · '.join(parts)}</div>"

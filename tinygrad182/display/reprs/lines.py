@@ -1,4 +1,4 @@
-"""A line of magnitudes over steps, small enough to stand in a sentence."""
+"""A small line chart of magnitudes over steps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WIDTH, HEIGHT, LEFT, TOP = 360, 52, 62, 10
 """Pixels of the plot, and of what stands left of it and above it."""
 
 MOST = 400
-"""More points than this are not told apart at that width: the lowest and the highest are kept."""
+"""With more points than this, only the lowest and the highest of each stretch are drawn."""
 
 LEAST = 1.0
-"""Decades over the whole height, at least: less is a level, and should look like one."""
+"""Smallest number of decades over the whole height, so that a level looks like one."""
 
 LINE = 13
 """Pixels from one line of text to the next."""
@@ -29,7 +29,7 @@ _MARKS = (
     ("NaN", PINK, HEIGHT / 2 - 2, np.isnan),
     ("infinite", AMBER, -7, np.isposinf),
 )
-"""What has no logarithm to draw: its name, its colour, its height in the plot."""
+"""Bars for magnitudes without a logarithm: name, colour, height in the plot, test."""
 
 
 def sparkline(name: str, log10: HostArray, labels: HostArray) -> str:
@@ -41,11 +41,11 @@ def sparkline(name: str, log10: HostArray, labels: HostArray) -> str:
     Parameters
     ----------
     name : str
-        What is drawn, such as ``"‖∂L/∂h_t‖"``.
+        The title, such as ``"‖∂L/∂hₜ‖"``.
     log10 : ndarray (T,)
         Decadic logarithms of the magnitudes.
     labels : ndarray (T,)
-        What the steps are called.
+        The names of the steps.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def _text(x: float, y: float, value: Any, anchor: str) -> str:
 
 
 def _thinned(there: HostArray, log10: HostArray) -> list[int]:
-    """The positions to draw: all, or of each small stretch those of its lowest and highest value."""
+    """The positions to draw: all, or the lowest and the highest of each small stretch."""
     if len(there) <= MOST:
         return there.tolist()
     kept: set[int] = {int(there[0]), int(there[-1])}
@@ -98,7 +98,7 @@ def _thinned(there: HostArray, log10: HostArray) -> list[int]:
 
 
 def _path(kept: list[int], x: HostArray, y: dict[int, float]) -> str:
-    """Line segments, interrupted where a value between two points cannot be drawn."""
+    """Line segments, interrupted at values that cannot be drawn."""
     steps, before = [], None
     for i in kept:
         joined = before is not None and all(j in y for j in range(before + 1, i))
@@ -108,7 +108,7 @@ def _path(kept: list[int], x: HostArray, y: dict[int, float]) -> str:
 
 
 def _bars(log10: HostArray, labels: HostArray, x: HostArray) -> tuple[str, str]:
-    """A bar for each run of steps that have no logarithm to draw, and what the bars' colours mean."""
+    """A bar for each run of steps without a logarithm, and a legend of the bars' colours."""
     bars, legend = "", ""
     for kind, colour, height, which in _MARKS:
         steps = np.flatnonzero(which(log10))

@@ -1,4 +1,4 @@
-"""The HTML that every repr is made of: escaped text, parts that unfold, tables."""
+"""The HTML elements of all reprs: escaped text, folds, tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(*parts: str) -> str:
 
 
 def fold(summary: str, *body: str, opened: bool = False) -> str:
-    """A line of HTML, and what unfolds below it; the line alone where nothing does."""
+    """A line of HTML that folds a body, or the line alone without a body."""
     if not any(body):
         return f"<div>{summary}</div>"
     state = " open" if opened else ""
@@ -70,13 +70,13 @@ def _is_number(cell: Any) -> bool:
 def _line(tag: str, cells: Sequence[Any], right: Sequence[bool]) -> str:
     sides = ["right" if number else "left" for number in right]
     drawn = (
-        f'<{tag} style="{_CELL};text-align:{side}">{_told(cell)}</{tag}>'
+        f'<{tag} style="{_CELL};text-align:{side}">{_cell(cell)}</{tag}>'
         for cell, side in zip(cells, sides, strict=True)
     )
     return f'<tr style="background:transparent">{"".join(drawn)}</tr>'
 
 
-def _told(cell: Any) -> str:
+def _cell(cell: Any) -> str:
     return "·" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else text(cell)
 
 

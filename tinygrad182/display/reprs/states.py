@@ -43,7 +43,7 @@ def state_fold(
         else ""
     )
     rows = fold(
-        "norms of every step", table(("t", f"‖{symbol}_t‖", f"‖∂L/∂{symbol}_t‖"), list(columns))
+        "norms of every step", table(("t", f"‖{symbol}ₜ‖", f"‖∂L/∂{symbol}ₜ‖"), list(columns))
     )
-    line = sparkline(f"‖∂L/∂{symbol}_t‖ over t", log10_grad_norm, time)
+    line = sparkline(f"‖∂L/∂{symbol}ₜ‖ over t", log10_grad_norm, time)
     return fold(f"<b>{text(symbol)}</b>, {len(time):,} steps{ends}", line, rows, opened=opened)

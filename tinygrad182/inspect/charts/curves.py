@@ -11,48 +11,47 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...display.charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis, encoded, layered
-from .magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from .magnitudes import LOOKS, ZERO, Extent, coded, norm_text
 
 if TYPE_CHECKING:
     from ..views.flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
-Kept = Mapping[int, Sequence[int]]
+Times = Mapping[int, Sequence[int]]
+Lines = Mapping[str, tuple[str, str]]
+"""Field of the data → the line's name in the legend, and its state."""
 
 
 class Anomaly(NamedTuple):
-    """Where something went wrong first: the block, the time, and what to write there."""
+    """The first step that is not finite: its block, its time, and the text at it."""
 
     block: int
     time: int
-    told: str
+    text: str
 
 
 WIDTH, HEIGHT, STRIP = 780, 210, 40
 FEW = 40
-"""Up to so many steps, each has a dot."""
+"""Up to this many steps, each has a dot."""
 
 
 def curves_chart(
-    stacks: Stacks,
-    kept: Kept,
-    linked: bool = False,
-    anomaly: Anomaly | None = None,
+    stacks: Stacks, drawn: Times, linked: bool = False, anomaly: Anomaly | None = None
 ) -> Any:
     """Draw ‖∂L/∂h_t‖ and ‖h_t‖ of every state over time, on a linear axis of their log10.
 
-    The chosen block is drawn in full, the others are pale. A norm that is exactly 0 is a mark at the
-    bottom; an infinite one and a NaN are marks at the top. Expressions refer to the parameters ``loop``
-    and ``loop_step``, the block and its step, which are the caller's.
+    The curves of other blocks are pale. A norm that is exactly 0 is a mark at the bottom; an infinite one
+    and a NaN are marks at the top. Expressions refer to the caller's parameters ``loop`` and ``loop_step``,
+    the chosen block and its step.
 
     Parameters
     ----------
     stacks : mapping of int to StackFlow
         The states of each recurrence, by the position of its block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
-        The times that are drawn of each block; ``loop_step`` is an index into them.
+    drawn : mapping of int to sequence of int
+        The drawn times of each block; ``loop_step`` is an index into them.
     linked : bool
-        Add the point selection ``pick_step`` (field ``i``, an index into ``kept``), which takes the
+        Add the point selection ``pick_step`` (field ``i``, an index into ``drawn``), which takes the
         step nearest to a click, and a strip with the interval selection ``brush`` (over ``t``). The
         time axis then shows the caller's parameter ``window``, the first and the last time.
     anomaly : Anomaly, optional
@@ -65,19 +64,20 @@ def curves_chart(
     """
     alt = altair()
     lines = _lines(stacks)
-    wide = alt.Chart(data(_rows(stacks, kept, lines))).transform_flatten(
+    wide = alt.Chart(data(_rows(stacks, drawn, lines))).transform_flatten(
         ["i", "t", "left", "right", *lines]
     )
-    ends = _ends(stacks, kept)
+    ends = _ends(stacks, drawn)
     window = [alt.ExprRef("window[0] - 0.5"), alt.ExprRef("window[1] + 0.5")]
     scale = alt.Scale(nice=False, zero=False, domain=window if linked else ends)
     x = alt.X("t:Q", title="step t", scale=scale)
     x = x.axis(format="d", tickMinStep=1, tickCount=10, grid=False)
-    found = _found(stacks, kept)
+    extent = Extent.of(_columns(stacks, drawn).values())
+    few = max(map(len, drawn.values()), default=0) <= FEW
     layers = [
-        _curves(wide, lines, x, found),
-        *_marks(wide, lines, x, found),
-        *([] if anomaly is None else _anomaly(anomaly, stacks, kept)),
+        _curves(wide, lines, x, extent, few),
+        *_marks(wide, lines, x, extent.words),
+        *([] if anomaly is None else _anomaly(anomaly, stacks, drawn)),
         *_chosen(wide, x, ends, linked),
         _steps(wide, lines, linked),
     ]
@@ -85,14 +85,14 @@ def curves_chart(
     if not linked:
         return main
     brush = alt.selection_interval(name="brush", encodings=["x"])
-    return alt.vconcat(main, _strip(wide, lines, stacks, kept).add_params(brush), spacing=4)
+    return alt.vconcat(main, _strip(wide, lines, stacks, drawn).add_params(brush), spacing=4)
 
 
-def _lines(stacks: Stacks) -> dict[str, tuple[str, str]]:
-    """Each line's field → its name in the legend and the state it belongs to; gradients first."""
+def _lines(stacks: Stacks) -> Lines:
+    """All lines, gradients first."""
     names = list(dict.fromkeys(name for stack in stacks.values() for name in stack))
-    gradients = {f"g{k}": (f"‖∂L/∂{name}_t‖", name) for k, name in enumerate(names)}
-    return gradients | {f"v{k}": (f"‖{name}_t‖", name) for k, name in enumerate(names)}
+    gradients = {f"g{k}": (f"‖∂L/∂{name}ₜ‖", name) for k, name in enumerate(names)}
+    return {**gradients, **{f"v{k}": (f"‖{name}ₜ‖", name) for k, name in enumerate(names)}}
 
 
 def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
@@ -103,27 +103,27 @@ def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
 
 
 def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any, Any]:
-    """A line at the times that are kept; NaN at one that the state does not have."""
+    """A line at the drawn times; NaN at a time that the state lacks."""
     at = {int(t): k for k, t in enumerate(flow.time)}
     norms = _log10s(flow, field)
     return np.array([norms[at[t]] if t in at else math.nan for t in times])
 
 
-def _columns(stacks: Stacks, kept: Kept) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+def _columns(stacks: Stacks, drawn: Times) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
     return {
-        (block, field): _column(stack[name], field, kept[block])
+        (block, field): _column(stack[name], field, drawn[block])
         for block, stack in stacks.items()
         for field, (_, name) in _lines(stacks).items()
         if name in stack
     }
 
 
-def _rows(stacks: Stacks, kept: Kept, lines: Mapping[str, object]) -> list[Row]:
-    """One row for each block, which holds arrays over its kept steps."""
-    columns = _columns(stacks, kept)
+def _rows(stacks: Stacks, drawn: Times, lines: Lines) -> list[Row]:
+    """One row for each block, with arrays over its drawn steps."""
+    columns = _columns(stacks, drawn)
     rows: list[Row] = []
     for block, stack in stacks.items():
-        times = list(map(int, kept[block]))
+        times = list(map(int, drawn[block]))
         borders = _borders(times)
         row: Row = {"block": block, "path": stack.path, "i": list(range(len(times))), "t": times}
         row |= {"left": borders[:-1], "right": borders[1:]}
@@ -146,25 +146,7 @@ def _borders(times: Sequence[int]) -> list[float]:
     return [times[0] - 0.5, *between, times[-1] + 0.5]
 
 
-class _Found:
-    """What there is to draw: the range of the finite logarithms, and which words occur."""
-
-    def __init__(self, columns: Sequence[np.ndarray[Any, Any]], most: int) -> None:
-        everything = np.concatenate([*columns, np.zeros(0)])
-        finite = everything[np.isfinite(everything)]
-        self.low, self.high = (
-            (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 0.0)
-        )
-        self.most = most
-        words = {word for word in coded(everything) if isinstance(word, str)}
-        self.words = [word for word in (ZERO, INFINITE, NOT_A_NUMBER) if word in words]
-
-
-def _found(stacks: Stacks, kept: Kept) -> _Found:
-    return _Found(list(_columns(stacks, kept).values()), max(map(len, kept.values()), default=0))
-
-
-def _long(wide: Any, lines: Mapping[str, tuple[str, str]]) -> Any:
+def _long(wide: Any, lines: Lines) -> Any:
     """One row for each point of each line."""
     names = json.dumps({field: name for field, (name, _) in lines.items()})
     return wide.transform_fold(list(lines), as_=["field", "log"]).transform_calculate(
@@ -174,7 +156,7 @@ def _long(wide: Any, lines: Mapping[str, tuple[str, str]]) -> Any:
     )
 
 
-def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
+def _look(lines: Lines) -> tuple[Any, Any]:
     """A colour for each state; gradients solid or dashed, values dotted."""
     alt = altair()
     states = list(dict.fromkeys(name for _, name in lines.values()))
@@ -190,14 +172,14 @@ def _look(lines: Mapping[str, tuple[str, str]]) -> tuple[Any, Any]:
     return colour, dash
 
 
-def _curves(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> Any:
+def _curves(wide: Any, lines: Lines, x: Any, extent: Extent, few: bool) -> Any:
     alt = altair()
     colour, dash = _look(lines)
-    ticks = _ticks(found.low, found.high)
-    room = 0.06 * max(found.high - found.low, 1)
+    ticks = _ticks(extent.low, extent.high)
+    room = 0.06 * max(extent.high - extent.low, 1)
     y = alt.Y("y:Q").title("norm, in decades").axis(**ticks)
-    y = y.scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
-    point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if found.most <= FEW else False
+    y = y.scale(domain=[extent.low - room, extent.high + room], nice=False, zero=False)
+    point = alt.OverlayMarkDef(size=18, strokeDash=[0]) if few else False
     return encoded(
         _long(wide, lines).mark_line(clip=True, point=point),
         x=x,
@@ -224,25 +206,21 @@ def _chosen_block(chosen: float, other: float) -> Any:
     return alt.condition("datum.block == loop", alt.value(chosen), alt.value(other))
 
 
-_SHAPES = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
-_WORDS = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
-
-
-def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Found) -> list[Any]:
+def _marks(wide: Any, lines: Lines, x: Any, words: Sequence[str]) -> list[Any]:
     """A mark for each norm that has no finite logarithm, if there is one."""
-    if not found.words:
+    if not words:
         return []
     alt = altair()
     scale = alt.Scale(
-        domain=[_WORDS[word] for word in found.words],
-        range=[_SHAPES[word] for word in found.words],
+        domain=[LOOKS[word].name for word in words], range=[LOOKS[word].shape for word in words]
     )
     legend = alt.Legend(
         title=None, orient="top", symbolFillColor=GREY, symbolStrokeColor=GREY, symbolSize=70
     )
     lanes = json.dumps({field: 7 * k for k, field in enumerate(lines)})
     long = _long(wide, lines).transform_calculate(
-        word=f"{json.dumps(_WORDS)}[datum.log]", lane=f"{lanes}[datum.field]"
+        word=f"{json.dumps({word: LOOKS[word].name for word in LOOKS})}[datum.log]",
+        lane=f"{lanes}[datum.field]",
     )
     return [
         encoded(
@@ -258,18 +236,18 @@ def _marks(wide: Any, lines: Mapping[str, tuple[str, str]], x: Any, found: _Foun
             color=_look(lines)[0],
             opacity=_chosen_block(0.9, 0.2),
         )
-        for word in found.words
+        for word in words
     ]
 
 
-def _ends(stacks: Stacks, kept: Kept) -> tuple[float, float]:
-    """Where the time axis begins and ends."""
-    borders = [_borders(kept[block]) for block in stacks]
+def _ends(stacks: Stacks, drawn: Times) -> tuple[float, float]:
+    """Both ends of the time axis."""
+    borders = [_borders(drawn[block]) for block in stacks]
     return min(b[0] for b in borders), max(b[-1] for b in borders)
 
 
 def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[Any]:
-    """A rule at the chosen step, and above it, towards the middle, what is chosen."""
+    """A rule at the chosen step, and its text above it, on the side towards the middle."""
     alt = altair()
     there = wide.transform_filter("datum.block == loop && datum.i == loop_step")
     rule = there.mark_rule(color=GREY, strokeWidth=1.5, clip=True).encode(x=x)
@@ -286,12 +264,12 @@ def _chosen(wide: Any, x: Any, ends: tuple[float, float], linked: bool) -> list[
     return [rule, encoded(text, x=x, y=alt.value(-4), text="label:N")]
 
 
-def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
-    """A rule at the first anomaly, and what it is, on the side where there is room."""
+def _anomaly(anomaly: Anomaly, stacks: Stacks, drawn: Times) -> list[Any]:
+    """A rule at the first anomaly, and its text on the side where there is room."""
     alt = altair()
-    right = 2 * anomaly.time > sum(_ends(stacks, kept))
-    chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.told}]))
-    # It keeps its room where it does not show, or else the legend above it would leave the picture.
+    right = 2 * anomaly.time > sum(_ends(stacks, drawn))
+    chart = alt.Chart(data([{"block": anomaly.block, "t": anomaly.time, "text": anomaly.text}]))
+    # Hidden by opacity only: without its room, the legend above would leave the picture.
     there = alt.ExprRef("datum.block == loop ? 1 : 0")
     rule = chart.mark_rule(color=PINK, strokeWidth=2, strokeDash=[4, 2], clip=True, opacity=there)
     rule = rule.encode(x="t:Q")
@@ -302,8 +280,8 @@ def _anomaly(anomaly: Anomaly, stacks: Stacks, kept: Kept) -> list[Any]:
     return [rule, encoded(label, x="t:Q", y=alt.value(-19), text="text:N")]
 
 
-def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any:
-    """A transparent column for each kept step of the chosen block: it says the numbers, takes clicks."""
+def _steps(wide: Any, lines: Lines, linked: bool) -> Any:
+    """A transparent column for each drawn step of the chosen block, with a tooltip; it takes clicks."""
     alt = altair()
     chosen = wide.transform_filter("datum.block == loop").transform_calculate(
         **{f"{field}_text": norm_text(f"datum.{field}") for field in lines}
@@ -325,7 +303,7 @@ def _steps(wide: Any, lines: Mapping[str, tuple[str, str]], linked: bool) -> Any
     return rect.add_params(pick)
 
 
-def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept: Kept) -> Any:
+def _strip(wide: Any, lines: Lines, stacks: Stacks, drawn: Times) -> Any:
     """The whole time axis, to drag a window over."""
     alt = altair()
     gradients = {field: line for field, line in lines.items() if field[0] == "g"}
@@ -333,18 +311,18 @@ def _strip(wide: Any, lines: Mapping[str, tuple[str, str]], stacks: Stacks, kept
     return encoded(
         long.mark_line(color=GREY, strokeWidth=1.5),
         x=alt.X("t:Q", title="drag here to zoom in; double-click to zoom out")
-        .scale(domain=_ends(stacks, kept), nice=False)
+        .scale(domain=_ends(stacks, drawn), nice=False)
         .axis(labels=False, ticks=False, grid=False),
-        y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, kept)),
+        y=alt.Y("max(y):Q", axis=None).scale(domain=_gradient_range(stacks, drawn)),
     ).properties(width=WIDTH, height=STRIP)
 
 
-def _gradient_range(stacks: Stacks, kept: Kept) -> Any:
+def _gradient_range(stacks: Stacks, drawn: Times) -> Any:
     """The finite logarithms of the chosen block's gradients, from a little below the smallest."""
     ranges = {}
     for block, stack in stacks.items():
         columns = {block: stack}
-        found = _Found([c for (_, f), c in _columns(columns, kept).items() if f[0] == "g"], 0)
-        ranges[block] = [found.low - 0.05 * max(found.high - found.low, 1), found.high]
-    low, high = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
-    return [altair().ExprRef(low), altair().ExprRef(high)]
+        low, high, _ = Extent.of(c for (_, f), c in _columns(columns, drawn).items() if f[0] == "g")
+        ranges[block] = [low - 0.05 * max(high - low, 1), high]
+    ends = (f"({json.dumps({b: r[k] for b, r in ranges.items()})})[loop]" for k in (0, 1))
+    return [altair().ExprRef(end) for end in ends]

@@ -1,16 +1,33 @@
-"""Norms by their decadic logarithms: in a chart's data, and as a reader sees them."""
+"""Norms as decadic logarithms, in a chart's data and as text; words and marks for 0, ∞ and NaN."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...display.charts import ORANGE, PALE_GREY, PINK
 from ...display.reprs import mantissa_and_exponent
 
 ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
-"""What stands in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""
+"""Words in a chart's data, and on the page, for a logarithm that is −∞, +∞ or NaN."""
+
+
+class Look(NamedTuple):
+    """How a number without a finite logarithm is drawn: its name in a legend, and its mark or its cell."""
+
+    name: str
+    shape: str
+    colour: str
+
+
+LOOKS: Mapping[str, Look] = {
+    ZERO: Look("exactly 0", "triangle-down", PALE_GREY),
+    INFINITE: Look("infinite", "triangle-up", ORANGE),
+    NOT_A_NUMBER: Look("NaN", "cross", PINK),
+}
 
 
 def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
@@ -28,6 +45,23 @@ def coded(log10: Iterable[float], decimals: int = 3) -> list[float | str]:
     if np.isfinite(logs).all():
         return rounded
     return [x if math.isfinite(x) else _word(x) for x in rounded]  # type: ignore[arg-type]
+
+
+class Extent(NamedTuple):
+    """The range of some logarithms, as far as they are finite, and the words for all others."""
+
+    low: float
+    high: float
+    words: list[str]
+
+    @classmethod
+    def of(cls, logs: Iterable[Any]) -> Extent:
+        """Return the extent of several arrays; without a finite number, the range is one decade."""
+        every = np.concatenate([*map(np.ravel, logs), np.zeros(0)])
+        finite = every[np.isfinite(every)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 0.0)
+        there = set(map(str, coded(every[~np.isfinite(every)])))
+        return cls(low, high, [word for word in LOOKS if word in there])
 
 
 def decoded(values: Iterable[float | str]) -> list[float]:

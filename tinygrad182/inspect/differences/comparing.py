@@ -14,7 +14,7 @@ from ..loops.step_rows import Rows
 from ..passes.scaling import HostArray
 
 ADDITIVE = frozenset({"add", "subtract", "sum", "mean"})
-"""Operations whose result may be much smaller than their operands, so that the rounding of these shows."""
+"""Operations whose result may be much smaller than their operands, so that rounding shows."""
 
 What = Literal["values", "gradients"]
 BOTH: tuple[What, What] = ("values", "gradients")
@@ -24,16 +24,16 @@ Series = dict[str, HostArray]
 
 
 class ParameterDifference(NamedTuple):
-    """How a parameter of both runs differs.
+    """The difference of one parameter between two runs.
 
     Attributes
     ----------
     value, grad : float
         The largest difference of an element; NaN where it is not known.
     relative_value, relative_grad : float
-        The same, relative to the largest element.
+        These differences, relative to the largest element.
     gates : tuple of str
-        The gates in whose rows the value differs; empty where it is not the weight of gates.
+        The gates in whose rows the value differs; empty if it is not a weight of gates.
     """
 
     value: float
@@ -90,12 +90,12 @@ class BoxDifference:
         return self.values if what == "values" else self.gradients
 
     def computed(self, what: What) -> Series:
-        """The differences of what is computed here, without what steps are given."""
+        """The differences of operations that are computed here, without the steps' inputs."""
         labels = [o.label for o in self.operations if not o.is_given]
         return {label: self.of(what)[label] for label in labels if label in self.of(what)}
 
     def next_of(self, series: HostArray) -> HostArray:
-        """What a series is at the step that is computed next; NaN behind the last one."""
+        """The series shifted to the step that is computed next; NaN after the last one."""
         end = [np.nan]
         return np.concatenate([end, series[:-1]] if self.a.backward else [series[1:], end])
 
@@ -115,8 +115,16 @@ class BoxDifference:
         return first, second
 
 
-def boxes_of(a: Trace, b: Trace) -> tuple[list[BoxDifference], list[str], list[str]]:
-    """Return the boxes that two traces have in common, and the names of those that one has alone."""
+class Boxes(NamedTuple):
+    """The boxes that both runs have, and the names of those that only one has."""
+
+    shared: list[BoxDifference]
+    only_in_a: list[str]
+    only_in_b: list[str]
+
+
+def boxes_of(a: Trace, b: Trace) -> Boxes:
+    """Compare the boxes of two traces."""
     whats = BOTH if a.has_values and b.has_values else BOTH[1:]
     first, second = (_by_path(trace) for trace in (a, b))
     both = [box_difference(first[key], second[key], whats) for key in first if key in second]
@@ -124,11 +132,11 @@ def boxes_of(a: Trace, b: Trace) -> tuple[list[BoxDifference], list[str], list[s
         [box.name for key, box in mine.items() if key not in other]
         for mine, other in ((first, second), (second, first))
     ]
-    return both, alone[0], alone[1]
+    return Boxes(both, *alone)
 
 
 def _by_path(trace: Trace) -> dict[tuple[str, str, int], TracedBox]:
-    """Boxes by what those of two runs have in common; several of one path are counted."""
+    """Boxes by kind, path, and number among those of one path."""
     counts: Counter[tuple[str, str]] = Counter()
     found = {}
     for box in trace.boxes:
@@ -163,7 +171,10 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
             for x in operation.operands:
                 box.consumers.setdefault(x, set()).add(operation.label)
     _add_what_is_cut_off(box)
-    for label in {*box.values, *box.gradients}:  # where an intervention made another shape of it
+    for label in {
+        *box.values,
+        *box.gradients,
+    }:  # an intervention changed the shape at some steps only
         box.unlike.pop(label, None)
     order = [
         o.label for steps in sorted(a.steps, key=lambda s: -len(s.times)) for o in steps.operations
@@ -173,9 +184,9 @@ def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -
 
 
 def _like_later_steps(box: TracedBox) -> TracedBox:
-    """Call what a loop's first step does as later steps call it, where each operation has its like there.
+    """Give the operations of a loop's first step the labels of later steps, if each has its match there.
 
-    The first step has no state before: its labels name the numbers that the loop starts with.
+    The first step has no state before it, so its labels name the initial numbers.
     """
     typical = max(box.steps, key=lambda steps: len(steps.times), default=None)
     first = _at_time(box, int(box.times[-1 if box.backward else 0])) if len(box.times) else None
@@ -206,7 +217,7 @@ def _like_later_steps(box: TracedBox) -> TracedBox:
 
 
 def _add_what_is_cut_off(box: BoxDifference) -> None:
-    """Compare gradients with 0 at the first steps of a loop that the other run's loss does not lead to."""
+    """Compare gradients with 0 at first steps of a loop that are not in the other run's graph."""
     common = np.intersect1d(box.a.times, box.b.times)
     if not len(common) or not box.is_recurrent:
         return
@@ -262,11 +273,11 @@ def _pairs(a: Alike, b: Alike, what: What) -> Iterator[tuple[TracedOperation, Ro
 
 
 def partners(a: Alike, b: Alike) -> dict[str, str]:
-    """Return which operation of a step in b plays the part of each of those of a step in a, by label.
+    """Return the operation of b's step that matches each operation of a's step, by label.
 
-    They are matched from the states back: operands of operations that play one part do so too. So a
-    gate's part is played by what stands in its place, and inputs, which are numbered, need not have the
-    same numbers. What no state is computed from is matched by its label.
+    Operations are matched from the states back: operands of matching operations match too. So a gate
+    matches the operation in its place, and inputs, which are numbered, need not have equal numbers.
+    Operations from which no state is computed are matched by label.
     """
     ours, theirs = ({o.label: o for o in steps.operations} for steps in (a, b))
     if [(o.label, o.operands) for o in a.operations] == [
@@ -296,20 +307,20 @@ def _ends(a: Alike, b: Alike) -> list[tuple[str, str]]:
 
 
 def _alike_operands(mine: tuple[str, ...], others: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Operands that play one part: by label if both have the same ones, else by position if as many."""
+    """Match operands: by position if their labels differ and their number does not, or else by label."""
     if set(mine) != set(others) and len(mine) == len(others):
         return list(zip(mine, others, strict=True))
     return [(label, label) for label in mine if label in others]
 
 
 def zeros_like(rows: Rows | None) -> Rows:
-    """Zeros in the shape of other rows: the gradient of what none goes to."""
+    """Zeros in the shape of other rows: the gradient of an operation that gets none."""
     assert rows is not None, "one of two runs has the operation"
     return Rows(np.zeros_like(rows.values), np.zeros_like(rows.powers))
 
 
 def _added(steps: Alike, operation: TracedOperation) -> HostArray | None:
-    """The largest number among what an additive operation adds up, (n, 1)."""
+    """The largest number among the operands of an additive operation, (n, 1)."""
     some = [steps.values[x].values for x in operation.operands if x in steps.values]
     if operation.op not in ADDITIVE or not some:
         return None

@@ -1,4 +1,4 @@
-"""The first place at which two runs part: where a difference arises that its operands do not have."""
+"""The first place where two runs part: a difference arises there that the operands do not have."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .comparing import (
 )
 
 ROUNDINGS = 100
-"""So many units of rounding two numbers may differ by, if no tolerance is given."""
+"""Units of rounding by which two numbers may differ, if no tolerance is given."""
 
 GROWTH = 30
-"""By so much one operation may enlarge a difference that is in its operands already."""
+"""Factor by which one operation may enlarge a difference in its operands."""
 
 Cause = Literal[
     "arises",
@@ -48,41 +48,41 @@ class Parting:
     Attributes
     ----------
     path : str
-        Of the recurrence or module, such as ``"lstm.l1"``.
+        The recurrence or module, such as ``"lstm.l1"``.
     label : str
         The operation, such as ``"f"`` or ``"W_hh h₋"``.
     kind : str
-        What it is to its step; see :class:`StepOperation`.
+        Its role in the step; see :class:`StepOperation`.
     time : int or None
         The step; of a module that is called several times, the call; None for one that is called once.
     is_recurrent : bool
         Whether ``time`` is a step of a recurrence.
     gate : str
-        The gate that it is, or of whose columns the number is; ``""`` for none. In a loop of one's own,
-        what is marked and not handed on, or else the label of what is computed from those columns.
+        The gate of the number; ``""`` for none. In your own loop, a marked value that is not passed on to
+        the next step, or else the label of the operation that reads these columns.
     sequence, unit : int
-        Where the difference is largest: a row of the batch, and a column; of a gate's columns, the unit.
+        The place of the largest difference: a row of the batch, and a column (in a gate's columns, the
+        unit).
     element : tuple of int
-        The same as an index; of a module, whose arrays may have any number of axes.
+        This place as an index, for modules, whose arrays may have any number of axes.
     way : tuple of str
-        Operations of the same step through which a differing value reaches the next state, which is the
-        last of them; empty where there are several ways.
+        Operations of the step through which a differing value reaches the next state, the last of them;
+        empty if there are several ways.
     a, b : float
         Both numbers there, divided by 10 to the power ``log10_scale``, for gradients may lie far below
         what a float can hold.
     log10_scale : float
     difference : float
-        Of both numbers, relative to the largest one of the row; ∞ where one is finite and the other is
-        not.
+        The difference of both numbers, relative to the largest number of the row; ∞ if only one is finite.
     cause : str
-        ``"arises"``: what it is computed from agrees, parameters included. ``"parameters"``: those
-        differ. ``"input"``: the model is given something else. ``"between"``: a layer or module behind
-        others is. ``"uncompared"``: what it is computed from has no counterpart in the other run.
-        ``"overflow"``: the coarser dtype cannot hold the number. ``"values"``, of gradients alone: the
-        values that the gradient is computed from differ; ``"unknown"``: values were not saved.
-        ``"grown"``: no single place is the cause; differences of rounding grew step by step.
+        ``"arises"``: its operands agree, parameters included. ``"parameters"``: the parameters differ.
+        ``"input"``: the model's input differs. ``"between"``: the input of a later layer or module differs.
+        ``"uncompared"``: its operands have no counterpart in the other run. ``"overflow"``: the coarser
+        dtype cannot hold the number. For gradients alone, ``"values"``: the values that the gradient is
+        computed from differ; ``"unknown"``: values were not saved. ``"grown"``: no single place is the
+        cause; rounding grew step by step.
     parameters : tuple of str
-        Those that the operation, or what the gradient comes from, reads and that differ.
+        Differing parameters that the operation, or the source of the gradient, reads.
     """
 
     path: str
@@ -112,7 +112,7 @@ class Place(NamedTuple):
 
 
 class Partings:
-    """Where values and gradients part, of boxes that are compared.
+    """The places where values and gradients of the compared boxes part.
 
     Parameters
     ----------
@@ -121,9 +121,9 @@ class Partings:
     tolerance : float
         Relative differences up to this are no parting.
     limit : float
-        Differences that no single place is the cause of are told above this.
+        Differences without a single cause are reported above this.
     largest : float or None
-        The largest number of the coarser dtype, where the runs have two.
+        The largest number of the coarser dtype, if the runs differ in dtype.
     alike : bool
         Whether both runs have the same layers and modules, steps and shapes.
     """
@@ -157,7 +157,7 @@ class Partings:
         return self._parting(at, what, *self._cause_of_gradient(at))
 
     def first_step(self, what: What) -> Parting | None:
-        """Return the first place in a recurrence, arisen there or not, that differs; with its cause."""
+        """Return the first place in a recurrence that differs, even if the difference arises elsewhere."""
 
         def differs(i: int, label: str) -> HostArray:
             box = self.boxes[i]
@@ -167,7 +167,7 @@ class Partings:
         return None if at is None else self._parting(at, what, "values", ())
 
     def in_backward_alone(self) -> Parting | None:
-        """Return where gradients part first, going back, that no differing value or parameter explains."""
+        """Return the first place, going back, where gradients part though values and parameters agree."""
 
         def arises(i: int, label: str) -> HostArray:
             found = self._gradient_arises(i, label)
@@ -182,7 +182,7 @@ class Partings:
     # --- in the order of computation --------------------------------------------------------------
 
     def _earliest(self, what: What, found: Callable[[int, str], HostArray]) -> Place | None:
-        """The first place for which ``found(box, label)`` is true, (T,); of gradients, going back."""
+        """The first place, for gradients going back, at which ``found(box, label)``, (T,), is true."""
         places = []
         for i, box in enumerate(self.boxes):
             for k, operation in enumerate(box.operations):
@@ -191,7 +191,7 @@ class Partings:
                     places += [Place(i, k, int(step)) for step in {*steps[:1], *steps[-1:]}]
         if what == "values":
             return min(places, key=self._rank, default=None)
-        # what a box is given was computed in another one, whose own gradient it is
+        # the input of a box was computed in another box and counts there
         return max(
             places, key=lambda at: (not self._at(at).is_given, *self._rank(at)), default=None
         )
@@ -200,7 +200,7 @@ class Partings:
         return self.boxes[place.box].operations[place.operation]
 
     def _rank(self, place: Place) -> tuple[int, int, int, int]:
-        """When an operation runs: by steps, and at each step through the layers."""
+        """The rank of an operation: by step, and within a step by layer."""
         i, k, step = place
         return runs_at(self._in_a, i, int(self.boxes[i].time[step])), i, step, k
 
@@ -210,7 +210,7 @@ class Partings:
     # --- values -----------------------------------------------------------------------------------
 
     def _value_arises(self, i: int, label: str) -> HostArray:
-        """At which steps an operation differs more than what it is computed from explains."""
+        """Steps at which an operation differs more than its operands explain."""
         box = self.boxes[i]
         found = box.sums.get(label, box.values[label])
         operation = box.operations[self._position(i, label)]
@@ -230,7 +230,7 @@ class Partings:
         return arises
 
     def _comes_from_another_loop(self, i: int, label: str, time: int) -> bool:
-        """Whether a loop that stands behind, but runs beside, computes an input of a step."""
+        """Whether a later loop that runs at the same time computes an input of a step."""
         mine = self.boxes[i].rows(label, time, "values")[0].values
         return any(
             o.label in other.values
@@ -243,7 +243,7 @@ class Partings:
         )
 
     def _given_by(self, i: int) -> HostArray:
-        """The largest difference of what a step may be given: of boxes before, and of steps before."""
+        """The largest difference in the possible inputs of a step: earlier boxes and earlier steps."""
         box = self.boxes[i]
         others = max((_peak(each.values) for each in self.boxes[:i]), default=0.0)
         own = _largest(box.values, box.values, np.zeros(len(box.time)))
@@ -269,7 +269,7 @@ class Partings:
         return "arises", ()
 
     def _overflows(self, box: BoxDifference, at: Place) -> bool:
-        """Whether a number is one that the coarser of two dtypes cannot hold."""
+        """Whether the coarser of two dtypes cannot hold a number."""
         if self.largest is None:
             return False
         label, time = box.operations[at.operation].label, int(box.time[at.step])
@@ -286,7 +286,7 @@ class Partings:
     # --- gradients --------------------------------------------------------------------------------
 
     def _gradient_arises(self, i: int, label: str) -> HostArray:
-        """At which steps a gradient differs more than those that it is computed from explain."""
+        """Steps at which a gradient differs more than the gradients that it is computed from explain."""
         box = self.boxes[i]
         found, operation = box.gradients[label], box.operations[self._position(i, label)]
         known, _ = _compared(box.gradients, box.consumers, label)
@@ -354,26 +354,26 @@ class Partings:
                 unit = self._unit(box, gate, time, int(sequence))
         shape = operation.shape if math.prod(operation.shape) == apart.size else apart.shape
         return Parting(
-            box.name,
-            operation.label,
-            operation.kind,
-            time if box.is_recurrent or len(box.time) > 1 else None,
-            box.is_recurrent,
-            gate,
-            int(sequence),
-            unit,
-            tuple(map(int, np.unravel_index(sequence * apart.shape[1] + column, shape))),
-            way,
-            float(first[0, sequence, column]),
-            float(second[0, sequence, column]),
-            float(powers[0, sequence] * math.log10(2)),
-            float(box.of(what)[operation.label][at.step]),
-            cause,
-            parameters,
+            path=box.name,
+            label=operation.label,
+            kind=operation.kind,
+            time=time if box.is_recurrent or len(box.time) > 1 else None,
+            is_recurrent=box.is_recurrent,
+            gate=gate,
+            sequence=int(sequence),
+            unit=unit,
+            element=tuple(map(int, np.unravel_index(sequence * apart.shape[1] + column, shape))),
+            way=way,
+            a=float(first[0, sequence, column]),
+            b=float(second[0, sequence, column]),
+            log10_scale=float(powers[0, sequence] * math.log10(2)),
+            difference=float(box.of(what)[operation.label][at.step]),
+            cause=cause,
+            parameters=parameters,
         )
 
     def _way(self, box: BoxDifference, operation: TracedOperation, step: int) -> tuple[str, ...]:
-        """The operations through which a differing value reaches a state that is handed on."""
+        """The operations through which a differing value reaches a state of the next step."""
         if not box.is_recurrent or self._is_handed_on(box, operation.label):
             return ()
         found: list[str] = []
@@ -400,7 +400,7 @@ class Partings:
     def _gate_of_loop(
         self, box: BoxDifference, operation: TracedOperation, way: Sequence[str]
     ) -> str:
-        """The gate of a person's own loop: what is marked and not handed on, or a part of a product."""
+        """The gate of your own loop: a marked value that is not passed on, or a part of a product."""
         labels = [operation.label, *way]
         marked = {o.label for o in box.operations if o.kind == "state"}
         named = [x for x in labels if x in marked and not self._is_handed_on(box, x)]
@@ -422,7 +422,7 @@ class Partings:
     def _gate_and_unit(
         box: BoxDifference, operation: TracedOperation, column: int, width: int
     ) -> tuple[str, int]:
-        """The gate that an operation is or whose columns it has, and the unit of a column."""
+        """The gate of a column of an operation, and its unit."""
         gates = box.a.gates
         if operation.kind == "gate" or len(gates) < 2 or width % len(gates):
             return (operation.name if operation.kind == "gate" else ""), column
@@ -435,7 +435,7 @@ class Partings:
 def _compared(
     series: Series, links: Mapping[str, set[str]], label: str
 ) -> tuple[set[str], set[str]]:
-    """What an operation is linked to: what is compared, and what is not and lies before that."""
+    """The linked operations that are compared, and those before them that are not."""
     known, others = set[str](), set[str]()
     left = [*links.get(label, ())]
     while left:

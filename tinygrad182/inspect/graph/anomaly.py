@@ -1,4 +1,4 @@
-"""``first_anomaly``: where a graph first went wrong, found after the fact."""
+"""``first_anomaly``: find the first NaN, infinity or underflow in a traced graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .graph import Graph, GraphNode  # which draws anomalies
 
 POSITIVE = frozenset({"exp", "sigmoid"})
-"""Operations that never give 0, of finite numbers, but by underflow."""
+"""Operations whose result for finite numbers is 0 only by underflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Anomaly:
     phase : {"forward", "backward"}
     kind : {"nan", "inf", "underflow"}
         ``"underflow"``: a gradient, or the result of ``exp`` or ``sigmoid``, all of whose elements are 0
-        only because its type cannot hold them.
+        only because its dtype cannot hold them.
     node : GraphNode
-        Forward: the operation whose result it is. Backward: the operation whose derivative rule gave
-        it; if none did, the node whose gradient it is: a sum that overflows, a gradient given.
+        Forward: the operation that has this result. Backward: the operation whose derivative rule returned
+        it. If no rule did (a sum that overflows, a given gradient), the node that has this gradient.
     produced : bool
         Whether it arose here; otherwise it came in from outside.
     """
@@ -57,7 +57,7 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
     """Find the first NaN, infinity or number lost to underflow; None if there is none.
 
     The forward pass is searched from the oldest node on, then the backward pass from the latest. An
-    infinity that comes in from outside, such as a score of −∞, is told only if nothing else is found.
+    infinity that comes in from outside, such as a score of −∞, is reported only if nothing else is found.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def first_anomaly(graph: Graph) -> Anomaly | None:
 
 
 def _on_host(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
-    """Bring a graph's numbers to the host; also return which node each new node stands for."""
+    """Copy a graph to the host; also return the original of every new node."""
     nodes, seeds = graph._order, graph._seeds
     traced = [node for node in nodes if node in graph._grads]
     given = [(node, graph._value(node), graph._inputs(node)) for node in nodes]
@@ -125,7 +125,7 @@ def _in_value(node: GraphNode) -> Anomaly | None:
 def _in_gradient(node: GraphNode) -> Anomaly | None:
     if kind := kind_of(node.grad):
         edges = node.edges
-        for edge in edges:  # of consumers whose own gradients were found to be finite
+        for edge in edges:  # the consumers' own gradients are finite
             if share := kind_of(edge.cotangent):
                 return Anomaly("backward", share, edge.consumer, True)
         return Anomaly("backward", kind, node, bool(edges))
@@ -140,7 +140,7 @@ def _in_gradient(node: GraphNode) -> Anomaly | None:
 
 @modes_kept
 def _lost(node: GraphNode, consumer: GraphNode) -> bool:
-    """Whether the consumer's share would not be 0 if its own gradient were as large as can be."""
+    """Whether the consumer's share would not be 0 if its gradient were as large as possible."""
     g = consumer.grad
     if _is_zero(g):
         return False

@@ -1,4 +1,4 @@
-"""``to_dot``: a graph as text for Graphviz, rolled up or with its operations."""
+"""``Graph.to_dot``: a graph as text for Graphviz, as boxes or with all operations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ...arrays import backend
 from ...arrays.namespaces import Array
 from ...engine.recording import Leaf, Node
 from ..charts.magnitudes import number
+from ..loops.times import marked_times, node_times
 from ..microscope.network import Block, Network
 
 MOST = 400
-"""Operations that are written by default: what ``dot`` lays out in a few seconds."""
+"""Most operations that are written by default; ``dot`` lays them out in a few seconds."""
 
 
 def to_dot(
@@ -31,15 +32,15 @@ def to_dot(
     network : Network
         See :func:`network_of`.
     opened : bool
-        Whether to write every operation, in a cluster for each box and, inside a recurrence, one for each
-        step; otherwise the boxes and the gradient over their arrows. A recurrence that was run as one
-        operation is one here too: give the network of :meth:`Graph.opened` to see its steps.
+        Whether to write every operation, with a cluster for each box and for each step of a recurrence;
+        otherwise the boxes, and the gradient over their arrows. A fused layer is one operation here too: to
+        see its steps, pass the network of :meth:`Graph.opened`.
     grads : mapping of Node to array, optional
-        The derivative of the loss by each node, whose norm is written where there is one.
+        The derivatives of the loss by the nodes; their norms are written.
     most : int
-        The number of operations to write, about: where there are more, the first and the last steps of
-        every recurrence are written (elsewhere: operations), as many as fit and one at least. What is left
-        out stands as one node that says how much it is, and in a comment on the first line.
+        About so many operations are written. If there are more, only the first and the last steps of every
+        recurrence are written (elsewhere, operations), at least one of each. A node and a comment on the
+        first line say how many are left out.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def to_dot(
 
 
 def quoted(text: str) -> str:
-    r"""A string of Graphviz that shows a text as it is; line breaks stay.
+    r"""A text as a string for Graphviz; line breaks stay.
 
     >>> print(quoted('a "b" \\n'))
     "a \"b\" \\n"
@@ -106,7 +107,7 @@ def _rolled(network: Network) -> Iterator[str]:
 
 
 def _width(log: float, top: float) -> float:
-    """The width of an arrow: 5 for the largest gradient, less by 1.5 a decade, 0.5 at least."""
+    """The width of an arrow: 5 for the largest gradient, 1.5 less for each decade, at least 0.5."""
     if math.isnan(log) or log == top:
         return 5.0
     return max(0.5, 5 - 1.5 * (top - log))
@@ -121,62 +122,40 @@ def _lines(words: Iterable[str]) -> str:
 
 @dataclass
 class _Part:
-    """One box with its operations by step (in a box without steps: each by itself)."""
+    """One box with its operations by step; in a box without steps, each operation is one."""
 
     name: str
     block: Block
     always: list[Node]
     steps: dict[int, list[Node]]
 
-    def kept(self, ends: int) -> list[int]:
+    def shown_steps(self, ends: int) -> list[int]:
         """The first and the last steps."""
         steps = sorted(self.steps)
         return steps if len(steps) <= 2 * ends else [*steps[:ends], *steps[-ends:]]
 
     def size(self, ends: int) -> int:
-        """How many nodes are written."""
-        return len(self.always) + sum(len(self.steps[t]) for t in self.kept(ends))
+        """The number of nodes that are written."""
+        return len(self.always) + sum(len(self.steps[t]) for t in self.shown_steps(ends))
 
 
 def _parts(network: Network) -> list[_Part]:
     """The boxes with their operations by step."""
-    readers: dict[Node, list[Node]] = {}
-    for block in network.blocks:
-        for node in block.members:
-            for x in node.inputs or ():
-                if isinstance(x, Node):
-                    readers.setdefault(x, []).append(node)
+    members = [node for block in network.blocks for node in block.members]
+    times = node_times(sorted(members, key=lambda node: node.order))
     found = []
     for i, block in enumerate(network.blocks):
         part = _Part(f"b{i}", block, [], {})
-        times = _times(block, readers) if block.kind == "recurrence" else {}
-        for at, node in enumerate(block.members):
-            time = times.get(node) if block.kind == "recurrence" else at
+        for place, node in enumerate(block.members):
+            marked = next(iter(marked_times(node)), None)  # -1 for an initial state
+            time = times.get(node, marked) if block.kind == "recurrence" else place
             (part.always if time is None else part.steps.setdefault(time, [])).append(node)
         found.append(part)
     return found
 
 
-def _times(block: Block, readers: dict[Node, list[Node]]) -> dict[Node, int | None]:
-    """The step of every operation of a recurrence: that of the state it leads to next.
-
-    None for what several steps read, such as parameters, and for what reads several.
-    """
-    inside, found = set(block.members), dict[Node, int | None]()
-    for node in reversed(block.members):
-        times = [m.scope.time for m in node.marks if m.name in block.states]
-        if times:
-            found[node] = times[-1]
-        elif node.scope.time is not None:
-            found[node] = node.scope.time
-        else:
-            ahead = {found[reader] for reader in readers.get(node, ()) if reader in inside}
-            found[node] = ahead.pop() if len(ahead) == 1 else None
-    return found
-
-
 def _ends(parts: list[_Part], most: int) -> int:
-    """How many steps to write at each end, so that not many more nodes than ``most`` are written."""
+    """The number of steps to write at each end, so that about ``most`` nodes are written."""
     longest = max((len(part.steps) for part in parts), default=1)
     sizes = range(1, longest // 2 + 2)
     fits = bisect_right(sizes, most, key=lambda ends: sum(part.size(ends) for part in parts))
@@ -187,7 +166,9 @@ def _opened(network: Network, grads: Mapping[Node, Array], most: int) -> Iterato
     parts = _parts(network)
     ends = _ends(parts, most)
     shown = [
-        node for p in parts for node in [*p.always, *(n for t in p.kept(ends) for n in p.steps[t])]
+        node
+        for p in parts
+        for node in [*p.always, *(n for t in p.shown_steps(ends) for n in p.steps[t])]
     ]
     total = sum(len(part.block.members) for part in parts)
     if len(shown) < total:
@@ -203,7 +184,7 @@ def _opened(network: Network, grads: Mapping[Node, Array], most: int) -> Iterato
 
 
 def _labels(nodes: list[Node], grads: Mapping[Node, Array]) -> dict[Node, str]:
-    """What each node is, its shape and the norms of its value and gradient."""
+    """The label of each node: its operation, its shape and the norms of its value and gradient."""
     valued = [node for node in nodes if node.value is not None]
     sloped = [node for node in nodes if node in grads]
     sizes = backend.norms([*(n.value for n in valued), *(grads[n] for n in sloped)])
@@ -224,13 +205,13 @@ def _labels(nodes: list[Node], grads: Mapping[Node, Array]) -> dict[Node, str]:
 def _cluster(
     part: _Part, ends: int, names: dict[Node, str], labels: dict[Node, str]
 ) -> Iterator[str]:
-    """One box, with a cluster for each step inside and a node for what is left out."""
+    """One box, with a cluster for each step and a node for the operations that are left out."""
     yield f"  subgraph cluster_{part.name} {{"
     yield f"    label={quoted(_lines([part.block.title, part.block.path]))};"
-    kept = part.kept(ends)
+    shown = part.shown_steps(ends)
     for node in part.always:
         yield f"    {names[node]} [label={quoted(labels[node])}];"
-    for time in kept:
+    for time in shown:
         looped = part.block.kind == "recurrence"
         if looped:
             yield f"    subgraph cluster_{part.name}_{time + 1} {{"
@@ -239,17 +220,17 @@ def _cluster(
             yield f"    {'  ' * looped}{names[node]} [label={quoted(labels[node])}];"
         if looped:
             yield "    }"
-    if len(kept) < len(part.steps):
-        out = sum(len(nodes) for t, nodes in part.steps.items() if t not in set(kept))
+    if len(shown) < len(part.steps):
+        out = sum(len(nodes) for t, nodes in part.steps.items() if t not in set(shown))
         steps = (
-            f"{len(part.steps) - len(kept)} steps with " if part.block.kind == "recurrence" else ""
+            f"{len(part.steps) - len(shown)} steps with " if part.block.kind == "recurrence" else ""
         )
         yield f'    {part.name}_out [label="{steps}{out} nodes\\nleft out", style=dashed];'
     yield "  }"
 
 
 def _edges(parts: list[_Part], names: dict[Node, str]) -> Iterator[str]:
-    """Every edge once; those of nodes that are left out begin and end at what stands for them."""
+    """Every edge once; edges of operations that are left out go to the node in their place."""
     places = {n: names.get(n, f"{part.name}_out") for part in parts for n in part.block.members}
     written: dict[tuple[str, str], None] = {}
     for target, place in places.items():

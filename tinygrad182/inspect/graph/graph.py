@@ -1,8 +1,7 @@
-"""``trace``: every node of a graph with its value, its gradient and what flows over each edge."""
+"""``trace``: every node of a graph with its value, its gradient and the shares of its uses."""
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def trace(loss: Tensor, gradient: Any = None) -> Graph:
 
 @modes_kept
 def _traced(seeds: list[tuple[Node, Array]]) -> Graph:
-    """The graph behind some nodes, the first of them the latest, with everything's gradient."""
+    """The graph behind some nodes, with the gradient of every node; the latest node stands first."""
     nodes, grads = ancestors([node for node, _ in seeds], constants=True), dict[Node, Array]()
     with no_grad():
         backpropagate(seeds, visit=grads.__setitem__, retain_graph=True, nodes=nodes)
@@ -118,12 +117,15 @@ class GraphNode:
         The name a state was marked with, a parameter's dotted path, or the gate of a recurrent cell that it
         is, such as ``"f"``.
     value, grad : array
-        The output, and the derivative of the loss by it (None if the loss does not depend on it
-        through anything that requires grad).
+        The output, and the derivative of the loss by it; None if the loss does not depend on it through
+        anything that requires grad.
     inputs, consumers : list of GraphNode
         What it was computed from, and the operations that used it.
     edges : list of Edge
         Its uses with each one's share of the gradient, computed when asked.
+    graph : Graph
+        The graph whose node it is: the traced one, or its :meth:`Graph.opened` for an operation inside a
+        fused layer.
     """
 
     __slots__ = ("_graph", "_node")
@@ -137,6 +139,10 @@ class GraphNode:
 
     def __hash__(self) -> int:
         return hash(self._node)
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
 
     @property
     def op(self) -> str:
@@ -187,7 +193,7 @@ class GraphNode:
         if grad is not None:
             return backend.namespace(grad).read_only(grad)
         if self._node.requires_grad:
-            return None  # nothing that has a derivative leads to it
+            return None  # the loss depends on it through nothing that has a derivative
         total = None
         with backend.on(self._graph._value(self._node)):
             for edge in self.edges:  # a constant: summed on demand
@@ -213,13 +219,13 @@ class GraphNode:
         return found
 
     def tensors(self, given: Sequence[Any]) -> list[Any]:
-        """Tensors for nodes and Tensors, all in one graph: what ``tg.grad`` asks, to be handed nodes.
+        """Return Tensors of one graph for nodes and Tensors; ``tg.grad`` calls this when it gets nodes.
 
-        Where one of the nodes is of the opened graph, so are all.
+        All are of the opened graph if one of the nodes is.
         """
         graph = self._graph
         for x in given:
-            if isinstance(x, GraphNode) and x._graph._closed is graph._kept:
+            if isinstance(x, GraphNode) and x._graph._closed is graph._recorded:
                 graph = x._graph
         return [graph._tensor(x) for x in given]
 
@@ -228,14 +234,11 @@ class GraphNode:
         return f"<{self.op}{label} {self.shape}{self._node.place()}>"
 
 
-_KEPT = operator.attrgetter("value", "inputs")
-
-
 class Graph:
-    """What a loss depends on: read-only, oldest node first. Made by :func:`trace`.
+    """Everything that a loss depends on: read-only, oldest node first. Made by :func:`trace`.
 
-    A recurrent layer's whole sequence is one node. :meth:`expand` opens it, and :meth:`select` looks into
-    it by itself.
+    A fused layer is one node: it ran its whole sequence as one operation. :meth:`opened` is the graph in
+    which the operations of every step are nodes, and :meth:`expand` opens one layer alone.
     """
 
     def __init__(
@@ -244,41 +247,38 @@ class Graph:
         self._seeds = seeds
         self._order = order
         self._grads = grads
-        # what stays known of an operation when a later backward pass frees it
-        self._kept = dict(zip(order, map(_KEPT, order), strict=True))
+        # values and inputs stay known when a later backward pass frees the nodes
+        self._recorded: dict[Node, tuple[Array, Any]] = {n: (n.value, n.inputs) for n in order}
         self._lazy_opened: Graph | None = None
-        # the nodes of the graph of which this opens recurrences: not the graph, which holds this one,
-        # so that both die by reference count
+        # What `opened` and `expand` note about the graph that they open. It is its nodes alone: the graph
+        # holds this one, and both are to be freed by reference count.
         self._closed: dict[Node, Any] | None = None
-        self._twin: Callable[[Node], Node] | None = None  # if all are, what stands for those here
-        self._lazy_uses: dict[Node, list[Node]] | None = None
+        self._twin: Callable[[Node], Node] | None = None  # `opened` alone: node there → here
         self._joint_shares: dict[Node, dict[Node, list[tuple[int, Any]]]] = {}
 
     def _node(self, node: Node) -> GraphNode:
         return GraphNode(self, node)
 
     def _inputs(self, node: Node) -> tuple[Any, ...]:
-        inputs: tuple[Any, ...] = self._kept[node][1]
+        inputs: tuple[Any, ...] = self._recorded[node][1]
         return inputs
 
     def _value(self, node: Node) -> Array:
-        return self._kept[node][0]
+        return self._recorded[node][0]
 
     @cached_property
     def _gates(self) -> dict[Node, str]:
         """The names of the gates among the nodes."""
-        return gate_names(self._order, self._kept.__getitem__)
+        return gate_names(self._order, self._recorded.__getitem__)
 
-    @property
+    @cached_property
     def _uses(self) -> dict[Node, list[Node]]:
         """Consumers of each node, each once, oldest first."""
-        if self._lazy_uses is None:
-            uses: dict[Node, list[Node]] = {}
-            for node in self._order:
-                for x in dict.fromkeys(x for x in self._inputs(node) if isinstance(x, Node)):
-                    uses.setdefault(x, []).append(node)
-            self._lazy_uses = uses
-        return self._lazy_uses
+        uses: dict[Node, list[Node]] = {}
+        for node in self._order:
+            for x in dict.fromkeys(x for x in self._inputs(node) if isinstance(x, Node)):
+                uses.setdefault(x, []).append(node)
+        return uses
 
     def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
         """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""
@@ -298,8 +298,8 @@ class Graph:
         inputs = consumer.inputs
         if inputs is None:
             raise FreedGraphError(
-                f"{consumer.op}{consumer.place()}: a backward pass after the trace freed what the shares "
-                "of its inputs are computed from; look at edges before it, or pass it retain_graph=True"
+                f"{consumer.op}{consumer.place()}: a backward pass after the trace freed the operation; "
+                "look at edges before that, or pass it retain_graph=True"
             )
         # numbers among the operands are not counted: positions are those in GraphNode.inputs
         ranks = list(accumulate((isinstance(x, Node) for x in inputs), initial=0))
@@ -314,7 +314,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[GraphNode]:
-        """Every node, oldest first: an operation stands after its inputs."""
+        """Every node, oldest first: an operation comes after its inputs."""
         return Nodes(self)
 
     def __iter__(self) -> Iterator[GraphNode]:
@@ -333,8 +333,14 @@ class Graph:
     ) -> list[GraphNode]:
         """The nodes that match everything given, oldest first.
 
-        Asked for a time step, a state's name or an operation, it looks into recurrences that are one
-        node: what is found then are nodes of :meth:`opened`.
+        A fused layer is one node of this graph, and the operations of its steps are nodes of another, which
+        :meth:`opened` returns. So that one call finds a node in either, ``select`` searches
+
+        - ``opened()`` for a time step, for the name of a state or a gate, and for an operation that fused
+          layers use inside;
+        - this graph for all else, such as a module or a parameter.
+
+        ``node.graph`` is the graph of a node that was found.
 
         Parameters
         ----------
@@ -368,12 +374,7 @@ class Graph:
         >>> graph.select(op="tanh", time=99)
         [] (no node has op='tanh' and time=99; with op='tanh', time is 0 to 29)
         """
-        parameter = any(isinstance(n, Leaf) and n.name == name for n in self._order)
-        if op:
-            looks_inside = op in operations(self._order)
-        else:
-            looks_inside = time is not None or bool(name and not parameter)
-        graph = self.opened() if looks_inside else self
+        graph = self._searched(op, time, name)
         given = {"op": op, "module": module, "time": time, "name": name}
         wanted = {key: value for key, value in given.items() if value is not None}
         found = [node for node in graph if fulfils(node, wanted)]
@@ -381,6 +382,15 @@ class Graph:
             return Nodes(found)
         graph._check_known(op, name, module)
         return Nodes([], why_empty(graph, wanted))
+
+    def _searched(self, op: str | None, time: int | None, name: str | None) -> Graph:
+        """The graph that :meth:`select` searches: this one or the opened one."""
+        if op:
+            is_inside = op in operations(self._order)
+        else:
+            parameters = {node.name for node in self._order if isinstance(node, Leaf)}
+            is_inside = time is not None or bool(name and name not in parameters)
+        return self.opened() if is_inside else self
 
     def _check_known(self, op: str | None, name: str | None, module: str | None) -> None:
         """Raise for a name that no operation, no state or parameter, or no module has."""
@@ -403,9 +413,10 @@ class Graph:
                 raise UnknownPathError(f"select: this graph has no {what} {wanted!r}{near}")
 
     def opened(self) -> Graph:
-        """Return this graph with every recurrence step by step, as ``fused=False`` would have recorded it.
+        """Return the graph in which every fused layer is the operations of its steps.
 
-        Costs what recording and tracing the steps costs; once.
+        It is what ``fused=False`` would have recorded. The first call records and traces the steps. A graph
+        without fused layers is its own opened graph.
         """
         if not any(node.is_fused for node in self):
             return self
@@ -413,7 +424,7 @@ class Graph:
             (root, seed), *_ = self._seeds
             twin = opening([root])
             self._lazy_opened = _traced([(twin(root), seed)])
-            self._lazy_opened._closed, self._lazy_opened._twin = self._kept, twin
+            self._lazy_opened._closed, self._lazy_opened._twin = self._recorded, twin
         return self._lazy_opened
 
     @explains_calls
@@ -426,17 +437,17 @@ class Graph:
         """The shares of a node's gradient that pass the operations of a step on its way back.
 
         The part of δ = ∂L/∂u that passes an operation v is Jᵀ ∂L/∂v with J = ∂v/∂u: what would be missing
-        from δ if nothing came back from v. Its share is ⟨part, δ⟩ / ‖δ‖², which may be negative. The shares
-        of operations that every way from u to the loss passes exactly one of add up to 1.
+        from δ if nothing came back from v. Its share is ⟨part, δ⟩ / ‖δ‖², which may be negative. If every
+        way from u to the loss passes exactly one of some operations, their shares add up to 1.
 
         Parameters
         ----------
         target : GraphNode, str or (str, int)
             The node u: itself, or its name, or its name and time step, such as ``("c", 3)``.
         time : int, optional
-            The step whose operations are asked for.
+            The step whose operations are meant.
         module : str, optional
-            Those alone that were recorded in the module of this path, or in one inside it.
+            Only operations that were recorded in the module of this path, or in one inside it.
 
         Returns
         -------
@@ -456,9 +467,9 @@ class Graph:
 
         Notes
         -----
-        Recurrences that are one operation are opened, which costs what :meth:`opened` costs. Beside that,
-        one backward pass goes to the target, and two go from the step to the target, with a cotangent for
-        each of its operations. Shares are true also where the gradient is far below what its type holds.
+        The graph that is searched is :meth:`opened`. One backward pass goes to the target, and two go from
+        the step to the target, with a cotangent for each of its operations. Shares are right also where the
+        gradient is far below what its dtype can hold.
 
         Examples
         --------
@@ -476,8 +487,8 @@ class Graph:
         0.131  z          add       lstm.l0  7
             …  7 more
 
-        Below c itself it is the forget path: f∘c carries 87%. On the way to c_3 the gradient goes on to the
-        two states of the step before, by ways that have nothing in common:
+        After c itself, the forget path f∘c carries most, 87%. The gradient reaches c_3 by separate ways
+        through the two states of the step before:
 
         >>> [(node.name, node.time, round(share, 2)) for node, share in found.entering.items()]
         [('c', 6, 0.87), ('h', 6, 0.13)]
@@ -488,7 +499,7 @@ class Graph:
         return through(self.opened(), target, time, module)
 
     def _tensor(self, x: Any) -> Any:
-        """The Tensor that a node is, or a Tensor as this graph has it; anything else as it is.
+        """The Tensor of a node, or the Tensor that this graph has for another; anything else unchanged.
 
         Raises
         ------
@@ -499,22 +510,22 @@ class Graph:
             own = self._own(x)._node
             return wrap(self._value(own), own)
         node: Node | None = x._node if is_tensor(x) else None
-        if node is None or self._closed is None or node in self._kept:
+        if node is None or self._closed is None or node in self._recorded:
             return x
         if self._twin is None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph of expand(), which holds one recurrence"
-                " alone; take the node from graph.select(...) or graph.opened()"
+                f"grad: {node.op}{node.place()} is not in the graph of expand(), which has one layer; "
+                "take the node from graph.select(...) or graph.opened()"
             )
         if node not in self._closed and node.primitive is not None:
             raise GraphError(
-                f"grad: {node.op}{node.place()} is not in the graph that was traced; trace the loss that "
-                "is to be differentiated, and take the node from there"
+                f"grad: {node.op}{node.place()} is not in the traced graph; trace the loss that you "
+                "differentiate, and take the node from there"
             )
         return wrap(x._data, self._twin(node))
 
     def _own(self, x: GraphNode) -> GraphNode:
-        """The node of this graph that a node is, or that stands for it where recurrences are opened.
+        """The given node if it is of this graph; for a node of the unopened graph, its node here.
 
         Raises
         ------
@@ -528,27 +539,27 @@ class Graph:
             )
         node = x._node
         if x._graph is not self:
-            opens = x._graph._kept is self._closed
+            opens = x._graph._recorded is self._closed
             if opens and self._twin is not None:
                 node = self._twin(node)
-            if node not in self._kept or not opens:
+            if node not in self._recorded or not opens:
                 other = f"{x!r} is a node of another graph; take one of graph.select(...)"
-                opened = f"{x!r} is opened here; take a state, graph.select(name=..., time=...)"
+                opened = f"{x!r} is a fused layer; take a state, graph.select(name=..., time=...)"
                 raise GraphError(opened if opens else other)
         return self._node(node)
 
     @modes_kept
     def expand(self, node: GraphNode, time: int | None = None) -> Graph:
-        """Open a recurrence that is one node: its inside, with values and gradients.
+        """Open one fused layer: return the graph of its steps, with values and gradients.
 
-        Both are computed again from the states and the node's gradient; its inputs are the leaves.
+        Both are computed again from the states and the node's gradient. The layer's inputs are the leaves.
 
         Parameters
         ----------
         node : GraphNode
-            One whose ``is_fused`` is true, such as ``graph.select(op="lstm_scan")[0]``.
+            A node with ``is_fused``, such as ``graph.select(op="lstm_scan")[0]``.
         time : int, optional
-            Open this step alone, at the cost of a pass back to it; by default all.
+            Open this step alone, which takes one pass back to it; by default all.
 
         Raises
         ------
@@ -574,7 +585,7 @@ class Graph:
         g = self._grads.get(node._node)
         if not node.is_fused or g is None:
             raise GraphError(
-                f"expand: {node!r} is not a recurrence that the loss depends on: is_fused is True for those"
+                f"expand: {node!r} is not a fused layer that the loss depends on; take a node with is_fused"
             )
         if node._node.inputs is None:
             raise FreedGraphError(
@@ -583,7 +594,7 @@ class Graph:
             )
         with no_grad(), backend.on(g):
             graph = _traced(inside(node._node, g) if time is None else step(node._node, g, time))
-        graph._closed = self._kept
+        graph._closed = self._recorded
         return graph
 
     def table(self, max_rows: int | None = 60) -> TextTable:
@@ -602,7 +613,7 @@ class Graph:
     # --- saved --------------------------------------------------------------------------------------
 
     def numbers(self) -> Trace:
-        """Return all numbers of this graph without the graph: what :meth:`save` writes.
+        """Return all numbers of this graph, without the graph; :meth:`save` writes them.
 
         Raises
         ------
@@ -663,7 +674,7 @@ class Graph:
 
     @modes_kept
     def _loss(self) -> Tensor:
-        """A single element whose gradient is what the trace began with."""
+        """A single element whose gradient by the seeds' nodes is their seeds."""
         (node, g), *others = self._seeds
         if any(n.inputs is None for n, _ in self._seeds):
             raise FreedGraphError(
@@ -759,7 +770,7 @@ class Graph:
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(
-            "a traced graph is neither copied nor pickled; keep what is read from it, such as .table()"
+            "a traced graph cannot be copied or pickled; keep numbers from it: .table() or .save(path)"
         )
 
     def __repr__(self) -> str:

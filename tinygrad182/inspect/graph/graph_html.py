@@ -1,4 +1,4 @@
-"""A traced graph in a notebook: what was recorded in each module, and its nodes."""
+"""A traced graph in a notebook: tables of its modules and its nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .graph import GraphNode
 
 MOST_KINDS = 8
-"""Kinds of operations that are named for each module."""
+"""Most kinds of operations that are named for each module."""
 
 
 def graph_html(
@@ -22,14 +22,14 @@ def graph_html(
 ) -> str:
     """A graph as two tables, of which the second is folded.
 
-    Only the nodes that the table shows are looked at, so a graph of any size is shown quickly.
+    Arrays are read only for the nodes that the table shows, so a graph of any size is shown quickly.
 
     Parameters
     ----------
     nodes : list of GraphNode
         Oldest first.
     arrays : callable
-        Returns the value of a node, and the loss's gradient by it (None if there is none).
+        Returns the value of a node, and the loss's gradient by it, or None.
     """
     line = f"<b>graph</b> of {len(nodes):,} nodes"
     return shown(
@@ -53,11 +53,9 @@ def _by_module(nodes: list[GraphNode]) -> str:
 def _counted(counts: Counter[str]) -> str:
     most = counts.most_common(MOST_KINDS)
     named = [op if n == 1 else f"{op} × {n:,}" for op, n in most]
-    return ", ".join(
-        [*named, f"{len(counts) - MOST_KINDS} more kinds"][
-            : len(named) + (len(counts) > MOST_KINDS)
-        ]
-    )
+    if len(counts) > MOST_KINDS:
+        named.append(f"{len(counts) - MOST_KINDS} more kinds")
+    return ", ".join(named)
 
 
 def _nodes(

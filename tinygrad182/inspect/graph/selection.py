@@ -1,8 +1,8 @@
-"""The list of nodes that a selection found: how it prints, and what it says where it is empty.
+"""The list of nodes that ``Graph.select`` returns, and its explanation if it is empty.
 
-A combination that finds nothing is an answer, which programs count on: how many tanh are there at t = 4? So
-it stays an empty list. It says why it is empty where a person sees that: when it is printed, and when its
-first node is asked for. A name that nothing has is a mistake, and raises.
+A combination of attributes that no node has gives an empty list, so that programs can count nodes. The
+list says why it is empty when it is printed and when an element is read. A name that nothing has is a
+mistake, and raises.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ MOST_NAMES = 8
 
 
 class Nodes(list[Node]):
-    """A list of nodes, which prints a line for each, of many the first and the last.
+    """A list of nodes, which prints a line for each; if there are many, for the first and the last.
 
     Parameters
     ----------
     nodes : iterable of GraphNode
     why_empty : str
-        What is said where there are none.
+        The explanation if there are no nodes.
 
     Raises
     ------
     IndexOutOfRangeError
-        A node asked for where there are none; the message says what there is.
+        An element of an empty list was read; the message says which nodes there are.
     """
 
     def __init__(self, nodes: Iterable[Node], why_empty: str = "") -> None:
@@ -59,15 +59,15 @@ class Nodes(list[Node]):
 
 
 def why_empty(nodes: Iterable[Any], wanted: Mapping[str, Any]) -> str:
-    """Say what there is where no node is all that was wanted.
+    """Explain why no node has all wanted attributes.
 
-    Each wish that the others leave something for is told with what they leave; if there is none, each that
-    no node fulfils.
+    For each attribute, this lists its values among the nodes that have all others. If there are no such
+    nodes for any attribute, it lists the values of each attribute that no node has.
 
     Parameters
     ----------
     nodes : iterable of GraphNode
-        All that were looked through.
+        All nodes that were searched.
     wanted : mapping
         Attributes and their values, not None.
     """
@@ -85,7 +85,7 @@ def why_empty(nodes: Iterable[Any], wanted: Mapping[str, Any]) -> str:
 
 
 def fulfils(node: Any, wanted: Mapping[str, Any]) -> bool:
-    """Whether a node has all attributes that are wanted; a module has what is recorded inside it."""
+    """Whether a node has all wanted attributes; a node inside a module's submodule counts too."""
     return all(
         getattr(node, wish) == value or (wish == "module" and node.module.startswith(f"{value}."))
         for wish, value in wanted.items()
@@ -101,7 +101,7 @@ def _both(wanted: Mapping[str, Any]) -> str:
 
 
 def _values(wish: str, nodes: list[Any]) -> str:
-    """The values that nodes have of an attribute, in words."""
+    """The values of an attribute among some nodes, in words."""
     values = list(dict.fromkeys(getattr(node, wish) for node in nodes))
     if wish == "time":
         steps = sorted(value for value in values if value is not None)
@@ -112,7 +112,7 @@ def _values(wish: str, nodes: list[Any]) -> str:
 
 
 def _ranges(steps: list[int]) -> str:
-    """Whole numbers in ascending order, runs of them by their ends."""
+    """Ascending whole numbers in words, with runs as ranges."""
     breaks = [i for i, (a, b) in enumerate(pairwise(steps), 1) if b > a + 1]
     runs = [steps[i:j] for i, j in pairwise([0, *breaks, len(steps)])]
     texts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]

@@ -1,4 +1,4 @@
-"""``graph.show()``: a graph in the terminal, a tree of modules with each recurrence's norms over time."""
+"""``graph.show()``: print a graph as a tree of modules, with each recurrence's norms over time."""
 
 from __future__ import annotations
 
@@ -15,37 +15,36 @@ from ..._numbers import check_whole
 from ...arrays import backend
 from ...arrays.namespaces import Array
 from ...display.reprs import scientific
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
 
 Line = list[tuple[str, str]]
-"""Pieces of text, each with a style of rich's; without rich the styles are left out."""
+"""Pieces of text, each with a style of the package rich; without rich there are no styles."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 LEVELS = ("red", "magenta", "cyan", "green")
-"""From the lowest to the highest quarter of a scale: colours that show on dark and on light ground."""
+"""Colours from the lowest to the highest quarter of a scale, visible on dark and on light ground."""
 
-PLAIN = ("",)
-"""For values, which are not the subject."""
+UNCOLOURED = ("",)
+"""The style of the values, which are less important than gradients."""
 
 ALARM = "bold reverse"
-"""For NaN and infinities. Exact zeros are usual: a loss may not depend on all steps."""
+"""The style of NaN and infinities. Exact zeros are normal: a loss may not depend on all steps."""
 
 MARKS: dict[str, tuple[str, Callable[[HostArray], HostArray]]] = {
     "0": ("exactly 0", np.isneginf),
     "N": ("NaN", np.isnan),
     "∞": ("infinite", np.isposinf),
 }
-"""What is drawn in the place of a block: what it means, and for which logarithms."""
+"""Characters in the place of a block, each with its meaning and the logarithms that it marks."""
 
 MOST = 10
-"""Parameters, operations or submodules shown of one module; of more, the first and the last."""
+"""Most parameters, operations or submodules shown of one module; if more, the first and the last."""
 
-KEPT_MODULES = 4
-"""Submodules shown where there are more than :data:`MOST`: each brings lines of its own."""
+MOST_MODULES = 4
+"""Submodules shown if there are more than :data:`MOST`: each adds several lines."""
 
 DEEPEST = 8
-"""Levels of the tree; modules nested deeper stand side by side on the last one."""
+"""Levels of the tree; modules that are nested deeper are all on the last level."""
 
 NARROWEST = 50
 COLUMN = 10
@@ -53,7 +52,7 @@ COLUMN = 10
 
 
 class ShownNode(Protocol):
-    """What is read of a :class:`GraphNode`."""
+    """The attributes of a :class:`GraphNode` that are read here."""
 
     @property
     def op(self) -> str: ...
@@ -72,7 +71,7 @@ class ShownNode(Protocol):
 
 
 class ShownStates(Protocol):
-    """What is read of a :class:`StateFlow`."""
+    """The attributes of a :class:`StateFlow` that are read here."""
 
     time: HostArray
 
@@ -88,21 +87,21 @@ Flow = Mapping[str, Mapping[str, ShownStates]]
 def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None = None) -> None:
     """Print a graph as a tree of modules, in colours where rich is installed and the terminal has them.
 
-    Nothing that is shown depends on colours: without rich, or piped, the text is the same.
+    Colours carry no information: without rich, or in a pipe, the text is the same.
 
     Parameters
     ----------
     nodes : iterable of GraphNode
-        Those of a traced graph, in which recurrences may be one node each.
+        The nodes of a traced graph, which may have fused layers.
     flow : GradientFlow, optional
-        The states of the graph's recurrences; none for a feed-forward graph.
+        The states of the graph's recurrences; None for a feed-forward graph.
     width : int, optional
         Columns, at least 50; by default the terminal's, or 80 where there is none.
 
     Raises
     ------
     ArgumentError
-        A width that is not a whole number from 1.
+        ``width`` is not a whole number from 1.
     """
     width = None if width is None else check_whole("show", "width", width, 1)
     try:
@@ -127,7 +126,7 @@ def text(lines: Iterable[Line]) -> str:
 
 
 class _Module:
-    """What was recorded in one module, and the modules inside it."""
+    """The nodes recorded in one module, and the modules inside it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -137,7 +136,7 @@ class _Module:
         self.inside: dict[str, _Module] = {}
 
     def at(self, path: str) -> _Module:
-        """The module of a path below this one; made if it is new."""
+        """The module of a path below this one; created if it is new."""
         found, so_far = self, ""
         for part in path.split(".", DEEPEST) if path else ():
             so_far = f"{so_far}.{part}" if so_far else part
@@ -170,7 +169,7 @@ def _is_parameter(node: ShownNode) -> bool:
 
 
 class _Branch(NamedTuple):
-    """One entry of the tree: its line, its gradient norm, what hangs below it."""
+    """One entry of the tree: its line, its gradient norm, and the entries below it."""
 
     pieces: Line
     log10_norm: float | None
@@ -184,9 +183,10 @@ class _Block(NamedTuple):
 
 
 def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
-    """What stands below a module in the tree, in order.
+    """The entries below a module in the tree, in order.
 
-    Beside recurrences the operations of a module are counted on one line; a graph without any shows each.
+    In a graph with recurrences, the operations of a module are counted on one line; otherwise each is
+    shown.
     """
     norms = _log10_norms([node for _, node in module.parameters])
     leaves = [
@@ -199,7 +199,7 @@ def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
     ]
     return [
         *_cut(leaves, "parameters"),
-        *_cut(below, "modules", KEPT_MODULES),
+        *_cut(below, "modules", MOST_MODULES),
         *(_in_one(module.operations) if flow else _one_by_one(module.operations)),
         *_loop(module.steps),
         *([_Block(flow[module.path])] if module.path in flow else []),
@@ -215,7 +215,7 @@ def _one_by_one(operations: list[ShownNode]) -> list[_Branch]:
 
 
 def _in_one(operations: list[ShownNode]) -> list[_Branch]:
-    """Count operations; the shape and the gradient are those of the last one."""
+    """Count operations on one line, with the shape and the gradient of the last one."""
     if not operations:
         return []
     last = operations[-1]
@@ -253,20 +253,20 @@ def _branches(entries: Sequence[_Branch | _Block], indent: str, width: int) -> I
 
 
 def _row(pieces: Line, number: str, width: int) -> Line:
-    """A line with a number at its right end; what is too long is cut."""
-    room, kept = width - COLUMN - 1, []
+    """A line with a number at its right end; a long text is cut."""
+    room, cut = width - COLUMN - 1, []
     for piece, style in pieces:
-        kept.append((piece if len(piece) <= room else piece[: max(room - 1, 0)] + "…", style))
-        room -= len(kept[-1][0])
-    return [*kept, (" " * room + number.rjust(COLUMN + 1), "")] if number else kept
+        cut.append((piece if len(piece) <= room else piece[: max(room - 1, 0)] + "…", style))
+        room -= len(cut[-1][0])
+    return [*cut, (" " * room + number.rjust(COLUMN + 1), "")] if number else cut
 
 
-def _cut(entries: list[_Branch], what: str, kept: int = MOST) -> list[_Branch]:
-    """The first and the last of many entries."""
+def _cut(entries: list[_Branch], what: str, shown: int = MOST) -> list[_Branch]:
+    """All entries, or the first and the last of many."""
     if len(entries) <= MOST:
         return entries
-    hidden = _Branch([(f"… {len(entries) - kept:,} more {what}", "")], None)
-    return [*entries[: kept // 2], hidden, *entries[-(kept // 2) :]]
+    hidden = _Branch([(f"… {len(entries) - shown:,} more {what}", "")], None)
+    return [*entries[: shown // 2], hidden, *entries[-(shown // 2) :]]
 
 
 def _called(node: ShownNode) -> str:
@@ -308,12 +308,12 @@ class _Series(NamedTuple):
 
 
 def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
-    """The norms of a recurrence's states and of their gradients, one row each, time from left to right."""
+    """The norms of a recurrence's states and of their gradients over time, one row each."""
     grads = {f"‖∂L/∂{name}_t‖": s.log10_grad_norm for name, s in states.items()}
     values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
     rows = [
         _Series(label, log10, *scale_of(group.values()), colours)
-        for group, colours in ((grads, LEVELS), (values, PLAIN))
+        for group, colours in ((grads, LEVELS), (values, UNCOLOURED))
         for label, log10 in group.items()
     ]
     time = next(iter(states.values())).time.tolist()
@@ -343,7 +343,7 @@ def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
 
 
 def scale_of(series: Iterable[HostArray]) -> tuple[float, float]:
-    """The smallest and the largest finite value; where they are less than a decade apart, a decade."""
+    """The smallest and the largest finite value, at least a decade apart."""
     finite = np.concatenate([log10[np.isfinite(log10)] for log10 in series])
     if not len(finite):
         return -1.0, 0.0
@@ -360,9 +360,9 @@ def _scale(row: _Series) -> str:
 def sparkline(
     log10: HostArray, every: int, low: float, high: float, colours: tuple[str, ...] = LEVELS
 ) -> Line:
-    """A character for each so many steps: the height of their smallest value on the scale.
+    """One character for every ``every`` steps: the height of their smallest value on the scale.
 
-    A dip is never averaged away. A NaN or an infinity among the steps takes the place of the height.
+    So a dip stays visible. A NaN or an infinity among the steps is shown instead of the height.
     """
     starts = np.arange(0, len(log10), every)
     smallest = np.minimum.reduceat(log10, starts)
@@ -389,7 +389,7 @@ def _character(height: float, colours: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _dips(gradients: list[_Series], time: list[int]) -> Iterator[str]:
-    """Say where gradients are smallest, if that is at neither end."""
+    """Say where gradients are smallest, if that is at neither end of time."""
     for row in gradients:
         finite = np.where(np.isfinite(row.log10), row.log10, math.inf)
         i = int(finite.argmin())
@@ -398,7 +398,7 @@ def _dips(gradients: list[_Series], time: list[int]) -> Iterator[str]:
 
 
 def _legend(rows: list[_Series], time: list[int]) -> Iterator[str]:
-    """Say what the marks mean that occur, and at which steps they do."""
+    """Explain the marks that occur, and say at which steps."""
     for mark, (meaning, occurs) in MARKS.items():
         for row in rows:
             at = np.flatnonzero(occurs(row.log10))

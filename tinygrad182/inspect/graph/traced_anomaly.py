@@ -1,11 +1,11 @@
-"""Where the numbers of a saved trace first went wrong: NaN, infinity, or lost to underflow."""
+"""The first NaN, infinity or underflow in a saved trace."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,20 +20,20 @@ WORDS = {"nan": "NaN", "inf": "an infinity", "underflow": "underflow"}
 
 @dataclass(frozen=True, slots=True)
 class TracedAnomaly:
-    """The first place of a trace at which numbers went wrong; as :class:`.anomaly.Anomaly` of a graph.
+    """The first anomaly in a trace; see :class:`.anomaly.Anomaly` for a graph.
 
     Attributes
     ----------
     phase : {"forward", "backward"}
     kind : {"nan", "inf", "underflow"}
-        ``"underflow"``: of a gradient, none of its elements is 0, and all are too small for its type.
+        ``"underflow"``: all elements of a gradient are too small for its type, and were not 0.
     path, label, op : str
         The recurrence or module and the operation whose value or gradient it is; a parameter has its name
         as label.
     time : int or None
         The step; None outside recurrences.
     produced : bool
-        Whether it arose here; otherwise it came in from outside.
+        Whether it arose here, and did not come in from outside.
     """
 
     phase: Literal["forward", "backward"]
@@ -52,16 +52,19 @@ class TracedAnomaly:
         return f"{self.phase}: {WORDS[self.kind]} {verb} {what} ({self.op}){place}{step}"
 
 
-Found = tuple[tuple[int, ...], TracedAnomaly]
-"""When it is computed, and what it is."""
+class Ranked(NamedTuple):
+    """An anomaly behind its rank in the order of computation."""
+
+    rank: tuple[int, ...]
+    anomaly: TracedAnomaly
 
 
 @np.errstate(all="ignore")
 def anomaly_in(trace: Trace) -> TracedAnomaly | None:
     """Find the first NaN, infinity or underflow of a trace; None if there is none.
 
-    As :func:`first_anomaly` of a graph does: the values from the first step on, then the gradients from
-    the loss back. An infinity that comes in from outside is told only if nothing else is found.
+    Values are searched from the first step on, then gradients from the loss back, as in
+    :func:`first_anomaly`. An infinity that comes in from outside is returned only if nothing else is found.
 
     Raises
     ------
@@ -80,13 +83,13 @@ def anomaly_in(trace: Trace) -> TracedAnomaly | None:
     if not trace.boxes:
         raise ArgumentError("first-anomaly: the trace holds no operations")
     given = [*_parameters(trace)]
-    found = sorted(_operations(trace, _in_values), key=lambda item: item[0])
-    told = [*given, *(anomaly for _, anomaly in found)]
-    for anomaly in told:
+    found = sorted(_operations(trace, _in_values), key=lambda item: item.rank)
+    anomalies = [*given, *(anomaly for _, anomaly in found)]
+    for anomaly in anomalies:
         if anomaly.produced or anomaly.kind == "nan":
             return anomaly
-    back = max(_operations(trace, _in_gradients), key=lambda item: item[0], default=None)
-    return back[1] if back else next(iter(told), None)
+    back = max(_operations(trace, _in_gradients), key=lambda item: item.rank, default=None)
+    return back.anomaly if back else next(iter(anomalies), None)
 
 
 def _parameters(trace: Trace) -> Iterator[TracedAnomaly]:
@@ -100,8 +103,8 @@ def _parameters(trace: Trace) -> Iterator[TracedAnomaly]:
 Look = Callable[[Alike, TracedOperation], Iterator[tuple[HostArray, str, bool]]]
 
 
-def _operations(trace: Trace, look: Look) -> Iterator[Found]:
-    """What ``look`` finds in each operation, at the first and at the last step that have it."""
+def _operations(trace: Trace, look: Look) -> Iterator[Ranked]:
+    """Anomalies that ``look`` finds in each operation, at the first and at the last such step."""
     phase: Literal["forward", "backward"] = "forward" if look is _in_values else "backward"
     for i, box in enumerate(trace.boxes):
         for steps in box.steps:
@@ -111,17 +114,15 @@ def _operations(trace: Trace, look: Look) -> Iterator[Found]:
                     for t in {*map(int, times[:1]), *map(int, times[-1:])}:
                         time = t if box.is_recurrent else None
                         what = operation.label, operation.op, time, produced
-                        # what a box is given is told where it was computed
+                        # the input of a box counts where it was computed
                         own = not operation.is_given
-                        rank = runs_at(trace.boxes, i, t), i, t, k
-                        yield (
-                            (own, *rank) if phase == "backward" else rank,
-                            TracedAnomaly(phase, kind, box.name, *what),
-                        )
+                        rank: tuple[int, ...] = (runs_at(trace.boxes, i, t), i, t, k)
+                        rank = (own, *rank) if phase == "backward" else rank
+                        yield Ranked(rank, TracedAnomaly(phase, kind, box.name, *what))
 
 
 def _in_values(steps: Alike, operation: TracedOperation) -> Iterator[tuple[HostArray, str, bool]]:
-    """At which steps a value is not finite, or 0 without need."""
+    """Steps at which a value is not finite, or underflows to 0."""
     rows = steps.values.get(operation.label)
     if rows is None or not np.issubdtype(rows.values.dtype, np.floating):
         return
@@ -144,7 +145,7 @@ def _in_values(steps: Alike, operation: TracedOperation) -> Iterator[tuple[HostA
 def _in_gradients(
     steps: Alike, operation: TracedOperation
 ) -> Iterator[tuple[HostArray, str, bool]]:
-    """At which steps a gradient is not finite, or too small for its type."""
+    """Steps at which a gradient is not finite, or too small for its type."""
     rows = steps.grads.get(operation.label)
     if rows is None:
         return
@@ -153,11 +154,11 @@ def _in_gradients(
     yield inf & ~nan, "inf", True
     size = np.abs(rows.values.astype(np.float64)).max(-1, initial=0.0)
     least = math.log2(float(np.finfo(rows.values.dtype).smallest_subnormal))
-    held = np.log2(size) + rows.powers >= least
-    yield (size > 0).any(1) & ~held.any(1) & ~nan & ~inf, "underflow", True
+    representable = np.log2(size) + rows.powers >= least
+    yield (size > 0).any(1) & ~representable.any(1) & ~nan & ~inf, "underflow", True
 
 
 def _kinds(rows: Rows) -> tuple[HostArray, HostArray]:
-    """At which steps there is a NaN, and an infinity, (n,)."""
+    """Steps with a NaN, and steps with an infinity, (n,)."""
     flat = rows.values.reshape(len(rows.values), -1)
     return np.any(np.isnan(flat), axis=1), np.any(np.isinf(flat), axis=1)

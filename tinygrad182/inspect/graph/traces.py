@@ -41,9 +41,9 @@ class TracedOperation:
     label, op, kind, name, module
         As in :class:`StepOperation`; each label stands once in a step.
     operands : tuple of str
-        The labels of what it is computed from in the same step, parameters left out.
+        The labels of its operands in the same step, without parameters.
     weights : tuple of str
-        The names of the parameters it is computed from in the same step.
+        The names of the parameters that it reads in the same step.
     shape : tuple of int
         At one step, or in one call.
     """
@@ -75,7 +75,7 @@ class Alike:
     values : dict of str to Rows
         By label, (n, B, W); empty if values were not saved.
     grads : dict of str to Rows
-        Of those to which a gradient goes.
+        Gradients of the operations that have one.
     """
 
     times: HostArray
@@ -107,9 +107,9 @@ class TracedBox:
     Attributes
     ----------
     path, title, kind, states
-        As of a :class:`.microscope.network.Block`.
+        See :class:`.microscope.network.Block`.
     gates : tuple of str
-        The names of the blocks of rows that a recurrent layer's weights have.
+        The gates of a recurrent layer, one for each block of rows of its weights.
     backward : bool
         Whether its loop runs from the end of time to its start.
     steps : list of Alike
@@ -126,7 +126,7 @@ class TracedBox:
 
     @property
     def name(self) -> str:
-        """The path, or what it is where there is none."""
+        """The path, or a description if there is none."""
         if self.path.startswith("#"):  # several loops outside of any module
             return f"the loop {self.path}"
         if self.path or self.is_recurrent:
@@ -150,16 +150,16 @@ class TracedBox:
 
 
 def _of(steps: Alike, label: str) -> list[Rows]:
-    """What was kept of an operation."""
+    """The saved rows of an operation."""
     return [kept[label] for kept in (steps.grads, steps.values) if label in kept]
 
 
 UPSTREAM, DOWNSTREAM = -1, 2**62
-"""When modules run that are not part of a loop: before all steps, or behind them."""
+"""The time of modules outside loops: before all steps, or after them."""
 
 
 def runs_at(boxes: Sequence[TracedBox], i: int, time: int) -> int:
-    """Return when a step of the i-th box runs, to be compared with others': by time, then by layers."""
+    """Return a number that orders the steps of all boxes by the time at which they run."""
     box = boxes[i]
     if box.is_recurrent:
         return int(box.times[-1]) - time if box.backward else time
@@ -177,7 +177,7 @@ class TracedParameter:
 
 @dataclass(frozen=True)
 class Trace:
-    """What :meth:`Graph.save` keeps of a graph: all numbers, and none of the graph.
+    """All numbers of a graph, without the graph: the contents of a file of :meth:`Graph.save`.
 
     Attributes
     ----------
@@ -290,10 +290,7 @@ def _put_together(facts: dict[str, Any], arrays: dict[str, HostArray]) -> Trace:
         states, gates = (tuple(map(str, box[name])) for name in ("states", "gates"))
         boxes.append(TracedBox(path, title, kind, states, gates, bool(box["backward"]), steps))
     parameters = {
-        name: TracedParameter(
-            arrays.get(f"parameter/{k}/value"),
-            arrays[f"parameter/{k}/grad"],
-        )
+        name: TracedParameter(arrays.get(f"parameter/{k}/value"), arrays[f"parameter/{k}/grad"])
         for k, name in enumerate(facts["parameters"])
     }
     dtype = np.dtype(facts["dtype"])
@@ -321,7 +318,7 @@ def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray])
     for k, operation in enumerate(operations):
         name = f"{front}/{k}"
         if f"{name}/value" in arrays:
-            values[operation.label] = _plain(arrays[f"{name}/value"])
+            values[operation.label] = _without_powers(arrays[f"{name}/value"])
         if f"{name}/grad" in arrays:
             rows = Rows(arrays[f"{name}/grad"], arrays[f"{name}/power"])
             if rows.powers.shape != rows.values.shape[:2]:
@@ -332,7 +329,7 @@ def _alike(front: str, some: list[dict[str, Any]], arrays: dict[str, HostArray])
     return Alike(times, operations, values, grads)
 
 
-def _plain(values: HostArray) -> Rows:
+def _without_powers(values: HostArray) -> Rows:
     """Rows without powers."""
     return Rows(values, np.zeros(values.shape[:2], np.int32))
 
@@ -439,7 +436,7 @@ def _shape(node: Node, batch: Batch) -> tuple[int, ...]:
 
 
 def _operands(node: Node, batch: Batch) -> Iterator[Node]:
-    """What an operation is computed from among those that are shown."""
+    """The operands of an operation among the operations that are shown."""
     if node in batch.given:
         return
     inside, left = set(batch.every), [*reversed(node.inputs or ())]
@@ -452,7 +449,7 @@ def _operands(node: Node, batch: Batch) -> Iterator[Node]:
 
 
 def _weights(node: Node, batch: Batch) -> dict[str, None]:
-    """The names of the parameters that an operation reads; of an input, those its own layer read for it."""
+    """The names of the parameters that an operation reads; for an input, those that its layer reads."""
     found: dict[str, None] = {}
     module = node.scope.module if node in batch.given else ""
     left = [node]

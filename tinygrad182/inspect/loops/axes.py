@@ -1,4 +1,4 @@
-"""Which axis of a result is time, and how it goes on from operands to results and back."""
+"""The time axis of arrays, and how operations hand it on from operands to results and back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...primitives.index import ARRAY
 
 
 class TimeAxis(NamedTuple):
-    """Where time is in a result of several steps.
+    """The time axis of an array of several steps.
 
     Attributes
     ----------
     axis : int
         Counted from the end.
     start : int
-        The step that stands first along it: not 0 in a later window of truncated backpropagation.
+        The first step along it; not 0 in a later window of truncated backpropagation.
     """
 
     axis: int
@@ -29,9 +29,10 @@ Axes = dict[Node, TimeAxis]
 
 
 def operand_places(node: Node, result: TimeAxis) -> list[TimeAxis | None]:
-    """The time axis of every operand, from that of the result; None of those that have none.
+    """The time axis of every operand, from that of the result; None for operands without one.
 
-    Step t of the result then depends on step t of these operands, and on the others as a whole.
+    Step t of the result then depends on step t of the operands with a time axis, and on the others as a
+    whole.
     """
     axis, start = result
     inputs = [x for x in node.inputs or () if isinstance(x, Node)]
@@ -49,7 +50,7 @@ def operand_places(node: Node, result: TimeAxis) -> list[TimeAxis | None]:
 
 
 def operand_axes(node: Node, axis: int) -> list[int | None]:
-    """The axis of every operand that lies along an axis of the result; None where none does."""
+    """The axis of every operand that corresponds to an axis of the result; None where there is none."""
     inputs = [x for x in node.inputs or () if isinstance(x, Node)]
     if node.op == "permute_dims":
         return [node.params["axes"][axis] % node.value.ndim - node.value.ndim]
@@ -57,7 +58,7 @@ def operand_axes(node: Node, axis: int) -> list[int | None]:
         place = axis + node.value.ndim - inputs[1].value.ndim
         return [None, place if place < 0 else None]
     if node.op == "reshape":
-        return [_kept(inputs[0], node, axis)]
+        return [_before_reshape(inputs[0], node, axis)]
     if node.op == "concat":
         return [None if node.params["axis"] == axis else axis for _ in inputs]
     if node.op == "einsum":
@@ -80,12 +81,12 @@ _REDUCTIONS = {"sum", "mean", "max", "min", "logsumexp"}
 
 
 def _letter(term: str, letter: str) -> int | None:
-    """Where a letter stands in an operand's subscripts, if it stands there once."""
+    """The position of a letter in an operand's subscripts, if it occurs once."""
     return term.index(letter) - len(term) if term.count(letter) == 1 else None
 
 
 def _before(x: Node, node: Node, axis: int) -> int | None:
-    """Where an axis of a reduction's result is in its operand; None if it was reduced."""
+    """The axis of a reduction's operand for one of its result; None if it was reduced."""
     reduced = node.params["axis"]
     axes = range(-x.value.ndim, 0)
     reduced = axes if reduced is None else reduced
@@ -95,13 +96,13 @@ def _before(x: Node, node: Node, axis: int) -> int | None:
 
 
 def _is_long(x: Node, node: Node, axis: int) -> bool:
-    """Whether an operand is as long as the result; of length 1 it may be repeated."""
+    """Whether an operand has the result's length along an axis; of length 1 it may be repeated."""
     shape = x.value.shape
     return len(shape) >= -axis and bool(shape[axis] == node.value.shape[axis] > 1)
 
 
-def _kept(x: Node, node: Node, axis: int) -> int | None:
-    """Where an axis of a reshaped array was before, if it was one."""
+def _before_reshape(x: Node, node: Node, axis: int) -> int | None:
+    """The axis of an array before a reshape, if it was one axis there."""
     shape, new = x.value.shape, node.value.shape
     behind, long = math.prod(new[len(new) + axis + 1 :]), new[axis]
     for place in range(-len(shape), 0):
@@ -110,11 +111,11 @@ def _kept(x: Node, node: Node, axis: int) -> int | None:
     return None
 
 
-def is_told_apart(node: Node) -> bool:
-    """Whether the operation can be applied to one step of its operands at a time."""
+def is_separable(node: Node) -> bool:
+    """Whether an operation can be applied to one step of its operands at a time."""
     looked_up = node.op == "index" and _is_lookup(node)
-    kept = node.op in {"concat", "einsum"} or looked_up
-    return kept or node.primitive.broadcasts  # type: ignore[union-attr]
+    separates = node.op in {"concat", "einsum"} or looked_up
+    return separates or node.primitive.broadcasts  # type: ignore[union-attr]
 
 
 def _is_lookup(node: Node) -> bool:
@@ -123,7 +124,7 @@ def _is_lookup(node: Node) -> bool:
 
 
 def carried(node: Node, axes: Axes, times: dict[Node, int]) -> TimeAxis | None:
-    """The time axis of a result, from those of its operands; None also where they disagree."""
+    """The time axis of a result, from those of its operands; None if they disagree."""
     if node.op == "concat" and (joined := _joined(node, axes, times)) is not None:
         return joined
     inputs = [x for x in node.inputs or () if isinstance(x, Node)]
@@ -140,7 +141,7 @@ def carried(node: Node, axes: Axes, times: dict[Node, int]) -> TimeAxis | None:
 
 
 def _joined(node: Node, axes: Axes, times: dict[Node, int]) -> TimeAxis | None:
-    """The time axis of what is concatenated in the order of time."""
+    """The time axis of a concatenation in the order of time."""
     axis, first, due = node.params["axis"], None, None
     for x in node.inputs or ():
         place = axes.get(x)  # type: ignore[arg-type]
@@ -154,14 +155,14 @@ def _joined(node: Node, axes: Axes, times: dict[Node, int]) -> TimeAxis | None:
 
 
 def _cut(node: Node, whole: TimeAxis | None) -> TimeAxis | None:
-    """The time axis of a part that is taken of a whole by slices, as a window is."""
+    """The time axis of a part that slices take from an array, such as a window."""
     if whole is None or (found := _window(node, whole.axis)) is None:
         return None
     return TimeAxis(found.axis, whole.start + found.start)
 
 
 def _window(node: Node, axis: int) -> TimeAxis | None:
-    """Where an axis of a whole is in a part of it, and which of its elements stands first there."""
+    """The axis of a part for one of the array it was taken from, and the first of its elements there."""
     key, shape = node.params["key"], node.inputs[0].value.shape  # type: ignore[index, union-attr]
     if not all(k is None or isinstance(k, (int, slice)) for k in key):
         return None
@@ -173,22 +174,22 @@ def _window(node: Node, axis: int) -> TimeAxis | None:
     if not isinstance(k, slice):
         return None
     start, stop, stride = k.indices(shape[place])
-    kept = sum(not isinstance(entry, int) for entry in key[i + 1 :])
-    return TimeAxis(-kept - 1, start) if stride == 1 and start < stop else None
+    axes = sum(not isinstance(entry, int) for entry in key[i + 1 :])
+    return TimeAxis(-axes - 1, start) if stride == 1 and start < stop else None
 
 
 def step_taken(node: Node, whole: TimeAxis) -> int | None:
-    """The step that an index takes out of a whole along its time axis."""
+    """The step that an index takes out of an array along its time axis."""
     key, source = node.params["key"], node.inputs[0].value  # type: ignore[index, union-attr]
     place = source.ndim + whole.axis
-    plain = all(isinstance(k, (int, slice)) for k in key[: place + 1])
-    if not plain or place >= len(key) or not isinstance(key[place], int):
+    simple = all(isinstance(k, (int, slice)) for k in key[: place + 1])
+    if not simple or place >= len(key) or not isinstance(key[place], int):
         return None
     return whole.start + int(key[place]) % source.shape[place]
 
 
 def place_of_part(part: Node, time: int) -> TimeAxis | None:
-    """The axis of a whole along which a part that one step takes is that step's."""
+    """The time axis of an array, from the part that one step takes of it."""
     ndim = part.inputs[0].value.ndim  # type: ignore[index, union-attr]
     for axis, k in enumerate(part.params["key"]):
         if isinstance(k, slice) and k.start is not None and k.stop == k.start + 1:

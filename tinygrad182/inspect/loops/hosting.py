@@ -1,8 +1,8 @@
-"""Graphs on a device, brought to the host as a whole.
+"""Graphs on a device are copied to the host as a whole.
 
-Most views are thousands of operations on small arrays, and look at numbers between them. The host would
-wait for a device each time, and starting an operation there takes longer than the operation takes here. So
-the whole graph comes over in one transfer, and the views run on NumPy's arrays.
+Most views run thousands of operations on small arrays, and look at numbers between them. The host would
+wait for the device each time, and starting an operation there takes longer than running it here. So the
+whole graph is copied in one transfer, and the views run on NumPy's arrays.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from ..._trees import flatten, rebuild
 from ...arrays import backend
 from ...arrays.backend import device_of, is_away
 from ...arrays.namespaces import Array
-from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import ancestors, dense, pull
 from ...engine.recording import Node
 from ...primitives import PRIMITIVES
 from ...recurrence.scans import is_scan
-from ...recurrence.unrolling import opening, unrolled
-from ...tensors.tensor import Tensor
+from ...recurrence.unrolling import opening
 from ..passes.gradients import Seed
-from .recurrences import Stack, one_stack
 
 
 class Hosted(NamedTuple):
@@ -34,11 +31,11 @@ class Hosted(NamedTuple):
     Attributes
     ----------
     seeds : list of (Node, array)
-        The latest nodes, and what arrives at them.
+        The latest nodes, and their cotangents.
     twins : dict of Node to Node
-        What stands for each node of the graph it was made from; empty if that was on the host already.
+        Node of the original graph → its copy here; empty if the original is on the host.
     opened : callable
-        Gives what stands for a twin where recurrences were opened.
+        Node of the copy → its node where fused layers were opened.
     """
 
     seeds: list[Seed]
@@ -46,14 +43,14 @@ class Hosted(NamedTuple):
     opened: Callable[[Node], Node]
 
     def twin(self, node: Node) -> Node:
-        """Return what stands for a node here."""
+        """Return the node here of a node of the original graph."""
         return self.opened(self.twins.get(node, node))
 
 
 def on_host(seeds: Sequence[Seed]) -> Hosted:
-    """Fetch the graph behind some nodes in one transfer; a graph on the host is its own twin.
+    """Copy the graph behind some nodes to the host in one transfer, if it is on a device.
 
-    Recurrences that run by their definition are opened.
+    Recurrences that run by their definition, without a loop of their own, are opened.
     """
     nodes = ancestors([node for node, _ in seeds], constants=True)
     arrays, twins = [g for _, g in seeds], dict[Node, Node]()
@@ -67,13 +64,13 @@ def on_host(seeds: Sequence[Seed]) -> Hosted:
 def twins_of(
     given: Sequence[tuple[Node, Array, tuple[Any, ...]]], others: Sequence[Array]
 ) -> tuple[dict[Node, Node], list[Array]]:
-    """Make twins of nodes, around values on the host; bring other arrays with them in the same transfer.
+    """Copy nodes, with values on the host; fetch other arrays in the same transfer.
 
-    ``given`` are the nodes of a graph, oldest first, with their values and inputs. A twin has the sequence
-    number and the memory's history of its node, so a write in between is noticed here too.
+    ``given`` are the nodes of a graph, oldest first, with their values and inputs. A copy has the sequence
+    number of its node and shares the history of its memory, so changes in place are noticed here too.
     """
     saved = [list(filter(backend.is_array, flatten(node.residuals))) for node, _, _ in given]
-    arrays = {id(value): value for _, value, _ in given}  # a detached state's array comes over once
+    arrays = {id(value): value for _, value, _ in given}  # a detached state shares its array
     hosts = iter(backend.fetch([*arrays.values(), *chain.from_iterable(saved), *others]))
     there = {key: next(hosts) for key in arrays}
     values = [there[id(value)] for _, value, _ in given]
@@ -95,9 +92,9 @@ def twins_of(
 
 
 def _there(node: Node) -> Callable[..., tuple[Array, ...]]:
-    """Return a node's derivative rule that runs where the node's arrays are.
+    """Return a derivative rule that runs the node's own rule on the node's device.
 
-    The function inside :func:`tinygrad182.remat`, and primitives that nobody registered, may know the
+    The function inside :func:`tinygrad182.remat`, and primitives that are not registered, may work on the
     arrays of their device only.
     """
 
@@ -106,59 +103,9 @@ def _there(node: Node) -> Callable[..., tuple[Array, ...]]:
         g = backend.move(g, device_of(node.value))
         edges = pull(node, g, {x for x in inputs if isinstance(x, Node)})
         whole = [dense(x, c) for x, c in edges]
-        sent: dict[Any, list[Array]] = {}
+        shares: dict[Any, list[Array]] = {}
         for (x, _), c in zip(edges, backend.fetch(whole), strict=True):
-            sent.setdefault(x, []).append(c)
-        return tuple([sent[x].pop(0) if sent.get(x) else None for x in inputs])
+            shares.setdefault(x, []).append(c)
+        return tuple([shares[x].pop(0) if shares.get(x) else None for x in inputs])
 
     return vjp
-
-
-class Opened(NamedTuple):
-    """A recurrence in a graph on the host.
-
-    Attributes
-    ----------
-    root : Node
-    seed : array
-        What arrives at the root.
-    stack : Stack
-    device : str
-        Where the states come from.
-    """
-
-    root: Node
-    seed: Array
-    stack: Stack
-    device: str
-
-
-def opened(
-    loss: Tensor,
-    gradient: Any,
-    path: str | None,
-    what: str,
-    stays: Callable[[Node, Stack], bool] = lambda root, stack: False,
-) -> Opened:
-    """The recurrence at ``path``, or the only one, of what a loss depends on.
-
-    It is step by step, with all others of the graph, unless ``stays(root, stack)`` says that the view takes
-    what was run as one operation as it is.
-
-    Raises
-    ------
-    GraphError, UnknownPathError
-        As for :func:`.seeds_of` and :func:`.one_stack`.
-    """
-    seed = seeds_of([loss], [gradient], False, what)[0]
-    here = on_host([seed])
-    device = device_of(_first(one_stack(seed[0], path, what)).value) if here.twins else "cpu"
-    ((root, g),) = here.seeds
-    stack = one_stack(root, path, what)
-    whole = root if stays(root, stack) else unrolled(root)
-    return Opened(whole, g, stack if whole is root else one_stack(whole, path, what), device)
-
-
-def _first(stack: Stack) -> Node:
-    """Return any state of a stack."""
-    return next(node for recurrence in stack.values() for node in recurrence.nodes())

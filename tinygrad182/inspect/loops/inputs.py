@@ -1,7 +1,7 @@
-"""Which nodes of a graph are the inputs of its steps, and a graph in which these can be asked for.
+"""The inputs of a recurrence's steps, and a graph in which there are gradients by them.
 
-Inputs seldom require grad, and a window or a step of a constant is a constant of its own. So a graph is
-recorded again in which a new leaf stands for the inputs.
+Inputs seldom require grad, and a window or a step of a constant is another constant. So the graph is
+recorded again with new leaves in the place of the inputs.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ...primitives import PRIMITIVES
 from ...primitives.index import ARRAY
 from ...recurrence.scans import Scan, steps_of_scan
 from ...tensors.tensor import Tensor
-from ..passes.gradients import Found
+from ..passes.gradients import Gradients
 from ..passes.scaling import Band
 from .recurrences import Recurrence, one_stack
 
 
-class Step(NamedTuple):
-    """Where the input of one step is.
+class StepInput(NamedTuple):
+    """The input of one step.
 
     Attributes
     ----------
     node : Node
     row : int or None
-        Which of the node's rows it is; None: the node is the input of this step alone.
+        The row of the node that it is; None if it is the whole node.
     """
 
     node: Node
@@ -43,8 +43,8 @@ class Step(NamedTuple):
         """The input."""
         return self.node.value if self.row is None else self.node.value[self.row]
 
-    def bands(self, found: Found) -> list[Band]:
-        """The gradients of several losses by it; none where they do not depend on it."""
+    def bands(self, found: Gradients) -> list[Band]:
+        """The gradients of several losses by it; empty if they do not depend on it."""
         bands = found.bands.get(self.node, [])
         if self.row is None:
             return bands
@@ -59,24 +59,24 @@ class Sources(NamedTuple):
 
     Attributes
     ----------
-    steps : dict of int to Step
+    steps : dict of int to StepInput
         By time, in the graph that was recorded again.
     twins : dict of Node to Node
-        What stands there for a node of the graph, if it is another.
+        Node of the original graph → its node in the graph recorded again, if that is another one.
     """
 
-    steps: dict[int, Step]
+    steps: dict[int, StepInput]
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
-        """Return what stands for a node."""
+        """Return the node here of a node of the original graph."""
         return self.twins.get(node, node)
 
 
 def again(
     nodes: Sequence[Node], stand_ins: Mapping[Node, Node], first: Mapping[Node, Node]
 ) -> dict[Node, Node]:
-    """Record what depends on some nodes again, with stand-ins for them; return what stands for each.
+    """Record everything that depends on some nodes again, with other nodes in their place.
 
     Parameters
     ----------
@@ -84,7 +84,12 @@ def again(
         A whole graph, oldest first.
     stand_ins : mapping of Node to Node
     first : mapping of Node to Node
-        Stand-ins for the first input of some operations alone.
+        Operation → the new node in the place of its first input.
+
+    Returns
+    -------
+    dict of Node to Node
+        Node → the node recorded again.
     """
     twins: dict[Any, Node] = dict(stand_ins)
     for node in nodes:
@@ -100,26 +105,26 @@ def again(
 # --- the inputs of a layer ----------------------------------------------------------------------
 
 
-def inputs_of_layer(root: Node, path: str | None, what: str) -> Sources:
-    """The inputs of the layer at ``path``, or of the only one: each window's is a leaf of its own.
+def inputs_of_layer(root: Node, path: str | None, view: str) -> Sources:
+    """The inputs of the layer at ``path``, or of the only one; each window reads a new leaf.
 
     Raises
     ------
     GraphError, UnknownPathError
     """
-    recurrence = next(iter(one_stack(root, path, what).values()))
+    recurrence = next(iter(one_stack(root, path, view).values()))
     nodes = ancestors([root], constants=True)
     readers = _readers(nodes, recurrence)
     if not readers:
         raise GraphError(
-            f"{what}: no operation on the inputs of {recurrence.module!r} is recorded; in a loop of your "
+            f"{view}: no operation on the inputs of {recurrence.module!r} is recorded; in a loop of your "
             "own, name them: inputs=x; in a layer with fused=False, let them or weight_ih require grad"
         )
     if recurrence.module.endswith("_reverse"):
-        return _turned_round(nodes, recurrence, readers, what)
+        return _turned_round(nodes, recurrence, readers, view)
     own: dict[Node, Node] = {node: _leaf_for(node) for node in readers}
     steps = {
-        start + row: Step(own[node], row)
+        start + row: StepInput(own[node], row)
         for node, start in readers.items()
         for row in range(len(own[node].value))
     }
@@ -127,18 +132,18 @@ def inputs_of_layer(root: Node, path: str | None, what: str) -> Sources:
 
 
 def _leaf_for(reader: Node) -> Leaf:
-    """What stands for the first input of an operation."""
+    """A new leaf in the place of an operation's first input."""
     x: Any = reader.inputs[0]  # type: ignore[index]
     return Leaf(x.value, memory=x.memory)
 
 
 def _turned_round(
-    nodes: Sequence[Node], r: Recurrence, readers: Mapping[Node, int], what: str
+    nodes: Sequence[Node], r: Recurrence, readers: Mapping[Node, int], view: str
 ) -> Sources:
-    """The inputs of a reverse direction in their own order; it reads them from each sequence's end on."""
+    """The inputs of a reverse direction in the order of time; it reads each sequence from its end."""
     ends = {node: start + len(node.inputs[0].value) for node, start in readers.items()}  # type: ignore[index, union-attr]
     first = next(iter(readers))
-    turn = _turn(nodes, r, what)
+    turn = _turn(nodes, r, view)
     count = max(ends.values()) if turn is None else len(turn.value)
     x: Any = first.inputs[0]  # type: ignore[index]
     with backend.on(x.value):
@@ -151,13 +156,13 @@ def _turned_round(
         own[node] = Node(
             PRIMITIVES["index"], (whole, *arrays), read.value, {"key": key}, node.scope
         )
-    return Sources({t: Step(whole, t) for t in range(count)}, again(nodes, {}, own))
+    return Sources({t: StepInput(whole, t) for t in range(count)}, again(nodes, {}, own))
 
 
-def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
-    """The operation that turns sequences of several lengths round, or their states back.
+def _turn(nodes: Sequence[Node], r: Recurrence, view: str) -> Node | None:
+    """The operation that reverses sequences of several lengths, or their states.
 
-    None where there is none, for they are of one length, or where a scan knows the lengths.
+    None if there is none: the sequences have one length, or a fused layer knows the lengths.
     """
     picks = [] if r.fused else [n for n in nodes if n.op == "index" and _is_in(n, r, None)]
     ragged = [node for node in picks if ARRAY in node.params["key"]]
@@ -166,7 +171,7 @@ def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
             return node
     if ragged:  # the last state of each sequence
         raise GraphError(
-            f"{what}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
+            f"{view}: the order in which {r.module!r} reads its inputs is not recorded; let these require "
             "grad, or run the layer with fused=True"
         )
     return None
@@ -175,7 +180,7 @@ def _turn(nodes: Sequence[Node], r: Recurrence, what: str) -> Node | None:
 def _order(
     reader: Node, turn: Node | None, steps: range, count: int
 ) -> tuple[tuple[Any, ...], list[Node]]:
-    """The index by which a reverse direction reads some of its steps, and the arrays in it."""
+    """The index with which a reverse direction reads some of its steps, and the arrays in it."""
     if turn is not None:
         _, order, batch = (x.value for x in turn.inputs or ())  # type: ignore[union-attr]
         return (ARRAY, ARRAY), [Leaf(order[steps.start : steps.stop]), Leaf(batch)]
@@ -192,7 +197,7 @@ def _order(
 
 
 def _readers(nodes: Sequence[Node], r: Recurrence) -> dict[Node, int]:
-    """The operations that read the inputs of a recurrence, and the step of the first that each reads."""
+    """The operations that read the inputs of a recurrence, and the first step that each reads."""
     if r.fused:
         return {node: steps_of_scan(node).start for node, _ in r.fused}
     found = {}
@@ -215,67 +220,67 @@ def _is_in(node: Any, r: Recurrence, time: int | None) -> bool:
     return (scope.module, scope.call, scope.time) == (r.module, r.call, time)
 
 
-# --- the inputs of a loop of one's own ----------------------------------------------------------
+# --- the inputs of your own loop ----------------------------------------------------------------
 
 
-def own_inputs(root: Node, inputs: Tensor | Sequence[Tensor], what: str) -> Sources:
-    """What was given as inputs; what a loop took of a constant is recorded as taken from it.
+def own_inputs(root: Node, inputs: Tensor | Sequence[Tensor], view: str) -> Sources:
+    """The inputs that the user gave. Parts that a loop took from a constant are recorded as such.
 
     Raises
     ------
     ArgumentError, DTypeError, GraphError, ShapeError
     """
-    given = _checked(inputs, what)
+    given = _checked(inputs, view)
     nodes = ancestors([root], constants=True)
-    taken = _taken(nodes, [x for x in given if not x.requires_grad], what)
+    taken = _taken(nodes, [x for x in given if not x.requires_grad], view)
     twins = again(nodes, taken, {}) if taken else {}
     there = ancestors([twins.get(root, root)], constants=True) if taken else nodes
     if set(given).isdisjoint(there):
         raise GraphError(
-            f"{what}: the losses depend on none of the inputs that were given; pass the Tensors that the "
+            f"{view}: the losses depend on none of the inputs that were given; pass the Tensors that the "
             "loop read, and where it computes something from them alone, let them require grad before"
         )
     if is_tensor(inputs):
-        steps = {t: Step(given[0], t) for t in range(len(given[0].value))}
+        steps = {t: StepInput(given[0], t) for t in range(len(given[0].value))}
     else:
-        steps = {t: Step(x, None) for t, x in enumerate(given)}
+        steps = {t: StepInput(x, None) for t, x in enumerate(given)}
     return Sources(steps, twins)
 
 
-def _checked(inputs: Any, what: str) -> list[Node]:
-    """The nodes of what was given as inputs."""
+def _checked(inputs: Any, view: str) -> list[Node]:
+    """The nodes of the given inputs."""
     given = [inputs] if is_tensor(inputs) else inputs
     if not isinstance(given, (list, tuple)) or not all(map(is_tensor, given)):
         raise DTypeError(
-            f"{what}: inputs is a {type(inputs).__name__}; pass the Tensor (T, …) that the loop read, or a "
+            f"{view}: inputs is a {type(inputs).__name__}; pass the Tensor (T, …) that the loop read, or a "
             "list of its T Tensors"
         )
     if not given or (given[0] is inputs and not inputs.ndim):
         raise ArgumentError(
-            f"{what}: inputs has no steps; pass the Tensor (T, …) that the loop read"
+            f"{view}: inputs has no steps; pass the Tensor (T, …) that the loop read"
         )
     dtype, shapes = given[0].dtype, {x.shape for x in given}
     if dtype.kind not in "fc":
         raise DTypeError(
-            f"{what}: inputs of dtype {dtype} have no gradient; pass what was made of them, such as the "
-            "embedded sequence"
+            f"{view}: inputs of dtype {dtype} have no gradient; pass what was computed from them, such "
+            "as the embedded sequence"
         )
     if len(shapes) > 1:
-        raise ShapeError(f"{what}: inputs have different shapes over time: {sorted(shapes)}")
+        raise ShapeError(f"{view}: inputs have different shapes over time: {sorted(shapes)}")
     first: dict[Node, int] = {}
     for t, x in enumerate(map(node_of, given)):
         if first.setdefault(x, t) != t:
             raise ArgumentError(
-                f"{what}: inputs[{t}] is the Tensor that inputs[{first[x]}] is, so that what each step "
-                "gets of the gradient cannot be told apart; give every step a Tensor of its own"
+                f"{view}: inputs[{t}] and inputs[{first[x]}] are one Tensor, so the gradients by the two "
+                "steps cannot be separated; give every step its own Tensor"
             )
     return list(first)
 
 
-def _taken(nodes: Sequence[Node], given: Sequence[Node], what: str) -> dict[Node, Node]:
-    """What stands for constants of a graph that are views of the constants given.
+def _taken(nodes: Sequence[Node], given: Sequence[Node], view: str) -> dict[Node, Node]:
+    """Constants of the graph that are parts of given constants → nodes that take these parts.
 
-    ``x[t]`` of a constant is not recorded; that it lies in the memory of x is what tells.
+    ``x[t]`` of a constant is not recorded; its memory, which lies inside that of x, shows what it is.
     """
     there = {_place(x.value): x for x in given}
     named = set(given)
@@ -294,7 +299,7 @@ def _taken(nodes: Sequence[Node], given: Sequence[Node], what: str) -> dict[Node
                 found[node] = Node(PRIMITIVES["index"], (x,), node.value, {"key": key}, node.scope)
             elif _overlap(x.value, node.value):
                 raise GraphError(
-                    f"{what}: the losses depend on a Tensor {tuple(node.value.shape)} that shares the "
+                    f"{view}: the losses depend on a Tensor {tuple(node.value.shape)} that shares the "
                     f"memory of inputs {tuple(x.value.shape)} and is not some of their steps; give it as "
                     "inputs=, or let inputs require grad before the loop"
                 )
@@ -312,7 +317,7 @@ def _address(array: Array) -> int:
 
 
 def _steps_in(whole: Array, part: Array) -> tuple[Any, ...] | None:
-    """The key by which a part is taken of a whole, if it is a step of it, or some at equal distances."""
+    """The key that takes a part from an array, if it is one step, or several at equal distances."""
     if not whole.ndim or not whole.strides[0]:
         return None
     row, rest = divmod(_address(part) - _address(whole), whole.strides[0])
@@ -341,7 +346,7 @@ def _overlap(a: Array, b: Array) -> bool:
 
 
 def _extent(array: Array) -> tuple[int, int]:
-    """The first byte of an array, and the one behind its last."""
+    """The first byte of an array, and the one after its last."""
     ends = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     start = _address(array)
     back, ahead = sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)

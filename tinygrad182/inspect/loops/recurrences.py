@@ -1,4 +1,4 @@
-"""Which marked states belong to one recurrence: told from the graph, not from the names alone."""
+"""Which marked states belong to one recurrence. The graph decides it, not the names alone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ...engine.modes import Scope
 from ...engine.recording import Node
 from ...errors import ArgumentError, GraphError, ShapeError, UnknownPathError, brief
 from ...recurrence.scans import Scan, steps_of_scan
+from ..passes.gradients import FusedState
 
 
 class Recurrence:
-    """One state on its way through one loop.
+    """One state of one loop, over time.
 
     Attributes
     ----------
     module : str
-        Path of the module it was marked in.
+        Path of the module in which it was marked.
     name : str
         Such as ``"h"``.
     call : int
@@ -31,10 +32,10 @@ class Recurrence:
         The state before the first input, if it was marked (with time −1).
     steps : dict of int to Node
         The states by time step, in the order they were computed.
-    fused : list of (Node, int)
-        Operations that computed many steps at once, and which part of their state this is.
+    fused : list of FusedState
+        The states of the fused layer that computed its steps, one for each window.
     began : int
-        When it was first marked, the initial state included: a sequence number.
+        Sequence number of its first mark, the initial state included.
     """
 
     __slots__ = ("began", "call", "fused", "initial", "module", "name", "steps")
@@ -46,26 +47,26 @@ class Recurrence:
         self.began = began
         self.initial = initial
         self.steps: dict[int, Node] = {}
-        self.fused: list[tuple[Node, int]] = []
+        self.fused: list[FusedState] = []
 
     def goes_on_from(self, first: Recurrence) -> None:
-        """Take the initial state of a recurrence that has nothing else."""
+        """Take the initial state of ``first``, which has no other state."""
         self.initial, self.began = first.initial, first.began
 
     def is_of(self, name: str, scope: Scope) -> bool:
-        """Whether a state marked so has this one's name, module and call."""
+        """Whether a mark has this state's name, module and call."""
         return (self.module, self.name, self.call) == (scope.module, name, scope.call)
 
     def ends_before(self, step: int) -> bool:
-        """Whether the last operation on many steps ended just before ``step``."""
-        return bool(self.fused) and steps_of_scan(self.fused[-1][0]).stop == step
+        """Whether the last window of a fused layer ended just before ``step``."""
+        return bool(self.fused) and steps_of_scan(self.fused[-1].node).stop == step
 
     def runs_backward(self) -> bool:
-        """Whether it ran from the end of time to its start."""
+        """Whether the loop ran from the last step to the first."""
         return bool(self.steps) and next(reversed(self.steps)) < next(iter(self.steps))
 
     def may_go_on_at(self, time: int) -> bool:
-        """Whether a step lies further along the way it has run; of a single step, also the one before."""
+        """Whether a step can be the next; after a single step, that may also be the one before it."""
         if not self.steps:
             return False
         last = next(reversed(self.steps))
@@ -79,11 +80,11 @@ class Recurrence:
             return [t for node, _ in self.fused for t in steps_of_scan(node)]
         return sorted(self.steps)
 
-    def check_shapes(self, what: str) -> None:
+    def check_shapes(self, view: str) -> None:
         """Raise ShapeError unless the states have one shape over time, so that they can be stacked."""
         if len({tuple(node.value.shape) for node in self.steps.values()}) > 1:
             raise ShapeError(
-                f"{what}: the states {self.name!r} in {self.module!r} have different shapes over time"
+                f"{view}: the states {self.name!r} in {self.module!r} have different shapes over time"
             )
 
     def states(self) -> Iterator[Node]:
@@ -104,12 +105,11 @@ Stack = dict[str, Recurrence]
 _Reached = frozenset[Recurrence]
 
 
-def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
-    """Path → name → recurrence of every state in a graph, in the order they were run.
+def stacks_of(nodes: list[Node], view: str) -> dict[str, Stack]:
+    """Path → name → recurrence of every state in a graph, in the order in which they ran.
 
-    ``nodes`` are the whole graph, oldest first, with its constants.
-
-    From a module's second call on, its path has an ordinal behind it.
+    ``nodes`` are the whole graph, oldest first, with its constants. The path of a module's second call ends
+    in ``#2``, and so on.
 
     Raises
     ------
@@ -120,10 +120,10 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
     if not states:
         hidden = any(node.op == "remat" for node in nodes)
         raise GraphError(
-            f"{what}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
+            f"{view}: no state is marked with its time step in this graph; use tg.nn.RNN or tg.nn.LSTM, "
             'or name the states of a loop, h = tg.inspect.mark(h, "h", time=t), and let what they depend '
             "on require grad: a frozen layer is not recorded"
-            + ("; what is inside tg.remat is not seen" if hidden else "")
+            + ("; states inside tg.remat are not seen" if hidden else "")
         )
     ordinals: dict[str, int] = {}
     calls: dict[tuple[str, int], list[Stack]] = {}
@@ -140,9 +140,9 @@ def stacks_of(nodes: list[Node], what: str) -> dict[str, Stack]:
 
 
 def _in_order(stack: Stack) -> Stack:
-    """The states in the order they were first marked: a layer marks them in the order it returns them.
+    """The states in the order of their first marks: a layer marks them in the order it returns them.
 
-    Where the initial state of some is no part of the graph, those of the first step that all have count.
+    If the graph lacks the initial state of some, the marks of the first common step count.
     """
     given = {r.initial is not None for r in stack.values()}
     both = set.intersection(*[set(r.steps) for r in stack.values()]) if len(given) > 1 else set()
@@ -157,7 +157,7 @@ def _in_order(stack: Stack) -> Stack:
     return dict(sorted(stack.items(), key=began))
 
 
-def one_stack(root: Node, path: str | None, what: str) -> Stack:
+def one_stack(root: Node, path: str | None, view: str) -> Stack:
     """The stack at ``path``, or the only one there is.
 
     Raises
@@ -165,12 +165,12 @@ def one_stack(root: Node, path: str | None, what: str) -> Stack:
     UnknownPathError
         No such path, or several stacks and none chosen; the message lists them.
     """
-    return stack_at(ancestors([root], constants=True), path, what)
+    return stack_at(ancestors([root], constants=True), path, view)
 
 
-def stack_at(nodes: list[Node], path: str | None, what: str) -> Stack:
+def stack_at(nodes: list[Node], path: str | None, view: str) -> Stack:
     """The stack at ``path``, or the only one there is, in a whole graph; see :func:`one_stack`."""
-    stacks = stacks_of(nodes, what)
+    stacks = stacks_of(nodes, view)
     if path is None and len(stacks) == 1:
         return next(iter(stacks.values()))
     if path not in stacks:
@@ -178,35 +178,22 @@ def stack_at(nodes: list[Node], path: str | None, what: str) -> Stack:
             "several modules have states: choose one" if path is None else f"no states in {path!r}"
         )
         raise UnknownPathError(
-            f"{what}: {wanted} with path=; there are {', '.join(map(repr, stacks))}"
+            f"{view}: {wanted} with path=; there are {', '.join(map(repr, stacks))}"
         )
     return stacks[path]
 
 
-def one_state(stack: Stack, name: str, what: str) -> Recurrence:
-    """The state of that name.
-
-    Raises
-    ------
-    UnknownPathError
-        No such state; the message lists them.
-    """
-    if name not in stack:
-        raise UnknownPathError(f"{what}: no state {name!r}; there is {', '.join(map(repr, stack))}")
-    return stack[name]
-
-
 Wanted = int | Sequence[int] | None
-"""Time steps that a view is asked for: one, several, or all."""
+"""The argument ``times`` of a view: one time step, several, or all."""
 
 
-def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
-    """The time steps that are wanted, ascending.
+def chosen(wanted: Wanted, there: Sequence[int], view: str) -> list[int]:
+    """The wanted ones of some time steps, ascending.
 
     Raises
     ------
     ArgumentError
-        None at all, or one that is not among those there are.
+        No step is wanted, or one that is not there.
     """
     if wanted is None:
         return sorted(there)
@@ -215,14 +202,14 @@ def chosen(wanted: Wanted, there: Sequence[int], what: str) -> list[int]:
         times = sorted({operator.index(t) for t in given})
     except TypeError as error:
         raise ArgumentError(
-            f"{what}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
+            f"{view}: times {wanted!r}; pass a time step or a sequence of them, such as times=[0, 10]"
         ) from error
     strange = sorted(set(times).difference(there))
     if not there:
-        raise ArgumentError(f"{what}: times {brief(wanted)}; the sequence has no steps")
+        raise ArgumentError(f"{view}: times {brief(wanted)}; the sequence has no steps")
     if strange or not times:
         raise ArgumentError(
-            f"{what}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"
+            f"{view}: times {brief(wanted)}; the steps are {min(there)} to {max(there)}"
             + (f", and {strange[0]} is not among them" if strange else "; choose at least one")
         )
     return times
@@ -238,7 +225,7 @@ class Loops(NamedTuple):
     ----------
     found : list of Recurrence
     reached : dict of Node to frozenset of Recurrence
-        Those that a node was computed from, the last ones of every module and name; a state's own too.
+        By node, the last recurrences of every module and name that it was computed from, or is a state of.
     """
 
     found: list[Recurrence]
@@ -251,17 +238,16 @@ def recurrences(nodes: list[Node]) -> list[Recurrence]:
 
 
 def loops_of(nodes: list[Node]) -> Loops:
-    """Sort the marked ones of ``nodes`` (oldest first) into recurrences.
+    """Sort the marked states of ``nodes`` (oldest first) into recurrences.
 
-    Two loops may give their states the same name: a state goes on with the recurrence that the last
-    states before it, of its module and name, belong to, also where the past was detached. If it was
-    computed from none, it goes on with one whose steps, in the direction that one runs in, all lie before
-    it, or begins another.
+    Two loops may give their states one name. So a state belongs to the recurrence of the last states, of
+    its module and name, that it was computed from, also if the past was detached. If it was computed from
+    none, it continues a recurrence of its name whose steps all ran before it, or begins a new one.
     """
     found: list[Recurrence] = []
     begun: list[Recurrence] = []
-    reached: dict[Node, _Reached] = {}  # the last before each node, for every module and name
-    arrays: dict[int, _Reached] = {}  # the same by a state's array, which a detached Tensor has too
+    reached: dict[Node, _Reached] = {}  # by node, the last ones of every module and name
+    arrays: dict[int, _Reached] = {}  # by a state's array, which a detached Tensor shares
     for node in nodes:
         past = _NONE
         for x in node.inputs or ():
@@ -274,7 +260,7 @@ def loops_of(nodes: list[Node]) -> Loops:
         for mark in node.marks:
             time = mark.scope.time
             if time is None:
-                continue  # a name to select the node by, not a step of anything
+                continue  # a name to select the node by, not a state
             if time < 0:
                 r = Recurrence(mark.name, mark.scope, mark.order, node)
                 begun.append(r)
@@ -290,9 +276,9 @@ def loops_of(nodes: list[Node]) -> Loops:
 
 
 def _give_initial_states(begun: list[Recurrence], found: list[Recurrence]) -> None:
-    """Give those that are left to the recurrence of their name and call that has none.
+    """Give the remaining initial states to the recurrence of their name and call that has none.
 
-    A part of a state need not be computed from itself: then no step of it leads back to its initial state.
+    A part of a state need not be computed from itself; then no step leads back to its initial state.
     """
     taken = {r.initial for r in found}
     for r in found:
@@ -310,10 +296,10 @@ def _give_initial_states(begun: list[Recurrence], found: list[Recurrence]) -> No
 
 
 def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrence]) -> _Reached:
-    """The recurrences of an operation on many steps at once; later ones of its call go on with them.
+    """The recurrences of one window of a fused layer; later windows of its call continue them.
 
-    Each part goes on with the one its initial state was computed from, or, if that was detached, with
-    the first that ends there.
+    Each part continues the recurrence from which its initial state was computed, or, if that was detached,
+    the first recurrence that ends there.
     """
     scan: Scan = node.primitive  # type: ignore[assignment]
     initial: Any = (node.inputs or ())[1 : 1 + len(scan.parts)]
@@ -325,15 +311,15 @@ def _note_fused(node: Node, reached: dict[Node, _Reached], found: list[Recurrenc
         if r is None:
             r = Recurrence(name, node.scope, node.order, initial[part])
             found.append(r)
-        r.fused.append((node, part))
+        r.fused.append(FusedState(node, part))
         belongs.add(r)
     return frozenset(belongs)
 
 
 def run_backward(nodes: list[Node]) -> set[Node]:
-    """The states of loops that run from the end of time to its start, as half of a bidirectional RNN.
+    """The states of loops that ran from the last step to the first, as half of a bidirectional RNN.
 
-    ``nodes`` are a whole graph, oldest first. Where recurrences cannot be told apart, none.
+    ``nodes`` are a whole graph, oldest first. The set is empty if recurrences cannot be distinguished.
     """
     try:
         return descending(recurrences(nodes))
@@ -342,26 +328,26 @@ def run_backward(nodes: list[Node]) -> set[Node]:
 
 
 def descending(found: list[Recurrence]) -> set[Node]:
-    """The states of those recurrences that run from the end of time to its start."""
+    """The states of the recurrences that ran from the last step to the first."""
     return {node for r in found if r.runs_backward() for node in r.steps.values()}
 
 
 def _belongs_to(mark: Mark, time: int, past: _Reached, found: list[Recurrence]) -> Recurrence:
-    """The recurrence whose step at ``time`` is ``mark``; a new one is added to ``found``."""
+    """The recurrence to which a mark at ``time`` belongs; a new one is added to ``found``."""
     related = [r for r in past if (r.module, r.name) == (mark.scope.module, mark.name)]
     options = [r for r in related if r.steps and r.call == mark.scope.call and time not in r.steps]
     if len(options) > 1:
         raise GraphError(
-            f"the state {mark.name!r} at t = {time} goes on from two recurrences of that name"
+            f"the state {mark.name!r} at t = {time} continues two recurrences of that name"
             + (f" in {mark.scope.module}" if mark.scope.module else "")
             + "; give their states different names in tg.inspect.mark"
         )
-    # a state marked with time -1 begins this one: of its own call rather than of another, and the latest
+    # initial states (time -1) without steps so far: those of its own call last, and the latest last
     begun = [r for r in related if r.initial is not None and not r.steps and not r.fused]
     begun.sort(key=lambda r: (r.call == mark.scope.call, r.initial.order))  # type: ignore[union-attr]
     if not options and len(begun) == len(related):
         options = [r for r in found if r.is_of(mark.name, mark.scope) and r.may_go_on_at(time)]
-        if begun:  # a part that holds what others were before meets its own initial state later
+        if begun:  # a part that holds other parts' past meets its own initial state later
             first = begun[-1].began
             options = [r for r in options if r.initial is None and r.began > first]
             for r in options[:1]:

@@ -1,8 +1,7 @@
-"""Every operation of a step at many steps: its values, its gradients, and what comes back over each use.
+"""Every operation of a step, at many steps: its values, gradients, and the cotangents of its uses.
 
-Steps are told apart in two ways. Those of a layer that was run as one operation are recorded again side by
-side, so that one pull does the work of all. Those of a loop, and operations of other modules, are the nodes
-of the graph.
+The steps of a fused layer are recorded again side by side, so that one call of a derivative rule does the
+work of all. The steps of a loop, and the operations of other modules, are the nodes of the graph.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ...engine.modes import modes_kept, no_grad
 from ...engine.recording import Node
 from ...kernels.powers import NOTHING, or_zero, sizes_of
 from ...primitives.index import Slice
-from ..passes.along import sent as sent_along
+from ..passes.along import input_cotangents
 from ..passes.gradients import Seed, gradients_inside
 from ..passes.scaling import (
     NOT_FINITE,
@@ -32,17 +31,17 @@ from ..passes.scaling import (
     row_norms,
     total_norms,
 )
-from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, sent_back
+from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, next_step_cotangents
 
 NEXT, LOSS = "next step", "loss"
-"""Where an edge leads that does not end in the same step."""
+"""The targets of edges that leave the step."""
 
 TOGETHER = 64
-"""Steps of a loop whose arrays are reduced together."""
+"""So many steps of a loop are reduced together."""
 
 
 class Rows(NamedTuple):
-    """One array at n steps: each sequence's row at a power of two of its own.
+    """One array at n steps, where the row of each sequence has a power of two.
 
     Attributes
     ----------
@@ -59,13 +58,18 @@ class Rows(NamedTuple):
         return log / math.log(10)
 
     def share_of(self, whole: Rows) -> HostArray:
-        """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0."""
+        """⟨part, whole⟩ / ‖whole‖² at every step, (n,); NaN where the whole is exactly 0.
+
+        All rows are brought to the power at which the largest of the whole's step is about 1.
+        """
         sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
         top = or_zero(np, sizes_of(np, sizes, whole.powers).max(1, keepdims=True, initial=NOTHING))
         with np.errstate(all="ignore"):
-            square = _summed((whole.values**2).sum(-1), 2 * (whole.powers - top))
-            dot = (self.values * whole.values).sum(-1)
-            return _summed(dot, self.powers + whole.powers - 2 * top) / square
+            part, total = (
+                np.ldexp(rows.values, np.clip(rows.powers - top, -4000, 4000)[..., None])
+                for rows in (self, whole)
+            )
+            return np.einsum("nbw,nbw->n", part, total) / np.einsum("nbw,nbw->n", total, total)
 
     def at_sample(self, sample: int) -> tuple[HostArray, HostArray]:
         """One sequence's rows (n, W) with the largest at about 1, and the log10 of their factors (n,)."""
@@ -75,28 +79,24 @@ class Rows(NamedTuple):
         return values / scale[:, None], np.log10(scale) + powers * math.log10(2)
 
 
-def _summed(values: HostArray, powers: HostArray) -> HostArray:
-    return np.asarray(np.ldexp(values, np.clip(powers, -4000, 4000)).sum(axis=1))
-
-
 @dataclass
 class Batch:
-    """The operations of some steps that have the same operations.
+    """The operations of some steps that are alike.
 
     Attributes
     ----------
     times : list of int
     every : list of Node
-        At one of these steps, oldest first; what the step is given stands first.
+        The operations of one of these steps, oldest first; operands from outside the step come first.
     nodes : list of Node
-        Those that are shown: without operations that only move elements.
+        The ones that are shown: without operations that only move elements.
     given : dict of Node to str
-        Those that the step is given: ``"before"`` or ``"input"``.
+        The operands from outside the step: ``"before"`` or ``"input"``.
     values : dict of Node to Rows
     grads : dict of Node to Rows
-        Without those to which no gradient goes.
+        Without nodes that get no gradient.
     edges : dict of (Node, Node or str) to Rows
-        By the operand and what uses it; None where the operand takes no gradient.
+        By the operand and the operation that uses it; None if the operand gets no gradient.
     """
 
     times: list[int]
@@ -108,13 +108,13 @@ class Batch:
     edges: dict[tuple[Node, Node | str], Rows | None] = field(default_factory=dict)
 
     def add_edge(self, source: Node, target: Node | str, rows: Rows) -> None:
-        """Add what comes back over one use; several uses by one operation are one edge."""
+        """Add the cotangent of one use; several uses by one operation are one edge."""
         before = self.edges.get((source, target))
         self.edges[source, target] = rows if before is None else plus(before, rows)
 
 
 def plus(a: Rows, b: Rows) -> Rows:
-    """Return the sum; every row at the power of its larger part."""
+    """Return the sum, with every row at the power of its larger part."""
     sizes = [np.abs(r.values).max(axis=-1, initial=0.0) for r in (a, b)]
     tops = [sizes_of(np, size, r.powers) for size, r in zip(sizes, (a, b), strict=True)]
     top = or_zero(np, np.maximum(*tops))
@@ -126,11 +126,11 @@ def plus(a: Rows, b: Rows) -> Rows:
 
 
 VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype", "to_device"})
-"""Operations that only move elements: what uses their result is told to use what they were made of."""
+"""Operations that only move elements; users of their result count as users of their operand."""
 
 
 def only_moves(node: Node, inside: Container[Any]) -> bool:
-    """Whether an unmarked operation only moves elements of another one in the same step."""
+    """Whether an unmarked operation only moves elements of another one in ``inside``."""
     return node.op in VIEWS and not node.marks and seen_in(node) in inside
 
 
@@ -140,7 +140,7 @@ def seen_in(view: Node) -> Node:
 
 
 def is_weight(node: Node) -> bool:
-    """Whether a node is a parameter, or one whose axes or type were changed."""
+    """Whether a node is a parameter, perhaps with other axes or dtype."""
     while node.op in VIEWS and node.op != "index" and not node.marks:
         node = seen_in(node)
     return node.primitive is None and node.requires_grad and not node.marks
@@ -151,13 +151,12 @@ def is_weight(node: Node) -> bool:
 
 @modes_kept
 def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) -> Iterator[Batch]:
-    """Yield some steps of a layer that was run as one operation, as many at once as fit.
+    """Yield some steps of a fused layer, as many at once as fit into memory.
 
-    ``outside`` is what the loss sends to its states other than through other steps, ``total`` their
-    whole gradients.
+    ``outside`` are the cotangents of its states from outside the layer, ``total`` their whole gradients.
     """
     for some in scan.chunks(steps):
-        back = sent_back(scan, some, total)
+        back = next_step_cotangents(scan, some, total)
         (direct, own), powers = at_common_powers(back, outside.at(some))
         side = scan.at(some, inputs=True)
         starts = [*side.before.values(), side.x]
@@ -178,7 +177,7 @@ def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) 
 
 @modes_kept
 def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
-    """Add the values and gradients of the nodes of steps that lie side by side, and edges inside."""
+    """Add the values and gradients of the nodes, and the edges inside the step."""
     front = powers.shape
     for node in batch.nodes:
         batch.values[node] = Rows(_wide(node.value, front), np.zeros(front, np.int64))
@@ -217,7 +216,7 @@ def _outer(
         own, rows = batch.grads.get(node), Rows(whole.values[part].astype(np.float64), whole.powers)
         if own is None:
             continue
-        first = some == 0  # of an initial state everything comes from the first step
+        first = some == 0  # an initial state gets its whole gradient from the first step
         values = np.where(first[:, None, None], own.values, rows.values)
         batch.grads[node] = Rows(values, np.where(first[:, None], own.powers, rows.powers))
 
@@ -231,12 +230,12 @@ def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
 
 
 class RecordedSteps:
-    """Steps that are nodes of a graph, each with operations of its own.
+    """Steps whose operations are nodes of a graph.
 
     Parameters
     ----------
     seed : (Node, array)
-        The root of the graph and what arrives at it.
+        The root of the graph and its cotangent.
     nodes : list of Node
         The whole graph, oldest first.
     steps : dict of int to list of Node
@@ -277,9 +276,9 @@ class RecordedSteps:
         return sorted(self._steps)
 
     def _given_to(self, nodes: list[Node]) -> dict[Node, str]:
-        """What a step is given: states of other steps, and all else but parameters and numbers.
+        """The operands of a step from outside it: states of other steps, and others but parameters.
 
-        Where a step takes its part of a whole, such as x[t], that is the part.
+        If a step takes its part of an array, such as x[t], the part counts as the operand.
         """
         inside, found = set(nodes), dict[Node, str]()
         for node in nodes:
@@ -295,7 +294,7 @@ class RecordedSteps:
         return dict(sorted(found.items(), key=lambda item: item[0].order))
 
     def batches(self, times: Sequence[int], edges: bool = True) -> Iterator[Batch]:
-        """Yield some steps, as many at once as have the same operations and are reduced together."""
+        """Yield some steps; consecutive ones with the same operations are reduced together."""
         alike: list[int] = []
         for t in times:
             if alike and (len(alike) == TOGETHER or self._form(t) != self._form(alike[0])):
@@ -310,7 +309,7 @@ class RecordedSteps:
         return [*given, *(node for node in self._steps[t] if node not in given)]
 
     def _form(self, t: int) -> list[Any]:
-        """What two steps have in common whose operations are the same."""
+        """A description of a step, which is equal for two steps with the same operations."""
         nodes = self._nodes(t)
         places: dict[Any, int] = {node: i for i, node in enumerate(nodes)}
         return [
@@ -348,7 +347,7 @@ class RecordedSteps:
     def _edges(
         self, column: list[Node], every: list[list[Node]]
     ) -> dict[Node | str, list[list[Band]]]:
-        """What comes back to one operation at each of the steps, by what uses it at the first."""
+        """The cotangents of one operation at each of the steps, by its users at the first step."""
         found: dict[Node | str, list[list[Band]]] = {}
         for k, (node, nodes) in enumerate(zip(column, every, strict=True)):
             places = {n: i for i, n in enumerate(nodes)}
@@ -358,14 +357,14 @@ class RecordedSteps:
                     target = every[0][places[user]]
                 elif user in self._owner and self._states:
                     target = NEXT
-                bands = self._sent(user).get(node, [])
+                bands = self._input_cotangents(user).get(node, [])
                 found.setdefault(target, [[] for _ in column])[k].extend(bands)
             if node is self._seed[0]:
                 found.setdefault(LOSS, [[] for _ in column])[k].append((self._seed[1], 0))
         return found
 
     def _users_of(self, node: Node) -> dict[Node, None]:
-        """What uses a node, or a view of it that is not shown."""
+        """The operations that use a node, or a view of it that is not shown."""
         found: dict[Node, None] = {}
         left = [node]
         while left:
@@ -377,15 +376,15 @@ class RecordedSteps:
         return found
 
     @modes_kept
-    def _sent(self, user: Node) -> dict[Node, list[Band]]:
-        """What a node sends to those of its inputs that are looked at."""
+    def _input_cotangents(self, user: Node) -> dict[Node, list[Band]]:
+        """The cotangents of a node's inputs, as far as these are shown."""
         if user not in self._outside:
             found: dict[Node, list[Band]] = {}
             left = [(user, band) for band in self._found.of(user) if user.requires_grad]
             while left:
                 node, (g, power) = left.pop()
                 with no_grad():
-                    for x, cotangent, powers in sent_along(node, g, power, self._wanted):
+                    for x, cotangent, powers in input_cotangents(node, g, power, self._wanted):
                         bands = _whole(x, cotangent, powers)
                         if x in self._hidden:
                             left += [(x, band) for band in bands]
@@ -396,7 +395,7 @@ class RecordedSteps:
 
 
 def _whole(x: Node, cotangent: Any, powers: Power) -> Iterator[Band]:
-    """A cotangent in the shape of its node: a part of one beside zeros."""
+    """Yield a cotangent in the shape of its node; around a part there are zeros."""
     if type(cotangent) is not Slice:
         yield cotangent, _one(powers)
         return
@@ -410,14 +409,14 @@ def _whole(x: Node, cotangent: Any, powers: Power) -> Iterator[Band]:
 
 
 def _one(powers: Power) -> Power:
-    """A power for all as a number."""
+    """A power as a number, if it is one for all rows."""
     if isinstance(powers, int) or not powers.size or (powers == powers.flat[0]).all():
         return powers if isinstance(powers, int) else int(powers.flat[0]) if powers.size else 0
     return powers
 
 
 def samples(array: Array) -> HostArray:
-    """An array as a row for each sequence of a batch, (B, W), in float64."""
+    """An array with a row for each sequence of a batch, (B, W), in float64."""
     shape = array.shape if np.ndim(array) > 1 else (1, array.size)
     return np.asarray(array, np.float64).reshape(shape[0], math.prod(shape[1:]))
 
@@ -436,7 +435,7 @@ def stacked(bands: list[list[Band]], shape: tuple[int, ...]) -> Rows:
 
 
 def _rows(array: Array, power: Power) -> tuple[HostArray, HostArray]:
-    """A band as a row for each sequence, with a power of its own."""
+    """A band with a row for each sequence, and a power for each row."""
     if isinstance(power, int):
         values = samples(array)
         return values, np.full(len(values), 0 if power == NOT_FINITE else power)

@@ -1,7 +1,7 @@
-"""The steps of a recurrence that was run as one operation: all side by side, one alone, or one by one.
+"""The steps of a fused layer, recorded again: all side by side, one alone, or one after the other.
 
-What a step does with the gradients that arrive at its state depends on no other step. So the step's
-definition is recorded once, on the rows of all steps, and one pull does the work of all.
+Side by side, the step's definition is recorded once, on the rows of all steps, and one call of each
+derivative rule does the work of all. That is possible because the states of all steps are known already.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ...kernels.powers import or_zero, sizes_of, times_rows
 from ...recurrence.scans import Scan
 from ...recurrence.unrolling import State, recorded
 from ...tensors.tensor import Tensor
-from ..passes.gradients import Inside, RowCotangents, Seed, gradients_inside
+from ..passes.gradients import RowCotangents, ScanGradients, Seed, gradients_inside
 from ..passes.scaling import Power, in_own_type, zeros_like
 from .recurrences import Stack
 
 ELEMENTS = 1 << 18
-"""Elements of the sums of the steps that are worked on at once, about: what bounds memory."""
+"""About so many elements of the steps' sums are worked on at once, which limits memory."""
 
 
 class Scaled(NamedTuple):
@@ -37,7 +37,7 @@ class Scaled(NamedTuple):
     powers: Array
 
     def at(self, steps: Array) -> Scaled:
-        """Return those of some steps."""
+        """Return the rows of some steps."""
         return Scaled(self.values[:, steps], self.powers[steps])
 
 
@@ -50,12 +50,12 @@ class SideBySide(NamedTuple):
 
 
 class Steps:
-    """The steps of one recurrence, as many side by side as are asked for.
+    """The steps of one fused layer, of which some can be recorded side by side.
 
     Parameters
     ----------
     node : Node
-        The operation that computed them.
+        The layer's operation.
 
     Raises
     ------
@@ -81,17 +81,17 @@ class Steps:
         return range(self.start, self.start + len(self))
 
     def among(self, wanted: Sequence[int]) -> Array:
-        """Return the wanted time steps that are here, counted from the first."""
+        """Return the positions of the wanted time steps that are here."""
         there = self.times()
         return np.array([t - self.start for t in wanted if t in there], np.int64)
 
     def lengths(self) -> Array | None:
-        """How many of the steps each sequence has, on the host; None: all."""
+        """The number of steps that each sequence has, on the host; None if all have all."""
         given = self.given.lengths
         return None if given is None else self.xp.to_numpy(given).astype(np.int64)
 
     def chunks(self, steps: Array, rows: int | None = None) -> Iterator[Array]:
-        """Parts of some steps whose gradients fit into memory, of ``rows`` each: B by default."""
+        """Split some steps into parts whose gradients fit into memory; a step has ``rows`` rows, or B."""
         each = (rows or self.states.shape[2]) * len(self.given.weight_hh)
         if len(steps):
             yield from np.array_split(steps, min(len(steps), -(-len(steps) * each // ELEMENTS)))
@@ -100,7 +100,7 @@ class Steps:
     def at(self, steps: Array, sequences: slice = slice(None), inputs: bool = False) -> SideBySide:
         """Record some steps, of some sequences of the batch, each from the state before it.
 
-        They are marked and named as the first of them. ``inputs``: the step's inputs require grad, too.
+        They are marked with the time of the first one. With ``inputs``, the step's inputs require grad too.
         """
         names, time = self.scan.parts, self.start + int(steps[0])
         past = zip(self.states, self.given.initial, strict=True)
@@ -124,14 +124,14 @@ class Steps:
         return self.xp.reshape(some, (-1, some.shape[-1]))
 
     def _left(self, steps: Array, sequences: slice) -> list[Tensor]:
-        """How many steps each row has left, if any has none."""
+        """The number of steps that each row has left, if some row has none."""
         ends = np.asarray(self.lengths())[sequences]
         left = np.maximum(ends - steps[:, None], 0).reshape(-1)
         return [] if left.all() else [wrap(self.xp.from_numpy(left, self.operands[0].device))]
 
     @staticmethod
     def by_node(state: dict[str, Node], values: Array) -> dict[Node, Array]:
-        """Gradients of the parts of a state (parts, …, H) by the parts' nodes, in their shape."""
+        """Gradients (parts, …, H) by the nodes of the state's parts, in their shapes."""
         nodes = state.values()
         return {n: g.reshape(n.value.shape) for n, g in zip(nodes, values, strict=True)}
 
@@ -141,7 +141,7 @@ def _by_name(names: tuple[str, ...], state: object) -> dict[str, Node]:
 
 
 def stand_ins(node: Node) -> list[Any]:
-    """Leaves in the place of a recurrence's inputs, which must be what they were; numbers as they are."""
+    """Return leaves with the values of a fused layer's inputs, which must be unchanged, and its numbers."""
     node.check_inputs()
     found = []
     for x in node.inputs or ():
@@ -154,10 +154,10 @@ def stand_ins(node: Node) -> list[Any]:
 
 
 @modes_kept
-def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
-    """What given gradients by some nodes send to the targets, not through each other or a target.
+def direct_cotangents(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Array]:
+    """Send cotangents of some nodes back to the targets, through no other source or target.
 
-    The gradients may have a leading axis.
+    The cotangents may have a leading axis.
     """
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
@@ -173,9 +173,9 @@ def sent(sources: dict[Node, Array], targets: Collection[Node]) -> dict[Node, Ar
 
 
 def is_whole(stack: Stack) -> bool:
-    """Whether a recurrence was run by our loops on the host, so that its steps can be put side by side.
+    """Whether a recurrence is a fused layer that ran on the host, so that :class:`Steps` can record it.
 
-    The windows of truncated backpropagation are operations of their own, between which nothing flows.
+    It may be the windows of truncated backpropagation: several operations between which nothing flows.
     """
     for recurrence in stack.values():
         for i, (node, part) in enumerate(recurrence.fused):
@@ -187,13 +187,8 @@ def is_whole(stack: Stack) -> bool:
     return all(recurrence.fused for recurrence in stack.values())
 
 
-def stays_whole(root: Node, stack: Stack) -> bool:
-    """Say of a graph on the host whether a view takes the recurrence as it was run; see :func:`.opened`."""
-    return is_whole(stack)
-
-
 def scans_of(stack: Stack) -> list[Node]:
-    """The operations that computed the states, in the order of time."""
+    """The operations of a fused layer, one for each window, in the order of time."""
     return [node for node, _ in next(iter(stack.values())).fused]
 
 
@@ -201,7 +196,7 @@ def scans_of(stack: Stack) -> list[Node]:
 
 
 class _Noting(RowCotangents):
-    """Cotangents that keep what arrives at some recurrences from outside."""
+    """Cotangents of a pass that also keeps those that arrive at fused layers from outside."""
 
     def __init__(self, scans: list[Node]) -> None:
         super().__init__()
@@ -215,7 +210,7 @@ class _Noting(RowCotangents):
 
 
 def scaled(g: Array, power: Power) -> Scaled:
-    """The cotangent of a recurrence ([parts,] T, B, H), which has one power or one for every row."""
+    """The cotangent of a fused layer ([parts,] T, B, H), which has one power or one for every row."""
     values = g.reshape((-1, *g.shape[-3:]))
     rows = np.broadcast_to(np.int64(power), (*(1,) * (g.ndim - 3), *values.shape[1:3], 1))
     return Scaled(values, rows.reshape(values.shape[1:3]))
@@ -225,8 +220,15 @@ def _nothing(node: Node) -> Scaled:
     return scaled(np.zeros_like(node.value), 0)
 
 
-def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, Scaled]]:
-    """What the loss sends to the states of each recurrence from outside it, and their whole gradients."""
+class StateCotangents(NamedTuple):
+    """Cotangents of a fused layer's states: those from outside the layer, and the whole gradients."""
+
+    outside: Scaled
+    total: Scaled
+
+
+def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangents]:
+    """Run a backward pass and return the cotangents of each fused layer's states."""
     scans = [each.node for each in steps]
     sums = _Noting(scans)
     inside = gradients_inside([(root, seed)], set(scans), sums=sums)
@@ -235,14 +237,14 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[tuple[Scaled, 
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
-        found.append((sums.given[node], Scaled(values, powers)))
+        found.append(StateCotangents(sums.given[node], Scaled(values, powers)))
     return found
 
 
 def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array], Array]:
-    """Values whose rows have one power for all, at which the largest element is about 1; and the powers.
+    """Bring several arrays to common powers of their rows, at which the largest element is about 1.
 
-    ``by_step``: all rows of a step have one, too; the powers are then (T, 1).
+    With ``by_step``, all rows of a step have one power, and the powers are (T, 1).
     """
     sizes = [np.abs(g.values).max(axis=(0, -1), initial=0.0) for g in given]
     top = np.maximum.reduce(
@@ -252,34 +254,34 @@ def at_common_powers(*given: Scaled, by_step: bool = False) -> tuple[list[Array]
     return [times_rows(np, g.values, g.powers - top) for g in given], top
 
 
-def sent_back(scan: Steps, steps: Array, total: Scaled) -> Scaled:
-    """Return what the states of some steps get straight from those of the next ones; 0 after the last."""
+def next_step_cotangents(scan: Steps, steps: Array, total: Scaled) -> Scaled:
+    """Return the cotangents that some steps' states get straight from the next step; 0 after the last."""
     last = steps == len(scan) - 1
     after = np.where(last, steps, steps + 1)
-    # rows of about 1: a half could not hold what single precision left in the mantissas
+    # rows of about 1, which also float16 can hold
     (following,), powers = at_common_powers(total.at(after))
     side = scan.at(after)
-    found = sent(scan.by_node(side.after, following), set(side.before.values()))
+    found = direct_cotangents(scan.by_node(side.after, following), set(side.before.values()))
     values = np.stack([found[node] for node in side.before.values()])
     values = values.reshape(following.shape)
     values[:, last] = 0.0
     return Scaled(values, powers)
 
 
-# --- opened for the inspector's user ---------------------------------------------------------------
+# --- for `Graph.expand` -------------------------------------------------------------------------
 
 Seeds = list[Seed]
-"""The latest nodes, and what arrives at them."""
+"""The latest nodes, and their cotangents."""
 
 
 def inside(node: Node, g: Array) -> Seeds:
-    """All steps, recorded again, and the gradients that the scan's own ``g`` gives the states."""
+    """Record all steps of a fused layer; return the cotangents of its states, from the layer's ``g``."""
     return _all(node, g)[1]
 
 
 @modes_kept
 def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
-    """All steps, recorded again, and what of the scan's own cotangent ``g`` arrives at each."""
+    """Record all steps of a fused layer; return the states, and their cotangents from the layer's ``g``."""
     states = recorded(node, stand_ins(node))
     seeds: Seeds = []
     for t, state in enumerate(states):
@@ -288,7 +290,7 @@ def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
 
 
 def step(node: Node, g: Array, time: int) -> Seeds:
-    """One step, recorded again, and what arrives at its states from the loss and the next step."""
+    """Record one step; return the cotangents of its states, from the loss and from the next step."""
     steps = Steps(node)
     times = steps.times()
     if time not in times:
@@ -299,25 +301,25 @@ def step(node: Node, g: Array, time: int) -> Seeds:
     if i + 1 < len(times):
         after = steps.at(np.array([i + 1]))
         totals = zip(after.after.values(), _totals(node, g, i + 1), strict=True)
-        back = sent(dict(totals), set(after.before.values()))
+        back = direct_cotangents(dict(totals), set(after.before.values()))
         arriving = [a + back[x] for a, x in zip(arriving, after.before.values(), strict=True)]
     return latest_first(list(zip(here.after.values(), arriving, strict=True)))
 
 
 def _at_step(node: Node, g: Array, i: int) -> list[Array]:
-    """What of the cotangent of a recurrence is that of the parts of one state."""
+    """The cotangents of the parts of one state, taken from that of a fused layer."""
     parts = [g] if node.value.ndim == 3 else [g[k, ...] for k in range(g.shape[0])]
     return [part[i, ...] for part in parts]
 
 
 def latest_first(seeds: Seeds) -> Seeds:
-    """Return seeds as a backward pass takes them."""
+    """Sort seeds as a backward pass takes them."""
     return sorted(seeds, key=lambda seed: -seed[0].order)
 
 
 @modes_kept
 def _totals(node: Node, g: Array, i: int) -> list[Array]:
-    """The whole gradient of every part of the state at step ``i``: one way back to it."""
+    """The whole gradient of every part of the state at step ``i``, by one pass back to it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
     if node.residuals is None:
         states, seeds = _all(node, g)
@@ -331,5 +333,5 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
         *_, last = scan.inside(
             xp, g, node.value, xs, node.residuals, states_too=True, until=i, **node.params
         )
-    whole = Inside(node, [last], 0)
+    whole = ScanGradients(node, [last], 0)
     return [in_own_type(*whole.grads(k)[0])[0] for k in range(len(scan.parts))]

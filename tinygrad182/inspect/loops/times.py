@@ -18,9 +18,9 @@ class Places(NamedTuple):
     Attributes
     ----------
     times : dict of Node to int
-        The step of those that belong to one.
+        The step of every operation that belongs to one.
     axes : dict of Node to TimeAxis
-        Which axis is time, of others that hold several steps side by side.
+        The time axis of other operations, which hold several steps side by side.
     """
 
     times: Times
@@ -30,29 +30,28 @@ class Places(NamedTuple):
 def places(nodes: list[Node]) -> Places:
     """The step of every operation that belongs to one, and the time axis of those that have one.
 
-    ``nodes`` are a whole graph, oldest first. The step of an operation is, by the first of these that
-    tells it,
+    ``nodes`` are a whole graph, oldest first. The first of these rules that applies gives the step of an
+    operation:
 
-    1. the one it was recorded or marked at; layers record it with every node;
-    2. the step t of the first state computed from it, if it goes on in that state's own loop: it is
-       computed from an earlier state of the same recurrence, and from none that is later than t (a
-       part of the state that is not marked). Several steps side by side, in a ``stack`` or ``concat``,
-       are not part of a state;
-    3. the step t of the states it leads to, if the first states computed from it, on every way, are of
-       step t alone, and their loops have other steps. Several steps side by side along a time axis are
-       not part of a state here either;
-    4. the step that it takes out of a whole along its time axis;
-    5. the single step that all those belong to, of what it is computed from, that have one;
-    6. the step t of the states it leads to, as in 3, where these are the only ones of their loops (a
-       pooled state, or a decoder of one step), unless it has a time axis.
+    1. the step at which it was recorded or marked; layers record it with every node;
+    2. the step t of the first state computed from it, if it is inside that state's own loop: it is
+       computed from an earlier state of the same recurrence, and from no state later than t. (This is a
+       part of the state that is not marked.) A ``stack`` or ``concat`` of several steps is not part of a
+       state;
+    3. the step t of the states it leads to, if the first states computed from it are all of step t, and
+       their loops have other steps. Several steps along a time axis are not part of a state here either;
+    4. the step that it takes out of an array along the time axis of that;
+    5. the step of its operands, if those that have a step all have this one;
+    6. the step t of the states it leads to, as in 3, if these are the only ones of their loops (a pooled
+       state, or a decoder of one step) and the operation has no time axis.
 
-    Otherwise it has none. By the fifth, what mixes several steps has none, nor has what is computed from
-    it. An unmarked part of a loop's first step is told from what was computed before the loop only if the
-    initial state is marked with ``time=-1``.
+    Otherwise it has no step. By rule 5, an operation that mixes several steps has none, nor has anything
+    computed from it. In a loop whose initial state is not marked with ``time=-1``, an unmarked part of the
+    first step cannot be distinguished from operations before the loop.
 
-    The time axis of a whole is known where states are stacked or windows joined, and where steps take
-    their parts of it. It goes along with operations that leave steps apart, to results and back to
-    operands. Where two places disagree about it, it is not known.
+    The time axis of an array is known where states are stacked or windows joined, and where steps take
+    their parts of it. Operations that do not mix steps hand it on, to results and back to operands. If two
+    places disagree, it is not known.
     """
     reading = _Reading(nodes, {}, {})
     while True:
@@ -67,7 +66,7 @@ def places(nodes: list[Node]) -> Places:
 
 
 def node_times(nodes: list[Node]) -> Times:
-    """The step of every operation that belongs to one, as :func:`places` tells it."""
+    """The step of every operation that belongs to one; see :func:`places`."""
     return places(nodes).times
 
 
@@ -78,7 +77,7 @@ class _Reading:
         self.given = given
         try:
             self.loops = loops_of(nodes)
-        except GraphError:  # which go on from two recurrences of one name
+        except GraphError:  # a state continues two recurrences of one name
             self.loops = Loops([], {})
         self.own: dict[Node, list[Recurrence]] = {}
         for r in self.loops.found:
@@ -89,17 +88,17 @@ class _Reading:
         self.upcoming = _upcoming(nodes, steps)
         self.times: Times = {}
         self.axes: Axes = axes
-        self.mixed: set[Any] = set()  # computed from several steps
+        self.mixed: set[Any] = set()  # operations computed from several steps
         self.steps = steps
         for node in nodes:
             time = steps.get(node)
             if time is None and node.primitive is not None:
-                time = self._told(node)
+                time = self._derived(node)
             if time is not None:
                 self.times[node] = time
 
-    def _told(self, node: Node) -> int | None:
-        """The step of an operation that was recorded at none."""
+    def _derived(self, node: Node) -> int | None:
+        """The step of an operation that was not recorded at one, by the rules of :func:`places`."""
         inputs = [x for x in node.inputs or () if isinstance(x, Node)]
         before = {self.times[x] for x in inputs if x in self.times}
         place = self._axis(node)
@@ -126,7 +125,7 @@ class _Reading:
         return None
 
     def _is_only(self, state: Node) -> bool:
-        """Whether a state is the only one of its loop, of which no other step is there to compare."""
+        """Whether a state is the only one of its loop."""
         return all(len(r.steps) == 1 for r in self.own.get(state, ()))
 
     def _axis(self, node: Node) -> TimeAxis | None:
@@ -135,7 +134,7 @@ class _Reading:
         return carried(node, self.axes, self.times)
 
     def _goes_on(self, node: Node, state: Node, before: set[int]) -> bool:
-        """Whether an operation is computed from earlier states of the loop of ``state``, and no later."""
+        """Whether an operation is computed from earlier states of the loop of ``state`` alone."""
         if not before:
             return False
         time = self.steps[state]
@@ -148,7 +147,7 @@ class _Reading:
 
 
 def _is_one(a: Recurrence, b: Recurrence) -> bool:
-    """Whether two are one; a marked initial state stands for what begins with it."""
+    """Whether two are one recurrence, or begin with one marked initial state."""
     return a is b or (a.initial is not None and a.initial is b.initial)
 
 
@@ -168,7 +167,7 @@ def _find_axes(nodes: list[Node], reading: _Reading) -> None:
 
 
 def _elements(nodes: list[Node], reading: _Reading) -> Times:
-    """What is stacked along a time axis, or taken of it, and was not known to be of that step."""
+    """The steps of operations that are stacked along a time axis or taken from it, where not known."""
     axes, times = reading.axes, reading.times
     found: dict[Node, set[int]] = {}
     for node in nodes:
@@ -185,12 +184,12 @@ def _elements(nodes: list[Node], reading: _Reading) -> Times:
 
 
 def _stacks_steps(node: Node, axes: Axes) -> bool:
-    """Whether the axis along which a stack puts its operands is time, and not one that they have."""
+    """Whether a stack puts its operands along its time axis."""
     return node in axes and axes[node].axis == node.params["axis"]
 
 
 def _taken(nodes: list[Node], times: Times) -> dict[Node, list[Node]]:
-    """The parts that steps take of each whole."""
+    """By array, the parts that steps take from it."""
     taken: dict[Node, list[Node]] = {}
     for node in nodes:
         if node.op == "index" and times.get(node, -1) >= 0:
@@ -201,7 +200,7 @@ def _taken(nodes: list[Node], times: Times) -> dict[Node, list[Node]]:
 
 
 def _back(nodes: list[Node], axes: Axes, times: Times) -> None:
-    """Give operands the time axis of what is computed from them, where all of it agrees."""
+    """Give operands the time axis of the results computed from them, if all agree."""
     asked: dict[Node, set[TimeAxis]] = {}
     for node in reversed(nodes):
         found = asked.pop(node, set())
@@ -216,17 +215,17 @@ def _back(nodes: list[Node], axes: Axes, times: Times) -> None:
 
 
 def _recorded(node: Node) -> int | None:
-    """The step a node was marked or made at; of a state that was handed on, the first."""
+    """The step at which a node was marked, or else recorded; the first of several."""
     return next(iter(marked_times(node)), node.scope.time)
 
 
 def marked_times(node: Node) -> list[int]:
-    """The steps that a node was marked at; several if it was handed on as it is."""
+    """The steps at which a node was marked; several if it was handed on unchanged."""
     return [mark.scope.time for mark in node.marks if mark.scope.time is not None]
 
 
 def _upcoming(nodes: list[Node], steps: Times) -> dict[Node, tuple[Node, bool]]:
-    """The first state computed from each node, and whether it leads to those of no other step."""
+    """By node, the first state computed from it, and whether it leads to states of that step alone."""
     found: dict[Node, tuple[Node, bool]] = {}
     for node in reversed(nodes):
         here = (node, True) if node in steps else found.get(node)
@@ -245,7 +244,7 @@ def _order(node: Node) -> int:
 
 
 def _stacked_from(node: Node, times: Times) -> int | None:
-    """The first of the consecutive steps that are stacked; None if they are none."""
+    """The first of the consecutive steps that are stacked; None if the operands are something else."""
     steps: list[Any] = list(node.inputs or ())
     first = {times.get(steps[0]), *marked_times(steps[0])} - {None} if steps else set()
     for start in sorted(first):  # type: ignore[type-var]

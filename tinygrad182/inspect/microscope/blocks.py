@@ -1,4 +1,4 @@
-"""Which operations of a graph belong to which box of the rolled network."""
+"""Sort the operations of a graph into the boxes of the rolled network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...recurrence.scans import is_scan
 from ..loops.recurrences import Stack, stacks_of
 
 Key = tuple[str | int, ...]
-"""What nodes of one box share: its kind, and a path or the sequence number of its first operation."""
+"""The key of a box: its kind, and a path or the sequence number of its first operation."""
 
 INPUT: Key = ("input", "")
 LOSS: Key = ("loss", "")
 EVERYTHING: Key = ("module", "")
 
 MOST_LOOSE = 12
-"""Above so many boxes of operations outside modules, those of one module share a box."""
+"""With more boxes outside modules than this, the operations of one module share a box."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def blocks_of(nodes: list[Node]) -> Blocks:
 def _stacks(nodes: list[Node]) -> dict[str, Stack]:
     """The recurrences of a graph by path.
 
-    There are none where they cannot be told apart, and where the states of one change their shape.
+    There are none if they cannot be distinguished, or if the states of one change their shape.
     """
     try:
         found = stacks_of(nodes, "network_of")
@@ -74,7 +74,7 @@ def _stacks(nodes: list[Node]) -> dict[str, Stack]:
 
 
 class _Sorting:
-    """The boxes of the nodes of one graph, while they are found."""
+    """The search for the boxes of the nodes of one graph."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
@@ -110,7 +110,7 @@ class _Sorting:
     # --- recurrences ----------------------------------------------------------------------------
 
     def _take_recurrences(self) -> None:
-        """Give every recurrence its states, and what leads from one to another."""
+        """Give every recurrence its states and the operations between them."""
         keys = list(self.stacks)
         own: dict[Node, int] = {}
         initial: dict[Node, int] = {}
@@ -135,7 +135,7 @@ class _Sorting:
     def _reached(
         self, own: dict[Node, int], initial: dict[Node, int]
     ) -> tuple[dict[Node, int], dict[Node, int]]:
-        """The recurrences, as bits, of the states next behind every node and next ahead of it."""
+        """The recurrences, as bits, of the nearest states before every node and after it."""
         behind: dict[Node, int] = {}
         for node in self.nodes:
             bits = own.get(node, 0)
@@ -152,7 +152,7 @@ class _Sorting:
         return behind, ahead
 
     def _take_what_steps_read(self) -> None:
-        """Give recurrences what they alone read, of the modules that their steps go through."""
+        """Give recurrences the operations of their steps' modules that they alone read."""
         inside: dict[Key, set[str]] = {}
         for node, key in self.key.items():
             inside.setdefault(key, set()).add(node.scope.module)
@@ -165,7 +165,7 @@ class _Sorting:
                     self.key[node] = only
 
     def _only(self, nodes: list[Node]) -> Key | None:
-        """The box that all of some nodes are known to belong to, if it is one."""
+        """The common box of some nodes, if they have one."""
         keys = {self.key.get(node) for node in nodes}
         return keys.pop() if len(keys) == 1 else None
 
@@ -177,7 +177,7 @@ class _Sorting:
                 self.key[node] = ("module", node.scope.module)
 
     def _take_loss(self) -> None:
-        """Give the loss what lies behind the last module, where the last operation does."""
+        """Give the loss the operations behind the last module, if the last operation is one of them."""
         root = self.nodes[-1]
         if root in self.key:
             return
@@ -190,7 +190,7 @@ class _Sorting:
                 self.key[node] = LOSS
 
     def _take_loose(self) -> None:
-        """Let what is left join the box it was computed from, or begin another."""
+        """Let each remaining operation join the box of its operands, or begin a new box."""
         begun: dict[Key, Node] = {}
         for node in self.nodes:
             if node in self.key or isinstance(node, Leaf) or node in self.pure:
@@ -208,7 +208,7 @@ class _Sorting:
                     self.key[node] = ("module", begun[key].scope.module, 0)
 
     def _take_rest(self) -> None:
-        """Parameters, constants and what is computed from them alone go to their first reader."""
+        """Give parameters, constants and nodes computed from them alone to their first reader."""
         for node in reversed(self.nodes):
             if node in self.key:
                 continue
@@ -217,7 +217,7 @@ class _Sorting:
             self.key[node] = INPUT if self._is_input(node, reader, key) else key
 
     def _is_input(self, node: Node, reader: Node | None, key: Key) -> bool:
-        """Whether a leaf is what the network is given; what the loss compares with is not."""
+        """Whether a leaf is an input of the network, and not a target of the loss."""
         if not isinstance(node, Leaf) or reader is None or key == LOSS:
             return False
         if node in self.given:
@@ -226,9 +226,9 @@ class _Sorting:
         return added and not (node.requires_grad or node.marks) and has_gradient(node)
 
     def _take_initial_states(self) -> None:
-        """Give a loop of one's own the initial state, which it reads once, where it is not marked.
+        """Give your own loop its initial state if that is not marked; the loop reads it once.
 
-        What only the first step reads, of a state's shape, is an input where later steps read others.
+        A leaf with a state's shape is an input instead, if later steps read others like it.
         """
         for key, stack in self.stacks.items():
             states = [next(r.states()) for r in stack.values() if not r.fused]
@@ -264,14 +264,14 @@ class _Sorting:
 
 
 def has_gradient(node: Node) -> bool:
-    """Whether a node holds floating-point numbers, by which there are derivatives."""
+    """Whether a node holds floating-point numbers, so that it can have a gradient."""
     return str(node.value.dtype).startswith(("float", "complex"))
 
 
 def _containers(nodes: list[Node]) -> set[str]:
     """The paths of modules that have modules inside, and "" for none.
 
-    The outermost module stands under its class's name, in front of none of those inside it.
+    The outermost module is listed by its class's name, which is not a prefix of the paths inside it.
     """
     scopes = {
         (n.scope.module, id(n.scope.names)): n.scope for n in nodes if not isinstance(n, Leaf)
@@ -280,8 +280,10 @@ def _containers(nodes: list[Node]) -> set[str]:
     for scope in scopes.values():
         paths = _heads(scope.module)
         found.update(paths[:-1])
-        held = set(scope.names.values())
-        if (held and held.isdisjoint(paths)) or any(scope.module in _heads(p)[:-1] for p in held):
+        inside = set(scope.names.values())
+        if (inside and inside.isdisjoint(paths)) or any(
+            scope.module in _heads(p)[:-1] for p in inside
+        ):
             found.add(scope.module)
     return found
 
@@ -293,11 +295,11 @@ def _heads(path: str) -> list[str]:
 
 
 def _given(operands_of: dict[Node, list[Node]]) -> tuple[set[Node], set[Node]]:
-    """The leaves that are what the network is given, and what is computed from parameters alone.
+    """The leaves that are inputs of the network, and the nodes computed from parameters alone.
 
-    A network's input meets parameters where it comes in: it is a recurrence's first operand, or all other
-    operands of what reads it are parameters. A tensor without a name that requires grad is a parameter,
-    unless it meets those of a module in this way.
+    An input is the first operand of a recurrence, or the only operand of its reader that is not a
+    parameter. A tensor that requires grad and has no name is a parameter, unless it meets a module's
+    parameters in this way.
     """
     given: set[Node] = set()
     named: set[Node] = set()

@@ -1,4 +1,7 @@
-"""Through which path, and by which factor, a recurrence's gradient changes: what is said of it."""
+"""Why a recurrence's gradient changes: the path it takes, and the factors that multiply it there.
+
+Each sentence names the reason first, and the numbers after it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from ..passes.scaling import HostArray
 from ..views.paths import GainSplit
-from .passing import Carried
+from .passed_back import Carried
 from .wording import LEVEL, Words, factor
 
 
@@ -22,16 +25,16 @@ class Cause(NamedTuple):
 
 
 class Blamed(NamedTuple):
-    """The steps that most of a change is due to.
+    """The steps that cause most of a change.
 
     Attributes
     ----------
     where : str
-        How they are called.
+        The name of these steps in a sentence, such as ``"at t = 7"``.
     times : sequence of int
-        Those steps; none if the change is spread over all.
+        These steps.
     decades : float
-        What one of them changes, on average.
+        The change of one of them, on average.
     """
 
     where: str
@@ -39,63 +42,73 @@ class Blamed(NamedTuple):
     decades: float
 
     def split(self, time: HostArray, decades: HostArray) -> tuple[float, float]:
-        """The mean of a factor's decades at these steps, and at all others."""
+        """Return the mean of a factor's decades at these steps, and at all others."""
         here = np.isin(time, self.times)
         elsewhere = decades[~here]
         return float(decades[here].mean()), float(elsewhere.mean()) if len(elsewhere) else math.nan
 
 
 AFRESH = 0.05
-"""Share from which on it is told that something else sends a gradient at every step."""
+"""From this share on, a sentence says how much of the gradient is new at every step."""
 
 SHUT = 0.1
-"""The mean of a gate below which it is said to be nearly shut."""
+"""A gate whose mean is below this is called nearly shut."""
 
 AROUND = "around"
-"""The cause where the path of the state alone does as it does elsewhere."""
+"""The cause if the path of the state alone does the same as elsewhere."""
 
 
 def by_gain(
     split: GainSplit, blamed: Blamed | None, net: float, afresh: float, words: Words
 ) -> Cause:
-    """Say how much of a change of ``net`` decades the nonlinearity makes and how much the weights."""
+    """Say how much of a change of ``net`` decades the nonlinearity makes, and how much the weights."""
     return _gain_at(split, blamed, words) if blamed else _gain(split, net, afresh, words)
 
 
 def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
-    """The cause where all steps do alike."""
+    """The cause if all steps do alike."""
     s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
-    each = (
-        f"{words.each} back multiplies it by {factor(s)} (saturation) and by {factor(w)} "
-        f"({words.matrix})"
+    (strong, most), (weak, least) = sorted(
+        [("saturation", s), (words.matrix, w)], key=lambda part: part[1], reverse=net > 0
     )
+    each = f"{words.each} back multiplies it by {factor(most)} ({strong}) and by {factor(least)} ({weak})"
     if afresh > AFRESH:
-        return Cause(f"{each}; {_afresh(afresh)}", numbers)
+        return Cause(f"{_afresh(afresh)}; {each}", numbers)
     if abs(net) < LEVEL:
-        return Cause(each, numbers)
-    change = "fall" if net < 0 else "rise"
-    if s * w < 0:
-        stronger, weaker = (
-            ("saturation", words.matrix) if s * net > 0 else (words.matrix, "saturation")
+        return Cause(
+            f"saturation and {words.matrix} leave the gradient as large as it is: {each}", numbers
         )
-        of = {"saturation": factor(s), words.matrix: factor(w)}
-        does = "multiply" if stronger.endswith("s") else "multiplies"
-        works = "work" if weaker.endswith("s") else "works"
-        text = f"all of the {change} is {stronger}, which {does} it by {of[stronger]} each {words.unit}"
-        return Cause(f"{text}; {weaker} {works} against that, by {of[weaker]}", numbers)
+    verb = "shrink" if net < 0 else "enlarge"
+    makes = f"{_verb(strong, verb)} the gradient"
+    if s * w < 0:
+        return Cause(
+            f"{strong} {makes}, although {weak} {_verb(weak, 'work')} against that: {each}", numbers
+        )
     numbers["weight_share"] = share = w / (s + w)
     if share > 0.995:
-        text = (
-            f"all of the {change} is {words.matrix}: {words.each} back multiplies it by {factor(w)}"
-        )
-        return Cause(f"{text}, and nothing saturates", numbers)
-    text = f"{share:.0%} of the {change} (in decades) is {words.matrix}, {1 - share:.0%} saturation"
-    return Cause(f"{text}: {each}", numbers)
+        alone = f"{words.each} multiplies it by {factor(w)}"
+        return Cause(f"nothing saturates, so {words.matrix} alone {makes}: {alone}", numbers)
+    change = "fall" if net < 0 else "rise"
+    text = f"both {strong} and {weak} {verb} the gradient, {strong} more: {each}"
+    return Cause(f"{text}. {share:.0%} of the {change} (in decades) is {words.matrix}", numbers)
+
+
+def _verb(subject: str, verb: str) -> str:
+    """Return a verb in the number of its subject.
+
+    >>> _verb("the skips", "pass"), _verb("the cell path", "pass"), _verb("saturation", "multiply")
+    ('pass', 'passes', 'multiplies')
+    """
+    if subject.endswith("s"):
+        return verb
+    return (
+        f"{verb[:-1]}ies" if verb.endswith("y") else f"{verb}{'es' if verb.endswith('s') else 's'}"
+    )
 
 
 def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
-    """Which of the two makes the difference at some steps."""
+    """The cause if saturation or the weights make the difference at some steps."""
     with np.errstate(divide="ignore"):
         logs = {"saturation": np.log10(split.saturation), words.matrix: np.log10(split.weight)}
     means = {name: blamed.split(split.time, log) for name, log in logs.items()}
@@ -106,9 +119,11 @@ def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
         reverse=True,
     )
     (own, elsewhere), (other, usual) = means[first], means[second]
+    it = "they multiply" if first.endswith("s") else "it multiplies"
+    makes, does = _verb(first, "make"), _verb(second, "multiply")
     text = (
-        f"{blamed.where} {first} multiplies it by {factor(own)}{_elsewhere(elsewhere)}, "
-        f"{second} by {factor(other)}{_elsewhere(usual)}"
+        f"{blamed.where} {first} {makes} the difference: {it} the gradient by {factor(own)}"
+        f"{_elsewhere(elsewhere)}; {second} {does} it by {factor(other)}{_elsewhere(usual)}"
     )
     why = "saturation" if first == "saturation" else "weight"
     return Cause(text, {"why": why, "factor": own, "elsewhere": elsewhere})
@@ -117,7 +132,7 @@ def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
 def by_path(
     carried: Carried, blamed: Blamed | None, net: float, afresh: float, words: Words
 ) -> Cause:
-    """Say which way the gradient takes, and what this multiplies it by."""
+    """Say which path the gradient takes, and what multiplies it there."""
     if blamed:
         cause = _path_at(carried, blamed, words)
         if len(blamed.times) == 1 or cause.numbers["why"] != AROUND:
@@ -126,34 +141,41 @@ def by_path(
 
 
 def _path(carried: Carried, net: float, afresh: float, words: Words) -> Cause:
-    """The cause where all steps do alike."""
+    """The cause if all steps do alike."""
     with np.errstate(divide="ignore"):
-        kept = float(np.log10(carried.kept).mean())
+        kept = float(np.log10(carried.straight).mean())
     share = float(np.nanmean(carried.share))
     numbers = {"share": share, "kept": kept, "afresh": afresh, "gate": words.gate}
-    unchanged = not words.gate and abs(kept) < 1e-6
-    multiplied = "as it is" if unchanged else f"multiplied by {factor(kept)} {words.each}"
-    if words.gate:
-        multiplied = f"where {words.keeper} multiply it by {factor(kept)} {words.each}"
-    over = f"{words.straight}, {multiplied}"
-    if not -0.1 <= share <= 1.1:
-        text = f"{words.grad} arrives over {over}; a part of that is cancelled over {words.around}"
-    elif share >= 0.5:
-        text = f"on average {share:z.0%} of {words.grad} arrives over {over}"
-    else:
+    if -0.1 <= share < 0.5:
         return _around(carried, afresh, words, numbers)
+    times = f"{words.each} multiplies it by {factor(kept)}"
+    if words.gate:
+        by = f"{words.keeper} alone, never by a matrix"
+        text = f"on {words.straight} the gradient is multiplied by {by}: {times}"
+    elif abs(kept) < 1e-6:
+        does = f"{_verb(words.straight, 'pass')} the gradient back as it is"
+        text = f"{words.straight} {does}, never through a matrix"
+    else:
+        only = "no matrix multiplies the gradient, only one factor for each unit"
+        text = f"on {words.straight} {only}: {times}"
+    if -0.1 <= share <= 1.1:
+        text += f". On average {share:z.0%} of {words.grad} arrives this way"
+    else:
+        text += f". A part of what arrives this way is cancelled over {words.around}"
     if afresh > AFRESH:
         text += f"; {_afresh(afresh)}"
     elif net > LEVEL and kept < 0:
-        text += f"; it grows by what {words.around} add{'' if words.around.endswith('s') else 's'}"
+        text += f"; it grows by what {words.around} {_verb(words.around, 'add')}"
     return Cause(text, numbers)
 
 
 def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, Any]) -> Cause:
-    """Where little comes over the path of the state alone."""
-    text = f"on average {1 - numbers['share']:.0%} of {words.grad} arrives over {words.around}"
+    """The cause if little of the gradient comes over the path of the state alone."""
+    text = (
+        f"most of {words.grad} arrives over {words.around}: {1 - numbers['share']:.0%} on average"
+    )
     if words.gate and carried.value.mean() < SHUT:
-        text += f", for {words.keeper} are nearly shut"
+        text = f"{words.keeper} are nearly shut, so {text}"
     if afresh > AFRESH:
         return Cause(f"{text}; {_afresh(afresh)}", numbers)
     with np.errstate(divide="ignore"):
@@ -162,27 +184,27 @@ def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, An
 
 
 def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
-    """Whether it is the path of the state alone that makes the difference at some steps."""
+    """The cause at some steps, if the state has a path of its own."""
     with np.errstate(divide="ignore"):
-        own, elsewhere = blamed.split(carried.time, np.log10(carried.kept))
+        own, elsewhere = blamed.split(carried.time, np.log10(carried.straight))
     value, _ = blamed.split(carried.time, carried.value)
     numbers = {"factor": own, "elsewhere": elsewhere, "value": value}
     usual = 0.0 if math.isnan(elsewhere) else elsewhere
-    does = f"{'multiply' if words.several else 'multiplies'} it by {factor(own)}"
+    multiply = "multiply" if words.several else "multiplies"
+    does = f"{multiply} the gradient by {factor(own)}{_elsewhere(elsewhere)}"
     if own > usual - math.log10(2) or blamed.decades > 0:
-        text = f"{blamed.where} {words.keeper} {does}{_elsewhere(elsewhere)}"
-        text += f"; the difference comes over {words.around}"
+        text = f"{blamed.where} the difference comes over {words.around}; {words.keeper} {does}"
         return Cause(text, numbers | {"why": AROUND})
     shut = " are nearly shut and" if words.gate and value < SHUT else ""
-    text = f"{blamed.where} {words.keeper}{shut} {does}{_elsewhere(elsewhere)}"
+    text = f"{blamed.where} {words.keeper}{shut} {does}"
     if blamed.decades > own + 0.3:
         text += f"; what still arrives comes over {words.around}"
     return Cause(text, numbers | {"why": words.gate or "straight"})
 
 
 def _elsewhere(decades: float) -> str:
-    return "" if math.isnan(decades) else f" (elsewhere {factor(decades)})"
+    return "" if math.isnan(decades) else f" (elsewhere by {factor(decades)})"
 
 
 def _afresh(share: float) -> str:
-    return f"{share:.0%} comes afresh at every step from what reads these states"
+    return f"{share:.0%} of it is new at every step, from the layer that reads these states"

@@ -1,4 +1,4 @@
-"""``live``: a chart in a notebook that asks Python for the step that is chosen on it."""
+"""``live``: a chart in a notebook for which Python computes the chosen step."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ Row = dict[str, Any]
 def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -> Any:
     """Show one recurrence in a notebook; a click on a step opens it in full.
 
-    A page on disk holds the vectors of a few steps. Here Python computes those of the step that was
-    clicked, so there is no choice to make beforehand.
+    A page on disk holds the vectors of a few steps. Here Python computes those of any clicked step.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -
 
 
 def live_chart(draw: Callable[[int], Any], start: int) -> Any:
-    """Make a widget that is drawn anew for each step that is selected on it.
+    """Make a widget that is redrawn for each step that is selected on it.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ def live_chart(draw: Callable[[int], Any], start: int) -> Any:
 
 
 def live_type() -> Any:
-    """A JupyterChart whose JavaScript is here and not in the network; putting it together takes seconds."""
+    """A JupyterChart that loads its JavaScript from here, not from the network; the bundle is cached."""
     alt, version = charts.altair(), charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"
     kept = _caches.read_cached(name)
@@ -99,20 +98,7 @@ def _missing() -> MissingDependencyError:
 
 
 def opened_chart(flow: StepFlow, i: int, sample: int = 0, dark: bool = False) -> Any:
-    """Draw the gradients over time, and below them one step over its hidden units.
-
-    Parameters
-    ----------
-    flow : StepFlow
-    i : int
-        The position in ``flow.time`` of the step that is open.
-    sample : int
-    dark : bool
-
-    Returns
-    -------
-    altair.VConcatChart
-    """
+    """Draw the gradients over time, and below them the hidden units of the step ``flow.time[i]``."""
     t = int(flow.time[i])
     opened = [flow.vectors(k, [t], sample) for k in range(len(flow.operations))]
     alt = charts.altair()
@@ -176,18 +162,18 @@ def _over_units(flow: StepFlow, opened: list[StepVectors], of: str, t: int) -> A
 
 
 def _row(label: str, numbers: HostArray, log10_scale: float) -> list[Row]:
-    """The cells of one operation; what is not finite has no colour and is told as it is."""
+    """The cells of one operation. A number that is not finite has no colour; its tooltip names it."""
     finite = np.isfinite(numbers)
     top = float(np.abs(numbers[finite]).max(initial=0.0)) or 1.0
     return [
-        {"operation": label, "unit": u, "number": _told(x, log10_scale)}
+        {"operation": label, "unit": u, "number": _scientific(x, log10_scale)}
         | {"part": round(x / top, 4) if math.isfinite(x) else None}
         for u, x in enumerate(numbers.tolist())
     ]
 
 
-def _told(x: float, log10_scale: float) -> str:
-    """A number times a power of ten, which no float need hold."""
+def _scientific(x: float, log10_scale: float) -> str:
+    """A number times a power of ten, of any magnitude."""
     if not x or not math.isfinite(x):
         return f"{x:g}"
     return ("-" if x < 0 else "") + scientific(math.log10(abs(x)) + log10_scale)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,43 +18,44 @@ from ...nn.module import Module
 from ...tensors import functions
 from ...tensors.tensor import Tensor
 from ..charts.curves import Anomaly, curves_chart
-from ..charts.drawn import Paged
-from ..charts.kept import Kept, telling_steps
-from ..charts.linked_charts import charts_of
+from ..charts.drawn_steps import DrawnSteps, steps_to_draw
+from ..charts.pictures import Viewed
+from ..charts.view_charts import charts_of
 from ..loops.hosting import on_host
 from ..loops.recurrences import chosen
 from ..views.flow import GradientFlow, StackFlow, gradient_flow
 from ..views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
-from .linked import LinkedViews, linked_views
+from .linked_views import LinkedViews, linked_views
 from .live import live
 from .network import Network, network_of
 from .network_chart import network_chart
 from .opened_step import step_chart
 from .page import Panels, Span, compose, page
-from .story import Sentence, story
+from .story import story
 from .unit_views import unit_bars, unit_heatmap, unit_rows
+from .wording import Sentence
 
 DRAWN = 1000
-"""So many steps of a recurrence are drawn at most: those at which there is most to see."""
+"""Largest number of drawn steps of a recurrence; they are those with most to see."""
 
 WITH_VECTORS = 24
-"""Steps whose vectors over hidden units a page keeps."""
+"""Largest number of steps whose hidden units a page holds."""
 
 MOST_OPERATIONS = 60
-"""Operations of one module that are drawn, the last ones."""
+"""Largest number of drawn operations of one module; they are the last ones."""
 
 _VIEWS = {
     "shares": "where the gradient comes from",
     "gain": "what one step back does",
-    "matrix": "what each step's loss sends to each state, (k, t)",
+    "matrix": "what the loss at step k sends to the state at step t",
     "singular": "how far one step can stretch",
     "weights": "the weights' gradient, step by step",
 }
-"""The views beside the curves: what they show."""
+"""View → what it shows."""
 
 
-class Microscope(Paged):
-    """What there is to see in the graph of a loss, gathered when it is asked for; see :func:`look`.
+class Microscope(Viewed):
+    """A page about the graph of a loss. Its parts are computed on first use; see :func:`look`.
 
     Attributes
     ----------
@@ -65,10 +65,10 @@ class Microscope(Paged):
         By the position of a box in ``network.blocks``: the gradients by its states.
     steps : mapping of int to StepFlow
         The operations of each box, at each of its steps.
-    kept : mapping of int to Kept
+    kept : mapping of int to DrawnSteps
         Which steps of each box are drawn.
     sentences : list of Sentence
-        What there is to see, in words.
+        What becomes of the gradient, in words.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Microscope(Paged):
         self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
 
     @cached_property
-    @np.errstate(all="ignore")  # a model that went wrong is looked at too
+    @np.errstate(all="ignore")  # models whose numbers are not finite have pages too
     def network(self) -> Network:
         return network_of(self._nodes, self._seeds)
 
@@ -110,7 +110,7 @@ class Microscope(Paged):
         return found
 
     @cached_property
-    def kept(self) -> Mapping[int, Kept]:
+    def kept(self) -> Mapping[int, DrawnSteps]:
         return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
@@ -121,18 +121,18 @@ class Microscope(Paged):
     @cached_property
     @np.errstate(all="ignore")
     def linked(self) -> Mapping[int, LinkedViews]:
-        """What else is known of each recurrence, over time."""
+        """The views beside the curves of each recurrence."""
         blocks = self.network.blocks
         return {i: linked_views(self._loss, blocks[i].path, self._times[i]) for i in self.flow}
 
     @cached_property
-    def _with_vectors(self) -> Mapping[int, Kept]:
-        """The drawn steps whose vectors over hidden units are kept."""
+    def _with_vectors(self) -> Mapping[int, DrawnSteps]:
+        """The drawn steps whose hidden units the page holds."""
         found = {}
         for i, kept in self.kept.items():
             some = self._telling(i, kept.places, WITH_VECTORS)
             if asked := self._asked(i):
-                some = Kept(asked, f"the {len(asked)} steps asked for")
+                some = DrawnSteps(asked, f"the {len(asked)} steps asked for")
             found[i] = some
         return found
 
@@ -141,8 +141,10 @@ class Microscope(Paged):
         if i not in self.flow:
             return []
         path, times = self.network.blocks[i].path, self.steps[i].time.tolist()
-        told = [s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers]
-        return [times.index(t) for t in told[:1] if t in times]
+        named = [
+            s.numbers["step"] for s in self.sentences if s.path == path and "step" in s.numbers
+        ]
+        return [times.index(t) for t in named[:1] if t in times]
 
     def _asked(self, i: int) -> list[int]:
         """The positions of the steps that were asked for, of a recurrence."""
@@ -151,16 +153,16 @@ class Microscope(Paged):
         times = self.steps[i].time.tolist()
         return [times.index(t) for t in chosen(self._steps, times, "look")]
 
-    def _telling(self, i: int, places: Sequence[int], most: int) -> Kept:
+    def _telling(self, i: int, places: Sequence[int], most: int) -> DrawnSteps:
         """Choose the steps of a box with most to see, and those that were asked for."""
         places = list(places)
         logs = [np.zeros(len(places))]
         if i in self.flow:
             logs = [state.log10_grad_norm[places] for state in self.flow[i].values()]
         named = [places.index(k) for k in self._named(i) if k in places]
-        some = telling_steps(logs, most, named)
+        some = steps_to_draw(logs, most, named)
         found = {places[k] for k in some.places}.union(self._asked(i))
-        return Kept(sorted(found), some.told)
+        return DrawnSteps(sorted(found), some.description)
 
     @cached_property
     def _times(self) -> Mapping[int, list[int]]:
@@ -172,20 +174,18 @@ class Microscope(Paged):
     @cached_property
     def _anomaly(self) -> Anomaly | None:
         """The first step at which a state, or on the way back its gradient, is NaN or infinite."""
-        for i, stack in self.flow.items():
-            for name, state in stack.items():
-                wrong = np.flatnonzero(~np.isfinite(state.value_norm))
-                if wrong.size:
-                    t = int(state.time[wrong[0]])
-                    return Anomaly(i, t, f"first anomaly: {name} at t = {t} is not finite")
-        for i, stack in self.flow.items():
-            for name, state in stack.items():
-                log = state.log_grad_norm
-                wrong = np.flatnonzero(np.isnan(log) | (log == np.inf))
-                if wrong.size:
-                    t = int(state.time[wrong[-1]])
-                    told = f"first anomaly on the way back: ∂L/∂{name} at t = {t} is not finite"
-                    return Anomaly(i, t, told)
+        found = (
+            ("first anomaly: {}", "value_norm", 0),
+            ("first anomaly on the way back: ∂L/∂{}", "log_grad_norm", -1),
+        )
+        for words, field, end in found:
+            for i, stack in self.flow.items():
+                for name, state in stack.items():
+                    norms = getattr(state, field)
+                    wrong = np.flatnonzero(np.isnan(norms) | (norms == np.inf))
+                    if wrong.size:
+                        t = int(state.time[wrong[end]])
+                        return Anomaly(i, t, f"{words.format(name)} at t = {t} is not finite")
         return None
 
     @cached_property
@@ -234,9 +234,9 @@ class Microscope(Paged):
         return min(self.flow, key=lambda k: abs(k - i), default=None)
 
     def _telling_step(self, i: int) -> int:
-        """The position among the kept steps of the one that the sentences name, or of the middle one.
+        """Position, among the drawn steps, of the step that the sentences name, or of the middle one.
 
-        It is one whose units are kept: of those, the nearest.
+        The page must hold its hidden units, so the nearest such step is taken.
         """
         if i not in self.flow:
             return 0
@@ -245,13 +245,13 @@ class Microscope(Paged):
         return places.index(min(self._with_vectors[i].places, key=lambda k: abs(k - wanted)))
 
     def _first_block(self) -> int:
-        """The box that is open at first: the recurrence with most to see, or else the last module."""
+        """The box that is open at first: the first recurrence of the sentences, or the last module."""
         if not self.flow:
             modules = [i for i in self.steps if self.network.blocks[i].kind == "module"]
             return max(modules or self.steps, default=0)
-        told = [s.path for s in self.sentences if s.path]
+        named = [s.path for s in self.sentences if s.path]
         paths = {self.network.blocks[i].path: i for i in self.flow}
-        return next((paths[path] for path in told if path in paths), next(iter(self.flow)))
+        return next((paths[path] for path in named if path in paths), next(iter(self.flow)))
 
     def charts(self) -> dict[str, Any]:
         """Each view as an Altair chart of its own, without a theme.
@@ -298,19 +298,14 @@ class Microscope(Paged):
         UnknownPathError, ArgumentError
             No such view, path, time or operation.
         """
-        spec = self._spec(view, path, time, operation)
+        spec = self._spec(view, path=path, time=time, operation=operation)
         return _charts.altair().Chart.from_dict(spec, validate=False)
 
-    def _spec(
-        self,
-        view: str | None = None,
-        path: str | None = None,
-        time: int | None = None,
-        operation: int | str | None = None,
-    ) -> dict[str, Any]:
-        block = self._first_block() if path is None else self._block(path)
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        """The specification of :meth:`chart`, which has the arguments ``chosen``."""
         spans = self._spans()
-        span = spans[block] = self._chosen(block, spans[block], time, operation)
+        block = self._choose(spans, **chosen)
+        span = spans[block]
         with _charts.unchecked():
             if view is None:
                 return compose(self._panels(linked=True), spans, block)
@@ -336,31 +331,37 @@ class Microscope(Paged):
             raise UnknownPathError(f"look: no box {path!r}; there are {brief(list(paths))[1:-1]}")
         return paths[path]
 
-    def _chosen(
-        self, block: int, span: Span, time: int | None, operation: int | str | None
-    ) -> Span:
+    def _choose(
+        self,
+        spans: list[Span],
+        path: str | None = None,
+        time: int | None = None,
+        operation: int | str | None = None,
+    ) -> int:
+        """Return the chosen block; its span gets the chosen step and operation."""
+        block = self._first_block() if path is None else self._block(path)
         if time is not None:
             (wanted,) = chosen(time, self._times[block], "look")
-            span = span._replace(step=self._times[block].index(wanted))
+            spans[block] = spans[block]._replace(step=self._times[block].index(wanted))
         if operation is not None:
-            span = span._replace(node=self.steps[block].index(operation))
-        return span
+            spans[block] = spans[block]._replace(node=self.steps[block].index(operation))
+        return block
 
     # --- pages and pictures -----------------------------------------------------------------------
 
     @cached_property
     def title(self) -> str:
-        """What the page is called: the boxes between the input and the loss."""
+        """The title of the page: the boxes between the input and the loss."""
         titles = [b.title for b in self.network.blocks if b.kind in ("recurrence", "module")]
         return " → ".join(titles) if len(titles) <= 4 else f"{titles[0]} → … → {titles[-1]}"
 
-    def _told(self, folded: bool = False) -> list[str]:
+    def _texts(self, folded: bool = False) -> list[str]:
         """The texts of the sentences: those in sight, or those behind a fold."""
         return [s.text for s in self.sentences if s.folded == folded]
 
     def page(self) -> str:
         """The whole page, one HTML file that needs no network."""
-        shown, more = (self._told(folded) for folded in (False, True))
+        shown, more = (self._texts(folded) for folded in (False, True))
         return page(self.title, shown, self._spec(), more, self._notes(), self._absent())
 
     def _notes(self) -> list[str]:
@@ -368,46 +369,31 @@ class Microscope(Paged):
         for i, kept in self.kept.items():
             if i in self.flow:
                 name = self.network.blocks[i].path or "the loop"
-                found.append(f"{name}: curves and steps show {kept.told}.")
-                found.append(
-                    f"{name}: values over hidden units are kept for {self._with_vectors[i].told}."
-                )
-        batch = max(
-            (f.operations[-1].shape[0] for f in self.steps.values() if f.operations), default=1
-        )
+                found.append(f"{name}: the curves and the opened step show {kept.description}.")
+                description = self._with_vectors[i].description
+                found.append(f"{name}: the page holds the hidden units of {description}.")
+        some = [self.steps[i] for i in self.flow] or list(self.steps.values())
+        batch = max((f.operations[-1].shape[0] for f in some if f.operations), default=1)
         if batch > 1:
             found.append(
-                f"Norms are over all {batch} sequences of the batch; values over hidden units are those "
-                f"of sequence {self._sample} alone, so a norm is not that of the bars."
+                f"Norms are over all {batch} sequences of the batch. The bars and the heatmap show "
+                f"sequence {self._sample} alone, so their norm is smaller."
             )
         return found
 
     def _absent(self) -> dict[str, str]:
         found = {}
         for i, views in self.linked.items():
-            name = self.network.blocks[i].path
+            name = self.network.blocks[i].path or "the loop"
             for view, what in _VIEWS.items():
                 if isinstance(reason := getattr(views, view), str):
-                    found[f"{name}, no view of {what}".removeprefix(", ")] = reason
+                    found[f"{name} has no view of {what}"] = reason
         return found
 
-    def save_png(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
-    ) -> None:
-        """Write a view, or all of them, as an image, on white or on dark; see :meth:`chart`."""
-        scale = 2 if view is None else 3  # one view stands on a slide
-        _charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
-
-    def save_svg(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
-    ) -> None:
-        """Write a view, or all of them, as a drawing, on white or on dark; see :meth:`chart`."""
-        _charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
-
     def live(self, path: str | None = None, dark: bool = False) -> Any:
-        """Return a recurrence for a notebook, in which every step that is clicked is opened in full.
+        """Return a recurrence for a notebook, in which a click opens any step in full.
 
-        The page keeps vectors of some steps; here they are computed when a step is clicked.
+        The page holds the hidden units of some steps; here they are computed when a step is clicked.
 
         Parameters
         ----------
@@ -431,7 +417,7 @@ class Microscope(Paged):
         return live(self.steps[block], sample=self._sample, dark=dark)
 
     def _repr_html_(self) -> str:
-        lines = [f"<div>{text(told)}</div>" for told in self._told()]
+        lines = [f"<div>{text(line)}</div>" for line in self._texts()]
         try:
             charts = [_charts.inline(self.title, self._spec("network"))]
             if self.flow:
@@ -441,12 +427,12 @@ class Microscope(Paged):
         return shown(*lines, *charts)
 
     def __repr__(self) -> str:
-        return "\n".join([f"<Microscope of {self.title}>", *self._told()])
+        return "\n".join([f"<Microscope of {self.title}>", *self._texts()])
 
 
 @modes_kept
 def _single(loss: Tensor, gradient: Any) -> Tensor:
-    """The loss as a single element, from which a backward pass begins with 1."""
+    """The loss as a single element, so that the backward pass begins with 1."""
     ((_, g),) = seeds_of([loss], [gradient], False, "look")
     if gradient is None:
         return loss
@@ -464,26 +450,25 @@ def look(
 ) -> Microscope:
     """Look at a loss, or at a model: a page on which a reader follows its gradient through time.
 
-    What is returned shows itself in a notebook, writes its page (``.save_html``) and pictures
-    (``.save_png``, ``.save_svg``), and opens a browser (``.open()``). Nothing of the graph is freed or
-    changed.
+    The result shows itself in a notebook, writes its page (``.save_html``) and pictures (``.save_png``,
+    ``.save_svg``), and opens a browser (``.open()``). The graph is neither freed nor changed.
 
     Parameters
     ----------
     what : Tensor, Module or callable
         A loss; or a model, which is called with ``inputs``.
     *inputs
-        What the model is called with.
+        The arguments of the model.
     loss : callable, optional
-        Makes a loss of what the model returns. By default it is the sum of the output; of a sequence, a
-        three-dimensional output, the sum at its last step.
+        Makes a loss of the model's output. The default is the sum of the output; for a sequence, which has
+        three dimensions, the sum at the last step.
     gradient : Tensor or array, optional
         For a loss of several elements: the cotangent to start from.
     steps : sequence of int, optional
-        The time steps whose values and gradients over hidden units are kept. By default these are the
-        ends, the largest changes, what goes wrong first, and some between.
+        The time steps whose hidden units the page holds. The default is both ends, the largest changes, the
+        first step that is not finite, and some between.
     sample : int
-        The sequence of the batch whose units are shown; norms are over all.
+        The sequence of the batch whose hidden units are shown; norms are over all sequences.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The rolled network: modules and recurrences as boxes, and the gradients that flow between them."""
+"""The rolled network: modules and recurrences as boxes, and the gradients between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...engine.recording import Leaf, Node
 from ...primitives import PRIMITIVES
 from ...recurrence.scans import by_definition
 from ...recurrence.unrolling import opening
-from ..passes.gradients import Found, Seed, gradients_inside
+from ..passes.gradients import Gradients, Seed, gradients_inside
 from ..passes.scaling import log10_norm, log10_together
 from .blocks import Key, blocks_of, has_gradient
 from .titles import title_of
@@ -90,8 +90,8 @@ class Network:
 def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
     """Roll a graph up: modules and recurrences as boxes, and what goes from one to another as arrows.
 
-    A recurrence is one box, whether it was run as one operation or step by step, and so is a state of
-    one's own loop that is marked with its time step, or the depth of a residual network. See
+    A recurrence is one box, whether it was run as one operation or step by step; so is your own loop whose
+    state is marked with its time step, and the depth of a residual network. See
     :func:`blocks_of` for what belongs to which box.
 
     One backward pass gives the gradient over every arrow. Its cotangents carry powers of two, so a norm of
@@ -127,7 +127,7 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
 
 
 class Rolled:
-    """A graph sorted into boxes, for whoever makes the backward pass for other ends too.
+    """A graph sorted into boxes. It can share its backward pass with other targets.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Rolled:
             self._seeds = [(self._twins.get(node, node), g) for node, g in seeds]
 
     def _shared(self) -> set[Node]:
-        """What goes over an arrow and is read by more boxes than one.
+        """Values that go over arrows to more than one box.
 
         Also recurrences that will be opened: their states then need not stand in one node.
         """
@@ -170,7 +170,7 @@ class Rolled:
                 self._twins[node] = node.again(read)
 
     def _read(self, x: Node, key: Key, shared: set[Node]) -> Node:
-        """What operations of a box read in the place of a node."""
+        """The node that operations of a box read in the place of another."""
         source = self._twins.get(x, x)
         if x not in shared or self.blocks.key[x] == key:
             return source
@@ -183,7 +183,7 @@ class Rolled:
         """The node by which the gradient is what a box sends back to what it reads."""
         return self._ports.get((x, target)) or self._twins.get(x, x)
 
-    def gradients(self, others: Set[Node] = frozenset()) -> Found:
+    def gradients(self, others: Set[Node] = frozenset()) -> Gradients:
         """Make one backward pass for all arrows, and for other nodes whose gradients are wanted."""
         wanted = [(x, c[1]) for c, some in self.blocks.crossings.items() for x in some]
         ports = {self._port(x, key) for x, key in wanted if has_gradient(x)}
@@ -204,7 +204,7 @@ class Rolled:
         (members,) = self.blocks.members.values()
         return [x for x in members if isinstance(x, Leaf) and has_gradient(x)]
 
-    def network(self, found: Found) -> Network:
+    def network(self, found: Gradients) -> Network:
         """The boxes and arrows, with the gradients that :meth:`gradients` found."""
         blocks = self.blocks
         logs = {
@@ -221,7 +221,7 @@ class Rolled:
         boxes = [self._box(key, logs, found) for key in blocks.members]
         return Network(tuple(boxes), tuple(links))
 
-    def _box(self, key: Key, logs: dict[Crossing, float], found: Found) -> Block:
+    def _box(self, key: Key, logs: dict[Crossing, float], found: Gradients) -> Block:
         stack = self.blocks.stacks.get(key, {})
         steps = max((len(r.times()) for r in stack.values()), default=1)
         left = log10_together(self._leaving(key, logs, found))
@@ -231,7 +231,7 @@ class Rolled:
         calls = 1 if stack or not path else max(1, len(made))
         return Block(path, title, str(key[0]), tuple(stack), steps, left, calls, members)
 
-    def _leaving(self, key: Key, logs: dict[Crossing, float], found: Found) -> list[float]:
+    def _leaving(self, key: Key, logs: dict[Crossing, float], found: Gradients) -> list[float]:
         """The gradients over all arrows into a box that carry one, or else over those out of it."""
         if len(self.blocks.members) == 1:
             return [log10_norm(found.of(x)) for x in self._leaves()]

@@ -1,4 +1,4 @@
-"""Where the boxes and arrows of a rolled network stand, and what is written in the boxes."""
+"""The layout of the rolled network: boxes with their texts, and arrows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOWEST = 250
 
 @dataclass(frozen=True)
 class Box:
-    """Where a box stands, y upwards, with what is written in it; the first lines are its title."""
+    """The place of a box, y upwards, and its lines of text; the first lines are its title."""
 
     block: int
     x: float
@@ -81,9 +81,9 @@ def _rows(network: Network) -> list[list[int]]:
 
 
 def _lines(block: Block, width: float, beside: int) -> tuple[list[str], int]:
-    """What is written in a box: its title, its path, its loop where there is no room beside, a number.
+    """The lines of a box: title, path, the loop if there is no room beside it, and a number.
 
-    Also how many lines of it are the title, which is broken where the box is narrow.
+    Also the number of lines of the title, which is broken if the box is narrow.
     """
     words = block.title.split(" ", 1) if width < 100 else [block.title]
     title = [shortened(word, width - 8, 12, bold=True) for word in words]
@@ -120,8 +120,7 @@ def shortened(text: str, width: float, size: int = SMALLEST, bold: bool = False)
 def ways_of(network: Network, boxes: list[Box]) -> list[list[tuple[float, float]]]:
     """The points of every arrow: out of the top of a box, and into the bottom of another.
 
-    One that does not go to the next row passes by on the left, in a lane of its own where it would meet
-    another.
+    An arrow past the next row runs on the left, in a lane of its own if it would meet another.
     """
     lanes: list[list[tuple[int, int]]] = []
     ways = []
@@ -154,7 +153,7 @@ def _free_lane(lanes: list[list[tuple[int, int]]], span: tuple[int, int]) -> int
 
 
 def _entry(network: Network, boxes: list[Box], link: Link) -> float:
-    """Where an arrow from the row below enters a box: side by side with others, by where they come from."""
+    """The abscissa at which an arrow from the row below enters a box, in the order of the sources."""
     target = boxes[link.target]
     from_below = [
         boxes[k.source].middle

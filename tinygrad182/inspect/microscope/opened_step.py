@@ -27,7 +27,7 @@ from ..passes.scaling import HostArray
 from ..views.operations import StepEdge, StepFlow, StepOperation
 from .step_layout import Layout, Place, laid_out
 
-Kept = Mapping[int, Sequence[int]]
+Times = Mapping[int, Sequence[int]]
 
 WIDTH = 1150
 """The width of the page, without room for the labels of an axis."""
@@ -35,20 +35,20 @@ HEAD = 62
 """Pixels above the operations, for the title."""
 
 DECADES = 6
-"""How far below the largest gradient of the step an edge's width and colour still differ."""
+"""Decades below the largest gradient of the step over which an edge's width and colour differ."""
 
 _STROKES = {"gate": BLUE, "state": GREEN, "before": GREEN}
 _BOX = "In a box: the norm of its value, then (∂) the norm of its gradient. "
-_FACTOR = "On an edge: × what the gradient is multiplied by on its way back to the left. "
+_FACTOR = "× on an edge: the factor of the gradient on its way back to the left. "
 _SHARES = "% on an edge: the share of the left box's gradient that comes back over it"
 _REST = " (the rest of {}'s came to it at its own step)"
 _WIDTH = f"5 + datum.below * {4 / DECADES}"
-"""An edge's: 5 pixels for the largest gradient of the step, 1 for the smallest that is told apart."""
+"""Width of an edge: from 5 pixels for the largest gradient of the step to 1 pixel."""
 
 
 def step_chart(
     flows: Mapping[int, StepFlow],
-    kept: Kept,
+    drawn: Times,
     linked: bool = False,
     titles: Mapping[int, str] | None = None,
 ) -> Any:
@@ -66,22 +66,18 @@ def step_chart(
     ----------
     flows : mapping of int to StepFlow
         By the position of the block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
-        The times that are kept of each block; ``step`` is an index into them.
+    drawn : mapping of int to sequence of int
+        The times that are drawn of each block; ``step`` is an index into them.
     linked : bool
         Add the point selection ``pick_node`` (fields ``node``, an index into
         :attr:`StepFlow.operations`, and ``block``). A click on an edge takes the operation it comes from.
     titles : mapping of int to str, optional
-        What a block without a path is called, and what stands behind the path of a module.
-
-    Returns
-    -------
-    alt.LayerChart
+        The name of a block without a path; of a module, text behind the path.
     """
     alt = altair()
     drawings = {block: _Drawing(flow, _measured(flow)) for block, flow in flows.items()}
     height = HEAD + max((drawing.height for drawing in drawings.values()), default=0)
-    picked = {block: _indices(flow, kept[block]) for block, flow in flows.items()}
+    picked = {block: _indices(flow, drawn[block]) for block, flow in flows.items()}
     rows = [(block, drawings[block], picked[block]) for block in flows]
     heads = data([_head(*row, (titles or {}).get(row[0], "")) for row in rows])
     edges = data([row for block, drawing, times in rows for row in drawing.edges(block, times)])
@@ -106,7 +102,7 @@ def _indices(flow: StepFlow, times: Sequence[int]) -> list[int]:
 
 
 class _Measures(NamedTuple):
-    """Pixels of a drawing: the left and right ends of each slot, a lane, a box; what a box says."""
+    """Sizes of a drawing in pixels, and which texts there is room for."""
 
     layout: Layout
     lefts: list[float]
@@ -119,7 +115,7 @@ class _Measures(NamedTuple):
 
 
 def _measured(flow: StepFlow) -> _Measures:
-    """Choose what is written: labels, norms and factors, or fewer of them, as there is room."""
+    """Choose the texts that fit: labels, norms and factors, or fewer."""
     layout = laid_out(flow)
     longest = [0] * layout.slots
     for op, place in zip(flow.operations, layout.places, strict=True):
@@ -146,7 +142,7 @@ def _measured(flow: StepFlow) -> _Measures:
 
 
 def _gaps(flow: StepFlow, layout: Layout, factors: bool) -> list[float]:
-    """The least room behind each slot: more before an edge with a number on it."""
+    """The smallest gap behind each slot; wider before an edge with a number."""
     uses = Counter(edge.source for edge in flow.edges)
     gaps = [20.0] * layout.slots
     for edge in flow.edges:
@@ -158,12 +154,12 @@ def _gaps(flow: StepFlow, layout: Layout, factors: bool) -> list[float]:
 
 
 def _is_part(flow: StepFlow, edge: StepEdge, uses: Mapping[int, int]) -> bool:
-    """Whether the source's gradient comes over other edges too, so that a share tells something."""
+    """Whether the source's gradient comes over other edges too, so that the edge has a share."""
     return uses[edge.source] > 1 or flow.operations[edge.source].kind == "before"
 
 
 def _widest(widths: Sequence[float], room: float) -> float:
-    """The width to which the widest have to be cut for all to fit.
+    """The width to which the widest boxes are cut so that all fit.
 
     >>> from tinygrad182.inspect.microscope.opened_step import _widest
     >>> _widest([10.0, 30.0, 50.0], 70.0)
@@ -181,17 +177,17 @@ _END = 60.0
 """Pixels of "next step", at the right edge."""
 
 _WRITTEN = 46.0
-"""Pixels of the gap before a box in which a number stands on an edge."""
+"""Pixels of a gap with a number on an edge."""
 
 _LINE = 12.0
-"""Pixels of the height of a number on an edge, with what keeps it from the line."""
+"""Pixels of the height of a number on an edge, with its distance to the line."""
 
 _STUB = 3
-"""Pixels that an edge goes straight on before it bends."""
+"""Pixels of an edge before its bend."""
 
 
 class _Drawing:
-    """The rows of one block: boxes and edges with their coordinates and their numbers over time."""
+    """The data of one block: boxes and edges with coordinates, and numbers over time."""
 
     def __init__(self, flow: StepFlow, measures: _Measures) -> None:
         self.flow, self.measures = flow, measures
@@ -253,7 +249,7 @@ class _Drawing:
         return says | numbers | {"x": xs, "y": ys, "last_x": xs[-1], "last_y": ys[-1]}
 
     def _ports(self) -> list[float]:
-        """The height at which each edge arrives: below each other at one box, in the order of lanes."""
+        """The height at which each edge arrives at its box, in the order of lanes."""
         at: dict[Place, list[int]] = defaultdict(list)
         runs = self.measures.layout.runs
         for k, edge in enumerate(self.flow.edges):
@@ -267,7 +263,7 @@ class _Drawing:
         return heights
 
     def _spread(self, edges: Sequence[int]) -> list[float]:
-        """How far below the first each edge arrives: with room for their numbers, or without factors."""
+        """Distance of each arriving edge below the first; factors are left out if they have no room."""
         room = self.measures.box - 8
         apart = [max(self._apart(a, b), 17) for a, b in itertools.pairwise(edges)]
         if sum(apart) > room:
@@ -276,7 +272,7 @@ class _Drawing:
         return [0.0, *itertools.accumulate(apart)]
 
     def _apart(self, upper: int, lower: int) -> float:
-        """Pixels between two edges for the factor below the one and the share above the other."""
+        """Pixels between two edges, with room for a factor and a share between them."""
         part = _is_part(self.flow, self.flow.edges[lower], self.uses)
         return 4 + _LINE * (self._has_factor(upper) + part)
 
@@ -297,7 +293,7 @@ class _Drawing:
         return Place(layout.slots, layout.runs[k])
 
     def _path(self, k: int, edge: StepEdge) -> tuple[list[float], list[float]]:
-        """From the right side of a box along the edge's lane to the left side of another."""
+        """The points of an edge, from the right side of a box to the left side of another."""
         m = self.measures
         start, end = m.layout.places[edge.source], self._target(k, edge)
         x, y = m.rights[start.slot], self.middle(start.lane)
@@ -311,14 +307,14 @@ class _Drawing:
         return [round(v, 1) for v in xs], [round(v, 1) for v in ys]
 
     def _turn(self, slot: int) -> float:
-        """Where edges behind a slot have finished their bend; the numbers stand behind it."""
+        """The abscissa behind a slot at which edges have finished their bend; their numbers follow it."""
         m = self.measures
         gap = m.lefts[slot + 1] - m.rights[slot]
         return m.rights[slot] + max(gap - _WRITTEN + 6, min(10, 0.35 * gap))
 
 
 def _bend(xs: list[float], ys: list[float], begin: float, end: float, to: float) -> None:
-    """Lead a curve from its last height smoothly to another one, between two abscissas."""
+    """Append a smooth bend from the last height to another one, between two abscissas."""
     height = ys[-1]
     for part in (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0):
         xs.append(begin + part * (end - begin))
@@ -330,7 +326,7 @@ def _at(log10: HostArray, times: Sequence[int]) -> list[float | str]:
 
 
 def _ratio(log10: HostArray, of: HostArray) -> HostArray:
-    """The logarithm of a quotient; NaN, without a warning, where both are 0 or infinite."""
+    """The logarithm of a quotient; NaN if both are 0 or infinite."""
     with np.errstate(invalid="ignore"):
         return np.asarray(log10) - np.asarray(of)
 
@@ -348,7 +344,7 @@ def _head(block: int, drawing: _Drawing, times: Sequence[int], title: str) -> Ro
 
 
 def _explained(flow: StepFlow, m: _Measures) -> str:
-    """What the numbers mean, in up to two lines."""
+    """The explanation of the numbers, in up to two lines."""
     left_out = f"{len(flow.operations)} operations: "
     if not m.labels:
         return left_out + "names, norms, factors and shares are in the tooltips."
@@ -361,7 +357,7 @@ def _explained(flow: StepFlow, m: _Measures) -> str:
 
 
 def _opened(flow: StepFlow, time: int, title: str) -> str:
-    """What is open: a step of a recurrence, a call of a module, or all of a module."""
+    """The title: a step of a recurrence, a call of a module, or all of a module."""
     if is_recurrent(flow):
         return f"Step t = {time} of {flow.path or title or 'the loop'}"
     name = f"{flow.path} ({title})" if flow.path and title else flow.path or title or "operations"
@@ -369,7 +365,7 @@ def _opened(flow: StepFlow, time: int, title: str) -> str:
 
 
 def is_recurrent(flow: StepFlow) -> bool:
-    """Whether the steps follow each other in time, and are not the calls of a module."""
+    """Whether the steps are time steps, and not calls of a module."""
     return any(op.kind in ("state", "before") for op in flow.operations)
 
 
@@ -392,7 +388,7 @@ def _of_block(rows: Any) -> Any:
 
 
 def _chosen(boxes: Any) -> Any:
-    """The norms of the chosen operation, which the boxes of a long step have no room for."""
+    """The norms of the chosen operation. Small boxes have no room for them."""
     alt = altair()
     chosen = _numbers(boxes).transform_filter("datum.node == node")
     chosen = chosen.transform_calculate(
@@ -418,11 +414,12 @@ def _title(heads: Any) -> list[Any]:
 
 
 _NOTHING = "datum.now === '0' || datum.constant"
-"""True for an edge without a gradient: it is exactly 0, or comes from a constant, which has none."""
+"""True for an edge without a gradient: it is exactly 0, or its source is a constant."""
 
 _SHARE = (
     "(!isNumber(datum.now) ? datum.now : !isNumber(datum.part_now) ? '' : datum.part_now == 0 ? '0%' : "
     "abs(datum.part_now) >= 0.0005 ? format(datum.part_now, '.2~p') : "
+    "abs(datum.part_now) >= 0.00001 ? format(datum.part_now, '.1~p') : "
     "format(100 * datum.part_now, '.0e') + '%')"
 )
 _TIMES = (
@@ -431,7 +428,7 @@ _TIMES = (
     "format(pow(10, datum.ratio), datum.ratio < -2 ? '.1~r' : '.2~r') : "
     "format(pow(10, datum.ratio - datum.power), '.0f') + 'e' + datum.power))"
 )
-"""A factor, or why there is none; what stands above the line says it where there is a share."""
+"""A factor, or the word for a gradient that is 0, infinite or NaN, unless the share's text says it."""
 
 
 def _edges_now(edges: Any) -> Any:
@@ -494,7 +491,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
 
 
 def _edge_texts(edges: Any, axes: _Axes) -> list[Any]:
-    """Before the end of an edge its share above it, and its factor below; what the end is if outside."""
+    """Texts at the end of an edge: the share above it, the factor below it, the name of an end outside."""
     alt = altair()
     now = _edges_now(edges)
     share = now.transform_filter(
@@ -562,7 +559,7 @@ def _numbers(boxes: Any) -> Any:
 _SHORT = (
     "datum.constant ? '' : '∂\u2009' + (datum.g <= -100 ? '1e' + round(datum.g) : datum.grad_text)"
 )
-"""A gradient in a box: without its mantissa where the exponent has three digits."""
+"""A gradient in a box; without its mantissa if the exponent has three digits."""
 
 
 def _box_texts(boxes: Any, axes: _Axes) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One page of linked views: how they are placed, which signals they read, and the text around them."""
+"""The page of the microscope: its charts in one specification, their signals, and the text around them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...display import charts as _charts
-from ...display.pages import chart_page, text
+from ...display.pages import chart_page, prose, text
 
 BESIDE = 3
-"""Linked views that stand side by side."""
+"""Number of linked views in a row."""
 
 _INDEPENDENT = dict.fromkeys(
     ("color", "fill", "stroke", "size", "shape", "opacity", "strokeWidth", "strokeDash"),
@@ -20,20 +20,20 @@ _INDEPENDENT = dict.fromkeys(
 
 
 class Span(NamedTuple):
-    """What one block of the network has to show, and what it shows before the first click.
+    """The steps of one block of the network, and what is chosen before the first click.
 
     Attributes
     ----------
     steps : int
-        Its kept steps; 1 without a time axis.
+        The number of its drawn steps; 1 without a time axis.
     first, last : int
         The time of its first and of its last step.
     step : int
-        The step that is open, by its position among the kept ones.
+        Position of the open step among the drawn ones.
     node : int
-        The operation that is chosen, by its position among those of a step.
+        Position of the chosen operation among those of a step.
     loop : int, optional
-        The recurrence whose curves are shown beside it, if it is none itself.
+        For a block that is not a recurrence: the recurrence whose curves are shown with it.
     """
 
     steps: int = 1
@@ -46,20 +46,20 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Panels:
-    """The charts of a page; what the model does not have is None.
+    """The charts of a page; a chart that the model lacks is None.
 
     Attributes
     ----------
     network : alt.Chart
-        It makes the selection ``pick_block``.
+        It defines the selection ``pick_block``.
     curves : alt.Chart, optional
-        Over time. It makes the selections ``pick_step`` and ``brush``.
+        Over time. It defines the selections ``pick_step`` and ``brush``.
     opened : alt.Chart, optional
-        The operations of a step. It makes the selection ``pick_node``.
+        The operations of a step. It defines the selection ``pick_node``.
     bars, heatmap : alt.Chart, optional
-        Of the chosen operation, over hidden units.
+        Hidden units of the chosen operation.
     linked : sequence of alt.Chart
-        All else.
+        All others.
     """
 
     network: Any
@@ -73,26 +73,25 @@ class Panels:
 def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]:
     """Place the charts of a page, and define the signals by which they follow each other.
 
-    Charts read six signals. ``block``, ``step`` and ``node`` are positions: of the chosen block, and in
-    it. ``loop`` and ``loop_step`` are those of the recurrence whose curves are drawn: the chosen block,
-    or one beside it. ``window`` is the first and the last time that is shown. They are computed from
-    what is selected, so that they are valid whichever block is chosen: the step is the chosen one, or
-    the block's last where it has fewer; a node that was chosen in another block counts for nothing, and
-    so does a window without a step of the recurrence.
+    Charts read six signals. ``block``, ``step`` and ``node`` are the positions of the chosen block, of its
+    open step and of its chosen operation. ``loop`` and ``loop_step`` are the block and the step of the
+    recurrence whose curves are drawn. ``window`` is the first and the last time that is shown. The signals
+    are computed from the selections, so that they are valid whichever block is chosen: a step past the
+    block's last one becomes the last; a node chosen in another block is ignored, and so is a window without
+    a step of the recurrence.
 
     Parameters
     ----------
-    panels : Panels
     spans : sequence of Span
         One for each block of the network.
     block : int
-        The block that is chosen at first.
+        The block that is chosen before the first click.
 
     Returns
     -------
     dict
-        A Vega-Lite specification. Altair makes the charts and not what holds them, for it copies all of
-        them whenever one is placed beside another.
+        A Vega-Lite specification. Altair makes single charts only: it would copy all of them whenever one
+        is placed beside another.
     """
     units = (panels.bars, panels.heatmap)
     rows = [
@@ -117,7 +116,7 @@ def compose(panels: Panels, spans: Sequence[Span], block: int) -> dict[str, Any]
 
 
 class _Page:
-    """Charts placed beside each other; what Vega-Lite wants at the top of all of them."""
+    """Charts side by side, and what Vega-Lite wants at the top of the page."""
 
     def __init__(self) -> None:
         self.selections: list[dict[str, Any]] = []
@@ -130,7 +129,7 @@ class _Page:
         return {"hconcat": placed, "spacing": 24, "resolve": {"scale": _INDEPENDENT}}
 
     def _taken(self, chart: Any) -> dict[str, Any]:
-        """One chart without what stands at the top of the page."""
+        """Return a chart without what belongs at the top of the page."""
         spec = _charts.spec(chart)
         for key in ("$schema", "config"):
             spec.pop(key, None)
@@ -142,7 +141,7 @@ class _Page:
         return spec
 
     def _rename(self, spec: dict[str, Any]) -> None:
-        """Give views that make selections names of their own: Altair counts charts in the process."""
+        """Rename views that define selections: Altair numbers them through the whole process."""
         if "name" in spec:
             spec["name"] = self._named(spec["name"])
         for how in ("layer", "hconcat", "vconcat"):
@@ -158,21 +157,21 @@ def _rows(charts: Sequence[Any]) -> list[list[Any]]:
 
 
 def _bound(selection: dict[str, Any], spans: Sequence[Span], block: int) -> dict[str, Any]:
-    """A selection of the page; that of a step is bound to a slider, which the arrow keys move."""
+    """Return a selection of the page. That of the step is bound to a slider, which the arrow keys move."""
     if selection["name"] != "pick_step":
         return selection
     last = max(span.steps for span in spans) - 1
     ends = {(span.first, span.last) for span in spans if span.steps > 1}
     name = "Step t = {} to {}".format(*ends.pop()) if len(ends) == 1 else "Step"
     slider = {"input": "range", "min": 0, "max": last, "step": 1, "name": name}
-    # A bound selection takes no clicks unless told to, and then those of every chart of the page.
+    # A bound selection takes no clicks without "on", and "on" alone takes those of every chart.
     clicks = {"on": f"@{selection['views'][0]}_marks:click"}
     first = {"value": [{"i": spans[block].step}]}
     return first | selection | {"select": selection["select"] | clicks, "bind": {"i": slider}}
 
 
 def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
-    """Positions from what is selected; Vega-Lite puts them behind the selections they are made from."""
+    """Return the signals, which Vega-Lite computes from the selections."""
     loops = [i if span.loop is None else span.loop for i, span in enumerate(spans)]
     steps, first, last, opened, nodes, _ = (json.dumps(each) for each in zip(*spans, strict=True))
     node, window = f"{nodes}[block]", f"[{first}[loop], {last}[loop]]"
@@ -196,24 +195,24 @@ def _signals(panels: Panels, spans: Sequence[Span], block: int) -> list[Any]:
 
 READING = (
     "The gradient flows from the loss back to the inputs: down the network, and from right to left in the "
-    "curves and in an opened step. Where its norm is 1e-3, a small change of the state changes the loss "
-    "a thousandth as much as where it is 1.",
-    "Click a box of the network to see its steps. The colour of a box and the number in it are the norm of "
-    "the gradient that leaves the box.",
+    "curves and in an opened step. A small change of a state changes the loss in proportion to this norm: "
+    "where the norm is 1e-3, a thousandth as much as where it is 1.",
+    "Click a box of the network to see its steps. The number in a box, and its colour, is the norm of the "
+    "gradient that leaves the box.",
     "Click a curve to open that step; the slider and the arrow keys move it. Drag over the strip below "
     "the curves to zoom in on some steps; double-click the strip to zoom out.",
-    "In the opened step, the gradient comes back over each line. The line's width and colour show the norm "
-    "of that gradient. The number below the line (×) is what the norm is multiplied by on its way back "
-    "from the right box to the left one; the number above it (%) is the share of the left box's gradient, "
-    "where that comes back over several lines. The shares of one operation add up to 100%, but for the "
-    "states of the step before, to which the rest came at their own step; a negative share works against "
-    "the others.",
-    "Click an operation to see its values and its gradient over hidden units, and over time: those of "
-    "one sequence of the batch, while norms are over the whole batch.",
-    "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms. The "
-    "average of factors over steps is the one that makes the same product if every step has it.",
-    "The step t leads from the state at t back to the state at t - 1: what it passes back is the gradient "
-    "at t - 1, divided by that at t.",
+    "In the opened step, the gradient comes back over each line. The line's width and colour show the "
+    "norm of that gradient. The number below the line (×) is what the norm is multiplied by on its way "
+    "back from the right box to the left one; the number above it (%) is the share of the left box's "
+    "gradient, where that comes back over several lines. The shares of one operation add up to 100%. Only"
+    " those of the states of the step before add up to less: the rest came to them at their own step. A "
+    "negative share works against the others.",
+    "Click an operation to see its value and its gradient in each hidden unit, and over time. These are of "
+    "one sequence; norms are over the whole batch.",
+    "A decade is a power of ten: from 1e-2 to 1e-5 are three decades. Norms are Frobenius norms. Averages "
+    "of factors are geometric means: every step could have this factor, and the product stayed the same.",
+    "Steps are counted from 0. The step $t$ leads from the state $h_t$ back to the state $h_{t−1}$: what "
+    "it passes back is the norm of $∂L/∂h_{t−1}$, divided by that of $∂L/∂h_t$.",
 )
 
 
@@ -226,23 +225,22 @@ def page(
     absent: Mapping[str, str] | None = None,
     reading: Sequence[str] = READING,
 ) -> str:
-    """One file that shows a chart with what there is to see in it, and needs no network.
+    """Return an HTML page that shows a chart below its sentences, and needs no network.
 
     Parameters
     ----------
     title : str
-        Of the window and of the page.
+        Title of the window and of the page.
     sentences : sequence of str
-        What there is to see; the first one stands out.
+        The first one is set larger.
     chart : dict
-        A specification without a theme: the page has one for white and one for dark, and takes what
-        the reader prefers.
+        A specification without a theme: the page brings one for white and one for dark.
     more : sequence of str
-        What there is to see besides, behind a fold.
+        Further sentences, behind a fold.
     notes : sequence of str
-        What was kept and what was left out.
+        Lines about what is shown and what was left out.
     absent : mapping of str to str, optional
-        Views that the model does not have, and why.
+        Views that the model lacks, and why.
     reading : sequence of str
         How to read the page; by default that of the microscope.
 
@@ -264,9 +262,9 @@ def page(
         themes=[_charts.theme(dark) for dark in (False, True)],
         style=style(),
         above=_header(title, sentences),
-        below=fold("More of what there is to see", more)
+        below=fold("More about this gradient", more)
         + fold("How to read this page", reading)
-        + fold("What was kept, and what was left out", left_out),
+        + fold("What is shown, and what was left out", left_out),
     )
 
 
@@ -276,10 +274,10 @@ def _header(title: str, sentences: Sequence[str]) -> str:
 
 
 def fold(title: str, lines: Sequence[str]) -> str:
-    """Lines behind a title that opens them; nothing where there are none."""
+    """Return lines behind a title that opens them, or nothing for no lines."""
     if not lines:
         return ""
-    items = "".join(f"<li>{text(line)}</li>\n" for line in lines)
+    items = "".join(f"<li>{prose(line)}</li>\n" for line in lines)
     return f"<details>\n<summary>{text(title)}</summary>\n<ul>\n{items}</ul>\n</details>\n"
 
 
@@ -290,7 +288,7 @@ def style() -> str:
         for colours in (_charts.LIGHT, _charts.DARK)
     )
     return f"""
-:root {{ color-scheme: light dark; {light} }}
+:root {{ color-scheme: light dark; --accent: {_charts.BLUE}; {light} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
 body {{ font: 14px/1.45 {_charts.FONT}; color: var(--ink); background: var(--paper);
   width: 1240px; margin: 0 auto; padding: 8px 12px 24px }}

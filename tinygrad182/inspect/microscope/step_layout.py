@@ -1,4 +1,4 @@
-"""Where the operations of one step stand: a slot from left to right, a lane from top to bottom."""
+"""The layout of one opened step: slots from left to right, lanes from top to bottom."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Place(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where everything stands.
+    """The places of all operations and edges.
 
     Attributes
     ----------
     places : list of Place
-        Of each operation.
+        The place of each operation.
     runs : list of int
         The lane in which each edge crosses the slots between its ends.
     slots, lanes : int
@@ -37,17 +37,9 @@ class Layout(NamedTuple):
 def laid_out(flow: StepFlow) -> Layout:
     """Place the operations of a step, and lead its edges around the boxes.
 
-    The slot is the longest path from what the step begins with. States, gates and inputs have lanes of
-    their own: states but the last above the gates, the last state and the inputs below them. Any other
-    operation takes the free cell nearest to what it is computed from.
-
-    Parameters
-    ----------
-    flow : StepFlow
-
-    Returns
-    -------
-    Layout
+    The slot is the length of the longest path from the step's inputs. States, gates and inputs have lanes
+    of their own: the gates between the states, with the last state and the inputs below. Any other
+    operation takes the free cell nearest to its operands.
     """
     slots = _slots(flow)
     width = max(slots, default=0) + 1
@@ -73,7 +65,7 @@ def _inner(flow: StepFlow) -> Iterator[StepEdge]:
 
 
 def _named_lanes(flow: StepFlow, slots: Sequence[int]) -> dict[tuple[str, str], int]:
-    """(kind, name) → lane of what has a lane of its own; inputs are told apart by label."""
+    """(kind, name) → lane, for operations with a lane of their own; inputs are named by label."""
     last = {op.name: slots[k] for k, op in enumerate(flow.operations) if op.kind == "state"}
     states = sorted(last, key=lambda name: last[name])
     keys = [("state", name) for name in states[:-1]]
@@ -90,14 +82,10 @@ def _key(op: StepOperation) -> tuple[str, str]:
 
 
 class _Grid:
-    """Cells, some of which hold a box or have edges that run through."""
+    """The cells of the layout: those with a box, and those that edges cross."""
 
     def __init__(
-        self,
-        flow: StepFlow,
-        slots: list[int],
-        width: int,
-        named: Mapping[tuple[str, str], int],
+        self, flow: StepFlow, slots: list[int], width: int, named: Mapping[tuple[str, str], int]
     ) -> None:
         self.flow, self.slots, self.width = flow, slots, width
         self.boxes: dict[Place, int] = {}
@@ -126,7 +114,7 @@ class _Grid:
         return Layout(places, [self.runs[k] for k in range(len(self.runs))], self.width, self.lanes)
 
     def _route_ends(self) -> None:
-        """Lead what leaves the step to its right edge, before others stand in the way."""
+        """Route the edges that leave the step before boxes block their way."""
         for k, edge in enumerate(self.flow.edges):
             known = self.places[edge.source] is not None
             if known and not isinstance(edge.target, int) and k not in self.runs:
@@ -143,7 +131,7 @@ class _Grid:
         self.lanes = max(self.lanes, place.lane + 1)
 
     def _nearest(self, op: int, incoming: Sequence[int]) -> Place:
-        """The free cell nearest to the sources, where no edge runs through if that can be."""
+        """The free cell nearest to the sources, if possible one that no edge crosses."""
         sources = [self._place(self.flow.edges[k].source).lane for k in incoming]
         targets = [
             self.places[edge.target]

@@ -1,11 +1,10 @@
-"""``story``: what there is to see in a graph, in a few sentences whose numbers are computed."""
+"""``story``: what becomes of a gradient, in a few sentences whose numbers are computed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,61 +14,33 @@ from ...engine.backpropagation import ancestors
 from ...engine.memory import in_pass
 from ...errors import GraphError, ShapeError
 from ...tensors.tensor import Tensor
-from ..charts.kept import spread
+from ..charts.drawn_steps import spread
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.scaling import HostArray
 from ..views.flow import StackFlow, StateFlow, gradient_flow
 from ..views.operations import flow_among
 from ..views.paths import gain_split, path_split
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
-from .layers import of_layers
-from .passing import Path, far, runs_in_depth
+from .feed_forward import of_layers
+from .inside_steps import hidden_path, large_input
+from .passed_back import Path, far, runs_in_depth
 from .trend import APART, Piece, jumps, pieces, stretch, without
-from .wording import LEVEL, Words, amount, factor, pace, passes
-from .workings import hidden_path, large_input
-
-Kind = Literal["regime", "place", "cause", "note"]
+from .wording import LEVEL, Kind, Sentence, Words, amount, factor, pace, passes
 
 LOOKED_AT = 48
-"""Steps, evenly spread, at which causes are measured; the steps that are named come on top."""
+"""Steps, evenly spread, at which causes are measured, besides the named ones."""
 
 
-TOLD, MOST = 0.2, 0.5
-"""Single steps are named if they make the first part of all change, and stand first from the second on."""
+NAMED_PART, FIRST_PART = 0.2, 0.5
+"""Parts of all change: jumps that make the first one are named, jumps that make the second come first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """One sentence of a story.
-
-    Attributes
-    ----------
-    text : str
-        Plain English, ends with a full stop.
-    path : str
-        The recurrence it is about; ``""`` for a graph without one.
-    kind : {"regime", "place", "cause", "note"}
-        What becomes of the gradient; where; through which path and by which factor; how to read the rest.
-    folded : bool
-        Whether it belongs behind a fold.
-    numbers : dict
-        What the text says, unrounded. Norms are decadic logarithms. ``"step"`` is the time of the step
-        to look at first, if the text names one.
-    """
-
-    text: str
-    path: str
-    kind: Kind
-    folded: bool = False
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
-@np.errstate(all="ignore")  # a model that went wrong is told of too
+@np.errstate(all="ignore")  # models whose numbers are not finite get sentences too
 def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
-    """Say what becomes of a loss's gradient on its way back: where it is lost, and by what.
+    """Say what becomes of a loss's gradient on its way back: where it is lost, and why.
 
-    At most three sentences for each recurrence, the one that loses most first, and then some that belong
-    behind a fold. A loss that reads several steps is followed from the last of them alone.
+    Each recurrence has at most three sentences, and more behind a fold. The recurrence that loses most
+    comes first. For a loss that reads several steps, the gradient of the last one alone is followed.
 
     Parameters
     ----------
@@ -96,7 +67,7 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
     ...     print(sentence.text)
     Going back from t = 10 to t = 0, the gradient ∂L/∂h halves with every step: 1e-3 of it is left.
     It is lost bit by bit: every step passes back 50% of what it gets.
-    All of the fall is the weight matrix: each step back multiplies it by 0.50, and nothing saturates.
+    Nothing saturates, so the weight matrix alone shrinks the gradient: each step multiplies it by 0.50.
     """
     if gradient is not None:
         loss = in_pass(_weighted, loss, gradient, grad=True)
@@ -105,21 +76,18 @@ def story(loss: Tensor, gradient: Any = None) -> list[Sentence]:
         stacks = stacks_of(ancestors([root], constants=True), "story")
         return _of_recurrences(loss, stacks)
     except (GraphError, ShapeError):  # no recurrence, or one whose states change their shape
-        return [
-            Sentence(text, "", kind, False, numbers)
-            for kind, text, numbers in of_layers(root, seed)
-        ]
+        return of_layers(root, seed)
 
 
 def _of_recurrences(loss: Tensor, stacks: dict[str, Stack]) -> list[Sentence]:
     followed, reads, last = far(loss)
     flows = gradient_flow(followed)
-    told = [
+    recurrences = [
         _Recurrence(followed, path, flow, stacks[path], reads[path], last[path], len(flows) > 1)
         for path, flow in flows.items()
     ]
-    told.sort(key=lambda r: -abs(r.way.net))
-    return [sentence for r in told for sentence in r.sentences()]
+    recurrences.sort(key=lambda r: -abs(r.way.net))
+    return [sentence for r in recurrences for sentence in r.sentences()]
 
 
 def _weighted(loss: Tensor, gradient: Any) -> Tensor:
@@ -130,7 +98,7 @@ def _weighted(loss: Tensor, gradient: Any) -> Tensor:
 
 
 class _Way(NamedTuple):
-    """The gradient by one state from the last step that gets some back to the first.
+    """The gradient by one state, from the last step that gets a gradient back to the first.
 
     Attributes
     ----------
@@ -139,7 +107,7 @@ class _Way(NamedTuple):
     log : ndarray
         Decadic logarithms of the norms from ``times[first]`` to ``times[last]``.
     first, last : int
-        Positions. What lies before ``first`` gets exactly 0, or what is not a number.
+        Positions in ``times``. Steps before ``first`` get exactly 0, ∞ or NaN.
     """
 
     times: list[int]
@@ -159,7 +127,7 @@ class _Way(NamedTuple):
 
 
 def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
-    """The way through a recurrence. Steps that the gradient's own graph lacks get none."""
+    """The way through a recurrence. Steps that the loss's graph lacks have no gradient."""
     order = slice(None, None, -1 if recurrence.runs_backward() else 1)
     times = np.array(recurrence.times())
     log = np.full(len(times), -np.inf)
@@ -178,7 +146,7 @@ def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
 
 
 class _Recurrence:
-    """What is known of one recurrence, and the sentences about it."""
+    """The facts about one recurrence, and the sentences about it."""
 
     def __init__(
         self,
@@ -205,25 +173,25 @@ class _Recurrence:
         self.jumps = jumps(way.log)
         changes = float(np.abs(np.diff(way.log)).sum())
         self.part = sum(abs(self._step(i)) for i in self.jumps) / changes if changes else 0.0
-        if self.part < TOLD:
+        if self.part < NAMED_PART:
             self.jumps = []
         self.pieces = pieces(without(way.log, self.jumps)) if len(way.log) > 1 else []
         self.words = self.words._replace(varies=len(self.pieces) > 1)
 
     @property
     def by_steps(self) -> bool:
-        """Whether most of what happens does so at single steps."""
-        return bool(self.jumps) and self.part >= MOST
+        """Whether single steps make most of the change."""
+        return bool(self.jumps) and self.part >= FIRST_PART
 
     def sentences(self) -> list[Sentence]:
-        """The main one first, then where and by what, then what belongs behind a fold."""
+        """All sentences: what becomes of the gradient, where, why, and notes behind a fold."""
         if not len(self.way.log) or self.way.broken in ("NaN", "∞"):
             return [self._broken()]
         if self.way.last == 0:
             return [self._nothing()]
         return [self._regime(), *self._place(), *self._cause(), *self._notes()]
 
-    def _told(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
+    def _sentence(self, kind: Kind, text: str, folded: bool = False, **numbers: Any) -> Sentence:
         text = (
             f"{text}."
             if text.startswith(f"{self.words.state} ")
@@ -263,7 +231,7 @@ class _Recurrence:
             time, what = way.time(0), way.broken
             at = words.at(time)
             text = f"the gradient {words.grad} is {what} before {at}: that {words.unit} makes it so"
-        return self._told("regime", text, time=time, what=what, step=time)
+        return self._sentence("regime", text, time=time, what=what, step=time)
 
     def _nothing(self) -> Sentence:
         at, steps = self.words.at(self.way.times[0]), len(self.way.times)
@@ -272,7 +240,7 @@ class _Recurrence:
             if steps == 1
             else f"the loss reads the first {self.words.unit} alone, {at}"
         )
-        return self._told("regime", f"{text}: no gradient goes back through time", decades=0.0)
+        return self._sentence("regime", f"{text}: no gradient goes back through time", decades=0.0)
 
     def _regime(self) -> Sentence:
         way, words = self.way, self.words
@@ -284,7 +252,7 @@ class _Recurrence:
                 f"the gradient {words.grad} is exactly 0 before {words.at(end)}: that {words.unit} "
                 "passes nothing back"
             )
-            return self._told("regime", text, zero=end, step=end, **numbers)
+            return self._sentence("regime", text, zero=end, step=end, **numbers)
         ends = f"from {words.at(start)} to {words.at(end)}"
         if self.by_steps:
             numbers["step"] = way.time(self.jumps[0])
@@ -296,8 +264,8 @@ class _Recurrence:
             text = f"going back {ends}, the gradient {words.grad} {course}: {self._left()}"
         if len(self.reads) > 1:
             reads = f"the loss reads {len(self.reads)} {words.unit}s"
-            text = f"{reads}. Followed from the last of them alone: {text}"
-        return self._told("regime", text, **numbers)
+            text = f"{reads}; this follows the gradient of the last one alone. {text[0].upper()}{text[1:]}"
+        return self._sentence("regime", text, **numbers)
 
     def _becomes(self) -> str:
         if abs(self.change) < LEVEL:
@@ -312,19 +280,19 @@ class _Recurrence:
         return f"{amount(self.change)} of it is left"
 
     def _course(self) -> str:
-        """How the gradient changes, stretch by stretch, single steps left out."""
+        """The course of the gradient, stretch by stretch, without the jumps."""
         but = f", except at {self._each()}" if self.jumps and not self.by_steps else ""
-        told = []
+        parts = []
         for p in self.pieces:
             text = pace(p.decades, p.start - p.end, self.words.unit)
             if len(self.pieces) == 1:
                 return text + but
             until = "" if p.end == 0 else f" until {self.words.at(self.way.time(p.end))}"
-            told.append(text + until)
-        return ", then ".join(told) + but
+            parts.append(text + until)
+        return ", then ".join(parts) + but
 
     def _by_steps(self) -> str:
-        """The single steps at which most happens."""
+        """The jumps that make most of the change."""
         words, verb = self.words, "falls" if self._step(self.jumps[0]) < 0 else "rises"
         steps = [(words.at(self.way.time(i)), self._step(i)) for i in self.jumps]
         if len(steps) == 1:
@@ -336,17 +304,17 @@ class _Recurrence:
         return f"the gradient {words.grad} {verb} most at {len(steps)} {words.unit}s: {each}"
 
     def _each(self) -> str:
-        """The single steps, the three largest by name."""
-        told = [
+        """The three largest jumps by name, and the number of others."""
+        named = [
             f"{self.words.at(self.way.time(i))} (times {factor(self._step(i))})" for i in self.jumps
         ]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-        return ", ".join(told[:3]) + more
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        return ", ".join(named[:3]) + more
 
     # where
 
     def _stretch(self) -> Piece | None:
-        """A part of the way on which most happens, if it is much shorter than the whole."""
+        """A short part of the way that makes most of the change, if there is one."""
         log, steps = self.way.log, len(self.way.log) - 1
         if self.jumps or steps < 6 or abs(self.change) < APART:
             return None
@@ -368,7 +336,7 @@ class _Recurrence:
         if self.by_steps:
             times = [way.time(i) for i in self.jumps]
             text = f"elsewhere it {self._course()}{self._added()}"
-            return [self._told("place", text, times=times, part=self.part)]
+            return [self._sentence("place", text, times=times, part=self.part)]
         if self.jumps:
             times = [way.time(i) for i in self.jumps]
             return self._because(self._blamed(), "place", times=times, step=times[0])
@@ -393,21 +361,21 @@ class _Recurrence:
             "end": way.time(between.end),
             "part": part,
         }
-        return self._told("place", text, step=way.time(worst), **numbers)
+        return self._sentence("place", text, step=way.time(worst), **numbers)
 
     def _range(self, between: Piece) -> str:
-        """The steps of a stretch: each leads from its own time to the one before."""
+        """The steps of a stretch; each leads from its own time to the one before."""
         first, last = (self.words.at(self.way.time(i)) for i in (between.start, between.end + 1))
         return f"the {self.words.unit}s {first} to {last}"
 
     def _added(self) -> str:
-        """What makes the gradient grow at steps of which the path of the state alone shrinks it."""
+        """The reason why the gradient grows although the path of the state alone shrinks it."""
         grows = self.change - sum(map(self._step, self.jumps)) > LEVEL
         if not grows or not self.inside.exists:
             return ""
         rest = [self.way.time(i) for i in range(1, len(self.way.log)) if i not in self.jumps]
         rest = rest[:: max(1, len(rest) // LOOKED_AT)]
-        kept = self.inside.at(rest).kept
+        kept = self.inside.at(rest).straight
         with np.errstate(divide="ignore"):
             shrinks = np.log10(kept).mean() < 0
         adds = f"add{'' if self.words.around.endswith('s') else 's'}"
@@ -420,10 +388,10 @@ class _Recurrence:
             return []
         start, end = way.times[way.last], way.time(0)
         text = f"from {words.at(start)} back to {words.at(end)} it {self._course()}"
-        return [self._told("place", text, times=[end], start=start, end=end)]
+        return [self._sentence("place", text, times=[end], start=start, end=end)]
 
     def _evenly(self) -> Sentence:
-        """No step and no stretch is to be blamed: the step that does most, and where little is left."""
+        """The sentence for an even change: the step that does most, and where little is left."""
         way, words, falls = self.way, self.words, self.change < 0
         steps = -np.diff(way.log)
         worst = 1 + int(steps.argmin() if falls else steps.argmax())
@@ -439,7 +407,7 @@ class _Recurrence:
                 f"from {words.at(left)} back less than 1/1000 is left. {most[0].upper()}{most[1:]}"
             )
         text = f"it {'is lost' if falls else 'grows'} bit by bit: {most}"
-        return self._told("place", text, times=[time], step=time, part=0.0, below=left)
+        return self._sentence("place", text, times=[time], step=time, part=0.0, below=left)
 
     # through which path, and by which factor
 
@@ -449,7 +417,7 @@ class _Recurrence:
         return self._because(self._blamed() if self.by_steps or not self.jumps else None, "cause")
 
     def _because(self, blamed: Blamed | None, kind: Kind, **numbers: Any) -> list[Sentence]:
-        """What makes the difference at some steps; or, if none are blamed, at all that do not stand out."""
+        """The cause at the blamed steps; without blamed steps, the cause at all steps but the jumps."""
         way = self.way
         positions = _looked_at(
             len(way.log) - 1, self.jumps, None if self.jumps else self._stretch()
@@ -469,10 +437,10 @@ class _Recurrence:
         except (GraphError, ShapeError):  # no path of the state alone, nor a nonlinearity of a sum
             return []
         where = {"time": list(blamed.times)} if blamed else {}
-        return [self._told(kind, cause.text, **(cause.numbers | where | numbers))]
+        return [self._sentence(kind, cause.text, **(cause.numbers | where | numbers))]
 
     def _blamed(self) -> Blamed | None:
-        """The single steps or the stretch, if there are such, by which most of the change comes."""
+        """The jumps or the stretch that cause most of the change, if there are any."""
         way, words = self.way, self.words
         if self.jumps:
             times = [way.time(i) for i in self.jumps]
@@ -485,7 +453,7 @@ class _Recurrence:
         return None
 
     def _opened(self, cause: Cause) -> Cause:
-        """A cause, and what the factor of the hidden path is made of, if it is told."""
+        """A cause with the parts of the hidden path's factor, if it names that factor."""
         if "around" not in cause.numbers or self.words.state != "c":
             return cause
         way = self.way
@@ -503,7 +471,7 @@ class _Recurrence:
         return Cause(text, cause.numbers | parts)
 
     def _with_input(self, cause: Cause, blamed: Blamed) -> Cause:
-        """A cause, and whether the input is what makes it."""
+        """A cause with the large input that makes it, if there is one."""
         usual = [self.way.time(i) for i in spread(range(1, len(self.way.log)), LOOKED_AT)]
         flow = flow_among(self.loss, self.path, sorted({*usual, *blamed.times}))
         large = large_input(flow, list(blamed.times))
@@ -515,7 +483,7 @@ class _Recurrence:
         return Cause(text, cause.numbers | {"input": large.label, "input_times": large.times})
 
     def _afresh(self, times: Sequence[int]) -> float:
-        """The share that comes from another recurrence at every step, on average."""
+        """The average share that comes from another recurrence at every step."""
         if not self.among_others:
             return 0.0
         order = self.way.times
@@ -534,13 +502,13 @@ class _Recurrence:
                 text = (
                     f"nothing leads from {at} to {words.at(before)}: the state was detached there"
                 )
-            return [self._told("cause", text, time=time, why="cut")]
+            return [self._sentence("cause", text, time=time, why="cut")]
         if self.inside.exists:
-            kept = float(self.inside.at([time]).kept[0])
+            kept = float(self.inside.at([time]).straight[0])
             verb = "pass" if words.several else "passes"
             does = "does" if words.state == "c" and words.unit == "step" else "do"
             text = f"at {at} {words.keeper} {verb} nothing back, and neither {does} {words.around}"
-            return [self._told("cause", text, time=time, why=words.gate)] if kept == 0 else []
+            return [self._sentence("cause", text, time=time, why=words.gate)] if kept == 0 else []
         try:
             split = gain_split(self.loss, self.path, words.state, times=[time])
         except GraphError:
@@ -548,12 +516,12 @@ class _Recurrence:
         if split.saturation[0] == 0:
             why = self._off(time)
             text = f"at {at} the slope of the nonlinearity is 0 wherever the gradient arrives{why}"
-            return [self._told("cause", text, time=time, why="saturation")]
+            return [self._sentence("cause", text, time=time, why="saturation")]
         if split.weight[0] == 0:
             text = (
                 f"{words.matrix} passes nothing back from {at}: it is 0, or the state was detached"
             )
-            return [self._told("cause", text, time=time, why="weight")]
+            return [self._sentence("cause", text, time=time, why="weight")]
         return []
 
     def _off(self, time: int) -> str:
@@ -568,25 +536,25 @@ class _Recurrence:
         found, first, words = [], self.way.times[0], self.words
         if len(self.reads) > 1:
             text = (
-                f"the loss reads {len(self.reads)} {words.unit}s, and the curve adds up what all of them "
-                "send back; it need not fall where the gradient from far away is lost"
+                f"the loss reads {len(self.reads)} {words.unit}s, so the curve adds up what all of them "
+                "send back. It can stay high where the gradient of the last one is lost"
             )
-            found.append(self._told("note", text, True, reads=len(self.reads)))
-        if told := self._read_directly():
-            found.append(told)
+            found.append(self._sentence("note", text, True, reads=len(self.reads)))
+        if note := self._read_directly():
+            found.append(note)
         if self.begins:
             text = (
-                f"the graph begins at {words.at(first)}: the state before was detached or never marked, so "
-                "nothing is known of earlier steps"
+                f"the graph begins at {words.at(first)}: the state before it was detached or never marked, "
+                "so the page shows no earlier steps"
             )
-            found.append(self._told("note", text, begins=first))
+            found.append(self._sentence("note", text, begins=first))
         if self.path.partition("#")[0].endswith("_reverse"):
-            text = "steps are counted in the order in which they run: t = 0 reads the last input"
-            found.append(self._told("note", text, True))
+            text = "steps are counted in the order in which this direction runs: t = 0 reads the last input"
+            found.append(self._sentence("note", text, True))
         return found
 
     def _read_directly(self) -> Sentence | None:
-        """Why the gradient by another state, which the loss reads at the last step, is larger there."""
+        """The note that the gradient by h, which the loss reads at the last step, is larger there."""
         way = self.way
         name, last = "h", way.times[way.last]
         if self.words.state != "c" or self.last != {name} or self.among_others or len(way.log) < 4:
@@ -599,15 +567,15 @@ class _Recurrence:
         if own.log[-1] - own.log[-3] < APART or ratio[-1] - usual < APART:
             return None
         text = (
-            f"the loss reads {name} at {self.words.at(last)} directly, so ∂L/∂{name} is larger there. "
-            f"Further back ∂L/∂{name} is what comes back through the gates, on average "
+            f"the loss reads {name} at {self.words.at(last)} directly, so ∂L/∂{name} is larger there. At "
+            f"earlier steps ∂L/∂{name} comes back through the gates alone, and is on average "
             f"{amount(usual)} of {self.words.grad}"
         )
-        return self._told("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
+        return self._sentence("note", text, True, time=last, usual=usual, there=float(ratio[-1]))
 
 
 def _looked_at(count: int, named: Iterable[int], between: Piece | None) -> list[int]:
-    """Positions from 1 to ``count``: some evenly spread, more between two, and those that are named."""
+    """Positions from 1 to ``count``: evenly spread ones, more of them in a stretch, and the named ones."""
     positions = {*spread(range(1, count + 1), LOOKED_AT), *named}
     if between:
         positions.update(spread(range(between.end + 1, between.start + 1), LOOKED_AT))

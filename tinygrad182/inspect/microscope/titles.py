@@ -1,4 +1,4 @@
-"""What a reader calls a box of the rolled network, told from its operations and shapes."""
+"""The titles of the network's boxes, from their operations and shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..loops.recurrences import Stack
 from .blocks import EVERYTHING, INPUT, LOSS, Blocks, Key, has_gradient
 
 _LAYOUT = frozenset({"stack", "concat", "index", "reshape", "permute_dims", "flip", "broadcast_to"})
-"""Operations that hand values on as they are."""
+"""Operations that pass values on unchanged."""
 
 _ABBREVIATIONS = frozenset({"rnn", "lstm", "gru", "mgu"})
 
@@ -20,7 +20,7 @@ _STEPS: dict[tuple[object, ...], str] = {
     (("h", "c"), 4, 3, 2): "LSTM",
     (("h",), 3, 2, 1): "GRU",
 }
-"""Layers by what a step does, where one was run step by step."""
+"""Layers that were run step by step, by what a step does."""
 
 
 def title_of(blocks: Blocks, key: Key) -> str:
@@ -50,7 +50,7 @@ def _few(names: list[str]) -> list[str]:
 
 
 def _module(path: str, members: list[Node], inside: list[Node]) -> str:
-    """A module's class and sizes, where its parameters and operations tell; else its path."""
+    """A module's class and sizes if its parameters and operations show them, or else its path."""
     shapes = _shapes(members, path)
     ops = {n.op for n in inside}
     weight = shapes.get("weight", ())
@@ -75,7 +75,7 @@ def _shapes(members: list[Node], path: str) -> dict[str, tuple[int, ...]]:
 def _recurrence(members: list[Node], stack: Stack) -> str:
     """A recurrence's layer and sizes.
 
-    For a loop of one's own: the modules that a step calls, or the operation that makes its state, and the
+    For your own loop: the modules that a step calls, or the operation that makes its state; and the
     state's size.
     """
     for node in members:

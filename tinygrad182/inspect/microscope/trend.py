@@ -1,4 +1,4 @@
-"""What a curve of gradient norms does on its way back: where it jumps, and in which pieces it runs."""
+"""The course of a curve of gradient norms: its jumps, and the pieces on which its rate is constant."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..passes.scaling import HostArray
 from .wording import LEVEL
 
 LEAST_JUMP = 0.3
-"""Decades: a step that changes the gradient less than two-fold is never told alone."""
+"""Decades: a step that changes the gradient less than two-fold is not a jump."""
 
 APART = 0.7
-"""Decades by which two pieces have to part to be told apart."""
+"""Decades by which two pieces must differ."""
 
 MOST_PIECES = 3
 MOST_KNOTS = 120
-"""Positions of a curve at which pieces may meet."""
+"""``MOST_KNOTS`` is the number of positions at which pieces may meet."""
 
 
 class Piece(NamedTuple):
@@ -28,9 +28,9 @@ class Piece(NamedTuple):
     Attributes
     ----------
     start, end : int
-        Positions in the curve; the way back leads from ``start`` down to ``end``.
+        Positions in the curve; the gradient flows from ``start`` down to ``end``.
     decades : float
-        By how much log10 of the norm changes over it.
+        Change of log10 of the norm.
     """
 
     start: int
@@ -44,12 +44,12 @@ class Piece(NamedTuple):
 
 
 def jumps(log: HostArray) -> list[int]:
-    """Positions of single steps at which a curve falls, or rises, as it does nowhere else.
+    """Positions of single steps at which a curve falls, or rises, far more than elsewhere.
 
-    Position i stands for the step from i back to i − 1. It is told where it changes the norm at least
-    two-fold, by five times as many decades as the median step and by a quarter of those of the largest
-    step, in whose direction; the largest first. More than three that stand close together are a stretch
-    rather than steps: then none.
+    Position i stands for the step from i back to i − 1. It is a jump if it changes the norm at least
+    two-fold, by at least five times the decades of the median step, by at least a quarter of those of the
+    largest step, and in that step's direction. The largest comes first. More than three jumps close
+    together are a stretch, and then none is returned.
 
     >>> jumps(np.array([-9.0, -8.9, -8.8, -0.2, -0.1, 0.0]))
     [3]
@@ -67,7 +67,7 @@ def jumps(log: HostArray) -> list[int]:
 
 
 def without(log: HostArray, steps: Iterable[int]) -> HostArray:
-    """The curve as if some steps changed nothing."""
+    """The curve if some steps changed nothing."""
     changes = np.diff(log)
     changes[[i - 1 for i in steps]] = 0.0
     return np.concatenate([log[:1], log[0] + np.cumsum(changes)])
@@ -93,7 +93,7 @@ def stretch(log: HostArray, part: float = 0.8) -> tuple[int, int]:
 
 
 def pieces(log: HostArray) -> list[Piece]:
-    """The stretches of a curve, from its end back, at most three of them: one if one line fits it.
+    """At most three pieces of a curve, from its end back; one piece if one line fits it.
 
     Lines are fitted to log10 of the norm by least squares.
 
@@ -110,7 +110,7 @@ def pieces(log: HostArray) -> list[Piece]:
 
 
 def _cuts(x: HostArray, y: HostArray) -> list[int]:
-    """Choose where lines meet; each further line has to leave less than a third of the squares."""
+    """Choose the positions where lines meet. A further line must reduce the squares to a third."""
     costs = _costs(x, y)
     n, shortest = len(x), max(3, len(x) // 12)
     best, back = costs[0], list[HostArray]()
@@ -136,7 +136,7 @@ def _followed(back: list[HostArray], end: int) -> list[int]:
 
 
 def _costs(x: HostArray, y: HostArray) -> HostArray:
-    """The squares that a line leaves over positions i to j, both included, ``(n, n)``."""
+    """Sum of squares around the best line over positions i to j inclusive, ``(n, n)``."""
     x, y = x - x.mean(), y - y.mean()
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
     sums = np.concatenate([np.zeros((6, 1)), np.cumsum(terms, axis=1)], axis=1)
@@ -148,7 +148,7 @@ def _costs(x: HostArray, y: HostArray) -> HostArray:
 
 
 def _merged(found: list[Piece]) -> list[Piece]:
-    """Neighbours as one, where a reader would not see that their rates differ."""
+    """Join neighbours whose rates a reader would not see to differ."""
     merged = found[:1]
     for piece in found[1:]:
         last = merged[-1]

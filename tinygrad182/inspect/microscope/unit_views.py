@@ -1,4 +1,4 @@
-"""One operation over hidden units: as bars at the chosen step, and as a heatmap over time."""
+"""The hidden units of one operation: bars at the chosen step, and a heatmap over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from ...display.charts import (
     BLUE,
-    GREY,
     MAGNITUDE,
     ORANGE,
     PINK,
@@ -21,18 +20,18 @@ from ...display.charts import (
     encoded,
     layered,
 )
-from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text
 from ..passes.scaling import HostArray
 from ..views.operations import StepFlow, StepVectors
 from .opened_step import is_recurrent
 
 UNITS = 128
-"""Where there are more units, those with the largest gradient are drawn."""
+"""If there are more units, only those with the largest gradients are drawn."""
 
 
 def unit_rows(
     flows: Mapping[int, StepFlow],
-    kept: Mapping[int, Sequence[int]],
+    drawn: Mapping[int, Sequence[int]],
     shown: Mapping[int, Sequence[int]],
     sample: int = 0,
 ) -> list[Row]:
@@ -42,10 +41,10 @@ def unit_rows(
     ----------
     flows : mapping of int to StepFlow
         By the position of the block in :attr:`Network.blocks`.
-    kept : mapping of int to sequence of int
-        The times that ``step`` counts.
+    drawn : mapping of int to sequence of int
+        The drawn times; ``step`` is an index into them.
     shown : mapping of int to sequence of int
-        Those of them whose vectors are kept.
+        The times whose vectors the page holds.
     sample : int
         The sequence of the batch.
 
@@ -56,7 +55,7 @@ def unit_rows(
     """
     rows = []
     for block, flow in flows.items():
-        positions = {int(t): i for i, t in enumerate(kept[block])}
+        positions = {int(t): i for i, t in enumerate(drawn[block])}
         for node, operation in enumerate(flow.operations):
             vectors = flow.vectors(node, shown[block], sample)
             if not operation.requires_grad:
@@ -68,7 +67,7 @@ def unit_rows(
 
 
 def _when(flow: StepFlow) -> str:
-    """What stands before the number of a step: nothing, if there is one and it is not in time."""
+    """The words before the number of a step; none for a module that is called once."""
     return " at t = " if is_recurrent(flow) else " in call " if len(flow.time) > 1 else ""
 
 
@@ -106,7 +105,7 @@ def _largest(vectors: StepVectors) -> HostArray:
 
 
 def _rounded(numbers: HostArray) -> list[float | str]:
-    """To 3 digits; infinities and NaN as words, for which JSON has no numbers."""
+    """Numbers of 3 digits; infinities and NaN, which JSON lacks, as words."""
     return [
         float(f"{x:.3g}") if np.isfinite(x) else NOT_A_NUMBER if np.isnan(x) else INFINITE
         for x in np.asarray(numbers, dtype=np.float64)
@@ -119,7 +118,7 @@ def _of_node(units: Any) -> Any:
 
 
 def _nearest(units: Any) -> Any:
-    """Its row at the chosen step; at the nearest one (the earlier of two) if that has no vectors."""
+    """The row of the chosen operation at the chosen step, or at the nearest step that has vectors."""
     return (
         _of_node(units)
         .transform_calculate(far="abs(datum.i - step) + (datum.i > step ? 0.5 : 0)")
@@ -128,13 +127,13 @@ def _nearest(units: Any) -> Any:
     )
 
 
-_NEAREST = "datum.i == step ? '' : 'Not the opened step: its units are not kept.'"
+_NEAREST = "datum.i == step ? '' : 'Not the opened step: its hidden units are not on this page.'"
 
 
 def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     """Draw the value and the gradient of the chosen operation over hidden units, at the chosen step.
 
-    If the vectors of that step are not kept, those of the nearest one are drawn, and the title says so.
+    If the page does not hold the vectors of that step, the bars show the nearest step, as the title says.
     Expressions refer to the parameters ``block``, ``step`` and ``node``, which are the caller's.
 
     Parameters
@@ -142,10 +141,6 @@ def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
     rows : list of dict
         From :func:`unit_rows`.
     width : int
-
-    Returns
-    -------
-    alt.VConcatChart
     """
     units = data(rows)
     unit = "datum.power ? ', in units of 1e' + datum.power : ''"
@@ -160,7 +155,7 @@ def unit_bars(rows: Sequence[Row], width: int = 270) -> Any:
 
 
 def _names(units: Any) -> list[Any]:
-    """What the bars show: the operation and the time."""
+    """The title of the bars: the operation and the time."""
     alt = altair()
     row = _nearest(units).transform_calculate(
         title="datum.label + (datum.when ? datum.when + datum.t : '')", nearest=_NEAREST
@@ -210,21 +205,22 @@ def _bars(
 
 
 def _noted(rows: Sequence[Row], field: str) -> list[Row]:
-    """The rows without their vectors, and what their captions add if not all numbers are ordinary."""
-    kept = ("block", "node", "i", "power")
+    """The rows without their vectors, with a note on numbers that are 0, infinite or NaN."""
+    fields = ("block", "node", "i", "power")
     notes = [
         ": a constant has none" if row["constant"] and field == "grad" else _note(row[field])
         for row in rows
     ]
     return [
-        {name: row[name] for name in kept} | {"note": n} for row, n in zip(rows, notes, strict=True)
+        {name: row[name] for name in fields} | {"note": n}
+        for row, n in zip(rows, notes, strict=True)
     ]
 
 
 def _note(numbers: Sequence[float | str]) -> str:
     if not any(numbers):
         return ": all exactly 0"
-    names = [name for word, (name, _) in _WORDS.items() if word in numbers]
+    names = [look.name for word, look in LOOKS.items() if word in numbers]
     return f" (crosses: {', '.join(names)})" if names else ""
 
 
@@ -238,19 +234,15 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
     """Draw the chosen operation over time and hidden units: the log10 of its gradient, or its value.
 
     A gradient that is exactly 0, infinities and NaN have colours of their own. A mark above the heatmap
-    shows the step of :func:`unit_bars`. An operation with one step, or without a gradient, has no
-    heatmap, and that is said. Expressions refer to the parameters ``block``, ``step`` and ``node``, which
-    are the caller's.
+    shows the step of :func:`unit_bars`. An operation with one step, or without a gradient, has no heatmap,
+    and the chart says so. Expressions refer to the parameters ``block``, ``step`` and ``node``, which are
+    the caller's.
 
     Parameters
     ----------
     rows : list of dict
         From :func:`unit_rows`.
     of : {"gradient", "value"}
-
-    Returns
-    -------
-    alt.LayerChart
     """
     alt = altair()
     there = _over_time(rows, of)
@@ -266,7 +258,7 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
         "y": alt.Y("unit:O", title="hidden unit", axis=_axis(**axis)),
         "tooltip": [alt.Tooltip(f"{name}:N") for name in ("t", "unit", "value", "grad", "number")],
     }
-    # What has no number is drawn too, so that there is a scale, and covered by its word's colour.
+    # Cells without a number are drawn too, so that there is a scale; a second layer covers them.
     shaded = cells.transform_calculate(
         shade="isNumber(datum.number) ? datum.number : isNumber(datum.top) ? datum.top : 0"
     ).mark_rect(opacity=alt.ExprRef(f"isNumber(datum.number) ? {there.expr} : 0"))
@@ -279,23 +271,22 @@ def unit_heatmap(rows: Sequence[Row], of: Literal["gradient", "value"] = "gradie
 
 
 def _steps_title(rows: Sequence[Row]) -> str:
-    """What the columns are; they stand side by side also where steps between them are left out."""
+    """The title of the time axis, which says if steps are left out between columns."""
     times: dict[int, set[int]] = {}
     for row in rows:
         times.setdefault(row["block"], set()).add(row["t"])
     whole = all(max(some) - min(some) < len(some) for some in times.values())
-    return "step t" if whole else "kept steps t, not to scale"
+    return "step t" if whole else "drawn steps t, not to scale"
 
 
 _LOG = (
     "(!isNumber(datum.grad) ? datum.grad : datum.grad == 0 ? '0' : "
     "log(abs(datum.grad)) / LN10 + datum.power)"
 )
-_WORDS = {ZERO: ("exactly 0", GREY), INFINITE: ("infinite", ORANGE), NOT_A_NUMBER: ("NaN", PINK)}
 
 
 def _over_time(rows: Sequence[Row], of: str) -> Any:
-    """1 for an operation that has what is drawn at several steps, 0 for another one: an opacity."""
+    """An opacity: 1 for an operation with data at several steps, otherwise 0."""
     steps = Counter((row["block"], row["node"]) for row in rows)
     none = {(row["block"], row["node"]) for row in rows if row["constant"] and of == "gradient"}
     without = [f"{b}/{n}" for (b, n), count in steps.items() if count == 1 or (b, n) in none]
@@ -303,7 +294,7 @@ def _over_time(rows: Sequence[Row], of: str) -> Any:
 
 
 def _shown(there: Any) -> dict[str, Any]:
-    """An axis, or a legend, that is there with what it explains."""
+    """Properties that hide an axis or a legend together with its marks."""
     opacities = {f"{part}Opacity": there for part in ("domain", "title")}
     return opacities | {"labelExpr": f"{there.expr} ? datum.label : ''"}
 
@@ -330,20 +321,18 @@ def _shade(of: Literal["gradient", "value"], there: Any) -> Any:
 def _words(
     cells: Any, rows: Sequence[Row], of: str, at: Mapping[str, Any], there: Any
 ) -> list[Any]:
-    """Cells without a finite number, with a legend of what occurs; nothing if there are none."""
+    """Cells without a finite number, with a legend of their colours."""
     alt = altair()
     field = "grad" if of == "gradient" else "value"
     found = {x for row in rows for x in row[field] if isinstance(x, str)}
     if of == "gradient":
         found |= {ZERO for row in rows if 0 in row[field]}
-    names = [_WORDS[word] for word in _WORDS if word in found]
-    if not names:
+    looks = [look for word, look in LOOKS.items() if word in found]
+    if not looks:
         return []
     there = alt.ExprRef(f"({there.expr} && {_has_words(rows, field)} ? 1 : 0)")
-    words = " : ".join(
-        f"datum.number === {word!r} ? {name!r}" for word, (name, _) in _WORDS.items()
-    )
-    scale = alt.Scale(domain=[name for name, _ in names], range=[colour for _, colour in names])
+    words = " : ".join(f"datum.number === {w!r} ? {look.name!r}" for w, look in LOOKS.items())
+    scale = alt.Scale(domain=[each.name for each in looks], range=[each.colour for each in looks])
     marks = cells.transform_filter("isString(datum.number)")
     marks = marks.transform_calculate(word=f"{words} : ''").mark_rect(opacity=there)
     legend = alt.Legend(
@@ -353,7 +342,7 @@ def _words(
 
 
 def _has_words(rows: Sequence[Row], field: str) -> str:
-    """Whether the chosen operation has a cell without a number, as an expression."""
+    """An expression: whether the chosen operation has a cell without a finite number."""
     zero = (0,) if field == "grad" else ()
     found = {
         f"{row['block']}/{row['node']}"

@@ -1,31 +1,61 @@
-"""Factors, rates and steps in the words of the computed sentences."""
+"""A computed sentence, and its words for factors, rates and steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from ...display.reprs import mantissa_and_exponent
 
 LEVEL = 0.1
-"""Decades: what changes by less, about 25%, is said to keep its size."""
+"""Decades: a smaller change, less than about 25%, is called none."""
 
 GATES: Mapping[str, str] = {"f": "the forget gates", "z": "the update gates"}
 
 
+Kind = Literal["regime", "place", "cause", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a story.
+
+    Attributes
+    ----------
+    text : str
+        Plain English, ends with a full stop.
+    path : str
+        Its recurrence; ``""`` for a graph without one.
+    kind : {"regime", "place", "cause", "note"}
+        What becomes of the gradient, where, why, or a note on how to read the page.
+    folded : bool
+        Whether the page shows it behind a fold.
+    numbers : dict
+        The numbers in the text, unrounded; norms and factors are decadic logarithms. ``"step"`` is the
+        time of the step to look at first, if the text names one.
+    """
+
+    text: str
+    path: str
+    kind: Kind
+    folded: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
 class Words(NamedTuple):
-    """How the steps, the gradient and the ways back of a recurrence are called.
+    """Words for the steps, the gradient and the paths of a recurrence.
 
     Attributes
     ----------
     state : str
     unit : {"step", "block"}
-        What stands in the place of time: steps of a sequence, or blocks of a network.
+        The unit of time: steps of a sequence, or blocks of a network.
     gate : str
-        What the state before is multiplied by on the path of the state alone; ``""`` for none, or several.
+        The gate that multiplies the state before; ``""`` for none, or several.
     varies : bool
-        Whether stretches of the way differ.
+        Whether the rate differs between stretches of the way.
     """
 
     state: str
@@ -35,12 +65,12 @@ class Words(NamedTuple):
 
     @property
     def each(self) -> str:
-        """Write for how many steps a factor stands that is their mean."""
+        """The subject of a sentence about a factor; it says if the factor is an average."""
         return f"on average each {self.unit}" if self.varies else f"each {self.unit}"
 
     @property
     def several(self) -> bool:
-        """Whether :attr:`keeper` is in the plural."""
+        """Whether :attr:`keeper` is plural."""
         return bool(self.gate) or self.unit == "block"
 
     @property
@@ -66,14 +96,14 @@ class Words(NamedTuple):
 
     @property
     def around(self) -> str:
-        """All other ways from a state to the one before."""
+        """All other paths from a state to the one before."""
         if self.unit == "block":
             return "the branches"
         return "the hidden path" if self.state == "c" else "the weight matrices"
 
     @property
     def keeper(self) -> str:
-        """What decides how much the path of the state alone passes back."""
+        """The gates, or the path, that decide how much comes back over the path of the state alone."""
         if not self.gate:
             return self.straight
         return GATES.get(self.gate, f"the gates {self.gate}")
@@ -84,7 +114,7 @@ class Words(NamedTuple):
 
 
 def amount(decades: float) -> str:
-    """Write a factor as a part of something, or as a multiple.
+    """Write a factor as a part or as a multiple.
 
     >>> [amount(x) for x in (-0.15, -2.0, -15.5, -400.2, 0.0, 0.5, 7.7)]
     ['71%', '1%', '3e-16', '6e-401', '100%', '3.2 times', '5e7 times']
@@ -99,7 +129,7 @@ def amount(decades: float) -> str:
 
 
 def factor(decades: float) -> str:
-    """Write what something is multiplied by.
+    """Write a factor.
 
     >>> [factor(x) for x in (-0.15, -5.7, 0.0086, 0.5, 7.7, -math.inf)]
     ['0.71', '2e-6', '1.02', '3.2', '5e7', '0']
@@ -112,13 +142,13 @@ def factor(decades: float) -> str:
 
 
 def _power_of_ten(decades: float) -> str:
-    """Write a power of ten with one digit in front, also where no number holds it."""
+    """Write a power of ten with a one-digit mantissa, of any exponent."""
     mantissa, exponent = mantissa_and_exponent(decades, 0)
     return f"{mantissa}e{exponent}"
 
 
 def passes(decades: float, many: bool = False) -> str:
-    """Write what a step does with the gradient that it gets; ``many``: what several do together.
+    """Write what a step, or ``many`` steps together, do with the gradient.
 
     >>> passes(-5.7), passes(1.2)
     ('passes back 2e-6 of what it gets', 'makes it 16 times as large')
@@ -156,7 +186,7 @@ def pace(decades: float, steps: int, unit: str) -> str:
 
 
 def _each(decades: float) -> str:
-    """What one step does, ``{}``, with so many digits that it does not seem to do nothing."""
+    """The effect of one step, with enough digits to differ from no effect; ``{}`` is its subject."""
     rate = 10**decades
     digits = math.ceil(-math.log10(abs(rate - 1)))
     return (

@@ -1,20 +1,19 @@
-"""What an operation sends back of a cotangent whose rows have powers of two of their own.
+"""The cotangents that an operation sends to its inputs, where rows have powers of two of their own.
 
-A rule is linear in the cotangent. Where it keeps some axes apart, every element of what it returns comes
-from one place along them, and a power of two that belongs to a place can be left out before the rule and
-put back after it. So an array whose rows lie far apart goes through as one array, each row at about 1.
-Powers stand in an integer array with an axis for each of the cotangent's, of size 1 along those on which
-they do not depend.
+A derivative rule is linear in the cotangent. If it does not mix places along some axes, a power of two that
+belongs to a place can be left out before the rule and put back after it. So an array whose rows differ much
+in size goes through as one array, with each row at about 1. The powers are an integer array with as many
+axes as the cotangent; it has size 1 along the axes on which the powers do not depend.
 
-Where rows meet, the operation's rule runs as often as it must, and all that arrives at one input is added
-up in one array whose elements have powers.
+If the rule mixes rows, it runs as often as needed. Everything that arrives at one input is then added up in
+one array whose elements have powers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,18 +24,23 @@ from ...engine.recording import Node
 from ...kernels.powers import largest_exponent
 from .scaling import Elements, Power, as_bands, cumulated
 
-Sent = tuple[Node, Any, Power]
-"""An input, what it gets over one edge, and the powers of that."""
+
+class InputCotangent(NamedTuple):
+    """The cotangent that an input gets over one edge, and the powers of two of its rows."""
+
+    node: Node
+    cotangent: Any
+    powers: Power
 
 
-def sent(
+def input_cotangents(
     node: Node,
     g: Array,
     power: Power,
     wanted: Container[Any],
     in_own_type: Callable[[Node], bool] = lambda node: False,
-) -> Iterator[Sent]:
-    """Yield what a node sends to those of its inputs that are wanted.
+) -> Iterator[InputCotangent]:
+    """Yield the cotangents that a node sends to its wanted inputs.
 
     Parameters
     ----------
@@ -44,39 +48,39 @@ def sent(
     g : array
         Its cotangent, which may have leading axes.
     power : int or int array
-        Those of its rows.
+        The power of all its rows, or one for each.
     wanted : container of Node
     in_own_type : callable
-        Whether the gradient of an input need be no truer than its type.
+        Whether an input's gradient may be 0 or infinite where its dtype cannot hold it.
     """
     powers = np.full((1,) * g.ndim, power) if isinstance(power, int) else power
     along = carried(node, powers, wanted)
     edges = {x: iter(some) for x, some in along.items()}
     for x, cotangent in pull(node, g, along):
-        yield x, cotangent, next(edges[x])
+        yield InputCotangent(x, cotangent, next(edges[x]))
     mixed = {x for x in node.inputs or () if isinstance(x, Node) and x in wanted and x not in along}
     if not mixed:
         return
     if node.op == "cumulative_sum":
         (x,) = mixed
-        yield x, *cumulated(g, powers, node.params["axis"])
+        yield InputCotangent(x, *cumulated(g, powers, node.params["axis"]))
     elif _takes_one_call(node, g) or node.op == "broadcast_to":
         yield from _summed(node, g, powers, mixed)
     else:
         ends = {x for x in mixed if in_own_type(x)}
-        limit = 4 * largest_exponent(g.dtype)  # further out, nothing shows in their type
+        limit = 4 * largest_exponent(g.dtype)  # beyond that, their dtype shows no difference
         yield from _in_bands(node, g, powers, ends, limit)
         yield from _in_bands(node, g, powers, mixed - ends, None)
 
 
 def _takes_one_call(node: Node, g: Array) -> bool:
-    """Whether one call of a rule gives what every element of a cotangent, or of several, sends."""
+    """Whether one call of a rule gives the shares of all elements of one or several cotangents."""
     primitive: Any = node.primitive
     by_elements = is_elementwise(node) and not callable(primitive.vjp)
     return by_elements and (primitive.leading_axes or g.ndim == node.value.ndim)
 
 
-def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[Sent]:
+def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[InputCotangent]:
     """Yield sums over the axes along which inputs were repeated."""
     xp, lead = backend.namespace(g), g.ndim - node.value.ndim
     inputs = node.inputs or ()
@@ -92,13 +96,13 @@ def _summed(node: Node, g: Array, powers: Array, mixed: set[Node]) -> Iterator[S
             cotangent = np.broadcast_to(rules[i](xp, g, node.value, *xs, **node.params), g.shape)
             total.add(cotangent, powers, places)
     for x, total in sums.items():
-        yield x, *total.band()
+        yield InputCotangent(x, *total.band())
 
 
 def _in_bands(
     node: Node, g: Array, powers: Array, mixed: set[Node], limit: int | None
-) -> Iterator[Sent]:
-    """Yield what an operation of which nothing is known sends; its rule runs once for each power."""
+) -> Iterator[InputCotangent]:
+    """Yield the cotangents of any other operation; its rule runs once for each power."""
     lead = g.shape[: g.ndim - node.value.ndim]
     sums = {x: Elements(x.value, (*lead, *x.value.shape)) for x in mixed}
     for array, power in as_bands(g, powers, limit) if mixed else []:
@@ -106,25 +110,25 @@ def _in_bands(
             whole = dense(x, cotangent)
             sums[x].add(whole, power, sums[x].places)
     for x, total in sums.items():
-        yield x, *total.band()
+        yield InputCotangent(x, *total.band())
 
 
 # --- where rows stay apart ----------------------------------------------------------------------
 
 Powers = list[Array | None]
-"""By input: the powers of the cotangent it gets; None where rows of several powers are mixed."""
+"""For each input, the powers of the cotangent it gets; None if rows of several powers are mixed."""
 
 
 def carried(node: Node, powers: Array, wanted: Container[Any]) -> dict[Node, list[Array]]:
-    """The powers of what goes over every edge to an input, of those in which no powers are mixed.
+    """The powers of the cotangents by input, for the inputs that get no mixture of powers.
 
-    An input that an operation takes several times has as many edges; they come in the order of its inputs.
+    An input that an operation takes several times has several edges, in the order of the inputs.
 
     Parameters
     ----------
     node : Node
     powers : int array
-        Those of its cotangent, which may have leading axes: every rule keeps these apart.
+        The powers of its cotangent, which may have leading axes: no rule mixes places along these.
     wanted : container of Node
     """
     inputs = node.inputs or ()
@@ -159,12 +163,12 @@ def _rule(node: Node) -> Callable[[Node, Array, int], Powers]:
 
 
 def _mixed(node: Node, powers: Array, lead: int) -> Powers:
-    """An operation of which nothing is known."""
+    """Any other operation may mix all rows."""
     return [None] * len(node.inputs or ())
 
 
 def _aligned(node: Node, powers: Array, lead: int) -> Powers:
-    """Axes belong together from the last on; along those an input was repeated, its cotangent is a sum."""
+    """Axes correspond from the last one on. Where an input was repeated, its cotangent is a sum."""
     return [_fitted(powers, lead, x) for x in node.inputs or ()]
 
 
@@ -179,7 +183,7 @@ def _fitted(powers: Array, lead: int, x: Any) -> Array | None:
 
 
 def _matmul(node: Node, powers: Array, lead: int) -> Powers:
-    """The first operand gets sums over columns, the second over rows."""
+    """The first operand gets sums over columns, the second one sums over rows."""
     a, b = node.inputs or ()
     if min(a.value.ndim, b.value.ndim) < 2:  # type: ignore[union-attr]
         return [None, None]
@@ -190,7 +194,7 @@ def _matmul(node: Node, powers: Array, lead: int) -> Powers:
 
 
 def _reduced(node: Node, powers: Array, lead: int) -> Powers:
-    """What was reduced gets the cotangent of the result at every place."""
+    """A reduction's operand gets the cotangent of the result at every place."""
     x, axis = node.inputs[0], node.params["axis"]  # type: ignore[index]
     own = iter(powers.shape[lead:])
     if node.params["keepdims"]:
@@ -200,7 +204,7 @@ def _reduced(node: Node, powers: Array, lead: int) -> Powers:
 
 
 def _moved(node: Node, powers: Array, lead: int) -> Powers:
-    """Elements only change places, and their powers do so by the same rule."""
+    """Elements only move, and their powers move by the same rule."""
     xp = backend.namespace(powers)
     xs = [_value(x) for x in node.inputs or ()]
     everywhere = np.broadcast_to(powers, powers.shape[:lead] + node.value.shape)
@@ -222,12 +226,12 @@ def _narrow(powers: Array) -> Array:
 
 
 def _indexed(node: Node, powers: Array, lead: int) -> Powers:
-    """A part of the input: the powers are those of the part alone."""
+    """The powers are those of the part that was taken."""
     return [powers] + [None] * (len(node.inputs or ()) - 1)
 
 
 def _contracted(node: Node, powers: Array, lead: int) -> Powers:
-    """An operand keeps apart what has its letters; one that lacks a letter gets a sum over it."""
+    """An operand that lacks a letter of the result gets a sum over it."""
     terms, _, out = node.params["subscripts"].partition("->")
     sizes = dict(zip(out, powers.shape[lead:], strict=True))
     several = {letter for letter, n in sizes.items() if n > 1}

@@ -1,7 +1,7 @@
-"""Backward passes whose cotangents carry powers of two, and that look inside recurrences on their way.
+"""Backward passes for the views: cotangents carry powers of two, and fused layers give all their gradients.
 
-A recurrence that was run as one operation is gone through by its own loop, which finds every state's
-gradient anyhow; it is not opened.
+A fused layer is not opened. The pass runs the layer's own backward loop, which computes the gradient of
+every state in any case, and keeps these gradients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ...kernels.powers import two_to as power_of_two
 from ...kernels.products import InputCotangents, WithPower
 from ...primitives.index import Slice
 from ...recurrence.scans import Scan, Window, is_scan
-from .along import sent
+from .along import input_cotangents
 from .scaling import (
     Band,
     Power,
@@ -38,7 +38,7 @@ from .scaling import (
     by_type,
     disjoint,
     farthest,
-    is_held,
+    is_in_range,
     joined,
     reach_of,
     split,
@@ -51,22 +51,22 @@ Seed = tuple[Node, Array]
 
 
 _ZERO: list[Power] = [0]
-"""The powers of one array that has none."""
+"""The powers of one array without a power of its own."""
 
 
 class ScaledCotangents(Cotangents):
     """Cotangents as bands: arrays times powers of two, so that nothing underflows or overflows.
 
-    Backward is linear in the cotangent and a power of two is exact. While a cotangent stays within what
-    its type holds well it is one array, and the pass is the plain one. Where its elements lie further
-    apart (the steps of a vanishing sequence in one array, a sample that explodes beside one that
-    vanishes), it is split by magnitude, and the bands go through the rules together, on a leading axis.
+    Backward is linear in the cotangent, and a product with a power of two is exact. A cotangent whose
+    elements are well within the range of its dtype is one array, as in any backward pass. A cotangent with
+    a wider range (the steps of a vanishing sequence in one array, an exploding sample beside a vanishing
+    one) is split by magnitude, and the bands go through the rules together, on a leading axis.
 
     Parameters
     ----------
     looks_later : bool
-        Whether to look at many cotangents at once, after they have gone on, as long as they stay near 1.
-        Where one has gone so far by then that another operation may have lost it, LostError is raised.
+        Whether to check many cotangents at once, after they have gone on, as long as they stay near 1.
+        LostError is raised if one is then so far from 1 that another operation may have lost it.
     """
 
     def __init__(self, looks_later: bool = False) -> None:
@@ -75,15 +75,15 @@ class ScaledCotangents(Cotangents):
         self._waiting = 0  # the number of their elements
         self._latest: Array = None
         self.powers: list[Power] = _ZERO
-        """The powers of the node popped last: what arrives next over its edges has them too."""
-        self._plain = Cotangents()  # what has the power 0
+        """The powers of the node popped last; the cotangents added next, over its edges, have them too."""
+        self._unscaled = Cotangents()  # cotangents with the power 0
         self._by_power: dict[int, Cotangents] = {}
-        self._powers_of: dict[Node, dict[int, None]] = {}  # of nodes that get anything else
+        self._powers_of: dict[Node, dict[int, None]] = {}  # nodes that get other powers
 
     def add(self, node: Node, cotangent: Any) -> None:
-        """Add what arrives over one edge, at the powers of the node it comes from."""
+        """Add the cotangent of one edge, at the powers of the node popped last."""
         if self.powers is _ZERO:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
             return
         for i, power in enumerate(self.powers):
             self.put(node, cotangent if len(self.powers) == 1 else at_band(cotangent, i), power)
@@ -91,7 +91,7 @@ class ScaledCotangents(Cotangents):
     def put(self, node: Node, cotangent: Any, power: int) -> None:
         """Add one array at a power of two."""
         if power == 0:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
             return
         if power not in self._by_power:
             self._by_power[power] = Cotangents()
@@ -102,15 +102,15 @@ class ScaledCotangents(Cotangents):
         """The complete cotangent without its powers of two, which are then in :attr:`powers`."""
         if node in self._powers_of:
             return self._whole(node, self._arrived(node))
-        g = self._plain.pop(node)
-        if g is None or _needs_no_care(node) or self.is_held(node, g):
+        g = self._unscaled.pop(node)
+        if g is None or _needs_no_care(node) or self.is_in_range(node, g):
             self.powers = _ZERO
             return g
         return self._whole(node, [(g, 0)])
 
     def _whole(self, node: Node, found: list[Band]) -> Any:
-        """Several arrays, or one that may not go on as it is, on a leading axis; set :attr:`powers`."""
-        if len(found) > 1 or not (_needs_no_care(node) or self.is_held(node, found[0][0])):
+        """Several arrays, or one that is out of range, as bands on a leading axis; set :attr:`powers`."""
+        if len(found) > 1 or not (_needs_no_care(node) or self.is_in_range(node, found[0][0])):
             found = self.apart(node, found) or [(zeros_like(found[0][0]), 0)]
         if len(found) == 1:
             g, power = found[0]
@@ -120,15 +120,15 @@ class ScaledCotangents(Cotangents):
         return backend.namespace(found[0][0]).stack([array for array, _ in found])
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
-        """Split a sum into bands of elements of similar size, none where another has one."""
+        """Split a sum into bands of elements of similar size; each element is in one band only."""
         return disjoint([band for g, power in bands for band in split(g, power)])
 
-    def is_held(self, node: Node, g: Array) -> bool:
-        """Whether the one array that arrived may go on as it is."""
-        if g is self._latest:  # which a sum sends on to all that it was made of
+    def is_in_range(self, node: Node, g: Array) -> bool:
+        """Whether the one array that arrived may go on unchanged."""
+        if g is self._latest:  # a sum sends its cotangent to all terms
             return True
         if self._unseen is None:
-            return is_held(g)
+            return is_in_range(g)
         self._latest = g
         self._unseen.append(g)
         self._waiting += g.size
@@ -137,7 +137,7 @@ class ScaledCotangents(Cotangents):
         return True
 
     def look(self) -> None:
-        """Look at what has gone on unseen; trust no more where it has left the neighbourhood of 1."""
+        """Check the arrays that went on unchecked; from now on check each at once if one was far from 1."""
         if self._unseen is None:
             return
         unseen, self._unseen, self._waiting = self._unseen, [], 0
@@ -149,7 +149,7 @@ class ScaledCotangents(Cotangents):
                 self._unseen = None
 
     def _arrived(self, node: Node) -> list[Band]:
-        g = self._plain.pop(node)
+        g = self._unscaled.pop(node)
         found: list[Band] = [] if g is None else [(g, 0)]
         for power in self._powers_of.pop(node, ()):
             found.append((self._by_power[power].pop(node), power))
@@ -163,30 +163,30 @@ class ScaledCotangents(Cotangents):
 
 
 AT_ONCE, MANY = 32, 4096
-"""The number of cotangents that are looked at together, at most, and of their elements, about."""
+"""At most so many cotangents are checked together, with about so many elements."""
 
 
 class LostError(Exception):
-    """What was not looked at in time may have underflowed or overflowed."""
+    """A cotangent that was not checked in time may have underflowed or overflowed."""
 
 
 class RowCotangents(ScaledCotangents):
-    """Cotangents whose bands have a power of two each, or one for every row (a sequence at a step).
+    """Cotangents whose bands have one power of two, or one for every row (a sequence at a step).
 
-    The steps of a vanishing sequence then are one array, and go through operations that keep rows apart
-    (:mod:`.along`) as one. A recurrence gets one array.
+    The steps of a vanishing sequence are then one array, also behind operations that do not mix rows
+    (:mod:`.along`). A fused layer gets one array.
     """
 
     def __init__(self, looks_later: bool = False) -> None:
         super().__init__(looks_later)
         self._by_row: dict[Node, list[Band]] = {}
         self._parts: dict[Node, list[tuple[Slice, Power]]] = {}
-        self._of_parts: dict[Node, list[Rows]] = {}
+        self._of_parts: dict[Node, list[PartCotangents]] = {}
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
         """Add one array at a power of two, or at one for every row."""
         if isinstance(power, int) and power == 0:
-            self._plain.add(node, cotangent)
+            self._unscaled.add(node, cotangent)
         elif isinstance(power, int) and type(cotangent) is not Slice:
             super().put(node, cotangent, power)
         elif type(cotangent) is Slice:
@@ -203,8 +203,8 @@ class RowCotangents(ScaledCotangents):
                     return
             some.append((cotangent, power))
 
-    def put_rows(self, scan: Node, rows: Rows) -> None:
-        """Add to one part of the states of a recurrence."""
+    def put_rows(self, scan: Node, rows: PartCotangents) -> None:
+        """Add to one part of the states of a fused layer."""
         self._powers_of.setdefault(scan, {})
         self._of_parts.setdefault(scan, []).append(rows)
 
@@ -218,7 +218,7 @@ class RowCotangents(ScaledCotangents):
     def _arrived(self, node: Node) -> list[Band]:
         parts = self._parts.pop(node, None)
         if parts:
-            parts += [(s, 0) for s in self._plain.parts(node)]
+            parts += [(s, 0) for s in self._unscaled.parts(node)]
         wholes = self._joined(node, parts) if parts else None
         found = super()._arrived(node)
         if node in self._by_row:
@@ -228,7 +228,7 @@ class RowCotangents(ScaledCotangents):
         return found
 
     def _joined(self, node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
-        """Parts of a node's cotangent as few whole ones; those of one power are put there."""
+        """Join parts of a node's cotangent to a few whole ones; add those of one power at once."""
         power = parts[0][1]
         if all(isinstance(p, int) and p == power for _, p in parts):
             for s, _ in parts:
@@ -237,22 +237,23 @@ class RowCotangents(ScaledCotangents):
         return joined(node, parts)
 
     def apart(self, node: Node, bands: list[Band]) -> list[Band]:
-        """Return a sum as bands in which no element is near the ends of its type."""
+        """Return a sum as bands in which no element is near the limits of its dtype."""
         if all(isinstance(power, int) for _, power in bands):
             return super().apart(node, bands)
         return by_rank(bands)
 
 
 class TrustedCotangents(RowCotangents):
-    """Cotangents of a pass on a device that the host does not wait for on the way.
+    """Cotangents of a pass on a device, during which the host does not wait.
 
-    The pass goes on as if nothing outside recurrences left what its type holds well. :meth:`held` says at
-    the end whether that was so; if not, what was found is wrong and has to be found in another way.
+    The pass assumes that cotangents outside fused layers stay well within the range of their dtype.
+    :meth:`stayed_in_range` says at the end whether they did; if not, the gradients are wrong and have to
+    be computed in another way.
 
     Parameters
     ----------
     watched : container of Node
-        The nodes whose cotangents have to be true, and what these are computed from.
+        The nodes whose cotangents have to be right, and all that these are computed from.
     """
 
     def __init__(self, watched: Container[Node]) -> None:
@@ -260,18 +261,18 @@ class TrustedCotangents(RowCotangents):
         self._watched = watched
         self._seen: list[Array] = []
 
-    def is_held(self, node: Node, g: Array) -> bool:
-        """Let the array go on as it is; :meth:`held` looks at it later."""
+    def is_in_range(self, node: Node, g: Array) -> bool:
+        """Let the array go on unchanged; :meth:`stayed_in_range` checks it later."""
         if node in self._watched:
             self._seen.append(g)
         return True
 
     def put(self, node: Node, cotangent: Any, power: Power) -> None:
-        """Add an array; one whose rows have powers in its own type, if that holds it."""
+        """Add an array; where its rows have powers, put these back first."""
         if not isinstance(power, int):
             g, cotangent, power = cotangent, times_power(cotangent, power), 0
             if node in self._watched:
-                # what goes to 0 or infinity counts as the smallest number there is
+                # an element that became 0 or infinite counts as the smallest number
                 xp = backend.namespace(g)
                 m, whole = xp.module, cotangent
                 with xp.on(g):
@@ -279,8 +280,8 @@ class TrustedCotangents(RowCotangents):
                     self._seen.append(m.where(lost, smallest(g.dtype), whole))
         super().put(node, cotangent, power)
 
-    def held(self) -> bool:
-        """Whether every cotangent stayed within what its type holds well; the host waits once."""
+    def stayed_in_range(self) -> bool:
+        """Whether every cotangent stayed well within the range of its dtype; the host waits once."""
         verdicts = []
         for arrays in by_type(self._seen).values():
             xp = backend.namespace(arrays[0])
@@ -293,33 +294,30 @@ class TrustedCotangents(RowCotangents):
 
 
 def at_band(cotangent: Any, i: int) -> Any:
-    """One band of what a rule returned."""
+    """One band of a rule's result."""
     if type(cotangent) is Slice:
         return Slice(cotangent.key, cotangent.arrays, cotangent.value[i, ...], cotangent.lead[1:])
     return cotangent[i, ...]
 
 
 def _needs_no_care(node: Node) -> bool:
-    """Whether nothing is computed from the node's cotangent, or by loops that carry powers of their own."""
+    """Whether the node's rule computes nothing, or computes in loops that carry powers of their own."""
     primitive = node.primitive
     return primitive is None or primitive.view or isinstance(primitive, Scan)
 
 
-class Rows(NamedTuple):
-    """Cotangents of one part of a recurrence's states, (*lead, T, B, H).
-
-    The powers of its rows are (*lead, T, B, 1).
-    """
+class PartCotangents(NamedTuple):
+    """Cotangents of one part of a fused layer's states, (*lead, T, B, H), and powers (*lead, T, B, 1)."""
 
     part: int
     values: Array
     powers: Array
 
 
-def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
-    """The sum of all, in the shape of a recurrence's ``value``; each row at the power of its largest part.
+def _merged(value: Array, bands: list[Band], rows: list[PartCotangents]) -> Band:
+    """The sum of all, in the shape of a fused layer's ``value``.
 
-    The powers are (*lead, [1,] T, B, 1).
+    Each row is at the power of its largest part. The powers are (*lead, [1,] T, B, 1).
     """
     m = backend.namespace(value).module
     some = bands[0][0] if bands else rows[0].values
@@ -345,16 +343,17 @@ def _merged(value: Array, bands: list[Band], rows: list[Rows]) -> Band:
 # --- the pass -----------------------------------------------------------------------------------
 
 
-class Inside(NamedTuple):
-    """The gradients inside a scan.
+class ScanGradients(NamedTuple):
+    """The gradients inside a fused layer.
 
     Attributes
     ----------
     scan : Node
+        The layer's operation.
     windows : list of Window
-        What was found, in the order of time; nothing where the loss does not depend on it.
+        The gradients, in the order of time; empty if the loss does not depend on the layer.
     power : int
-        Of two, that all of them are to be multiplied by besides their own.
+        A power of two by which all of them are multiplied, beside their own powers.
     """
 
     scan: Node
@@ -365,7 +364,7 @@ class Inside(NamedTuple):
         """One part's gradients (*lead, T, B, H) by windows, and the powers of their rows (*lead, T, B)."""
         found = []
         if not self.windows:
-            value = part_of(self.scan, part)
+            value = FusedState(self.scan, part).value
             with backend.on(value):
                 powers = backend.namespace(value).zeros(value.shape[:2], dtype="int64")
             return [(zeros_like(value), powers)]
@@ -378,23 +377,23 @@ class Inside(NamedTuple):
         return found
 
 
-class Found(NamedTuple):
-    """The gradient by every target as bands, and what is inside the recurrences on the way to them.
+class Gradients(NamedTuple):
+    """The result of a pass: the gradient by every target, and the gradients inside fused layers.
 
     Attributes
     ----------
     bands : dict of Node to list of Band
-    inside : dict of Node to Inside
+    inside : dict of Node to ScanGradients
     twins : dict of Node to Node
-        What stood for the nodes of the graph in the one the pass ran through; empty if that is the same.
+        The copies on the host, if the pass ran through a copy of the graph; else empty.
     """
 
     bands: dict[Node, list[Band]]
-    inside: dict[Node, Inside]
+    inside: dict[Node, ScanGradients]
     twins: dict[Node, Node]
 
     def twin(self, node: Node) -> Node:
-        """Return the node that stands for another."""
+        """Return the copy of a node that the pass went through."""
         return self.twins.get(node, node)
 
     def of(self, node: Node) -> list[Band]:
@@ -402,26 +401,34 @@ class Found(NamedTuple):
         twin = self.twin(node)
         return self.bands[twin] if twin in self.bands else [(zeros_like(twin.value), 0)]
 
-    def within(self, scan: Node) -> Inside:
-        """The gradients inside a recurrence."""
+    def within(self, scan: Node) -> ScanGradients:
+        """The gradients inside a fused layer."""
         twin = self.twin(scan)
-        return self.inside.get(twin) or Inside(twin, [], 0)
+        return self.inside.get(twin) or ScanGradients(twin, [], 0)
 
 
-def states_of(node: Node) -> tuple[Node, int] | None:
-    """The recurrence, and the part, that a node is all the states of."""
+class FusedState(NamedTuple):
+    """One part of the state of a fused layer, at all steps of the layer's operation."""
+
+    node: Node
+    part: int
+
+    @property
+    def value(self) -> Array:
+        """The states (T, B, H)."""
+        states = self.node.value
+        return states if states.ndim == 3 else states[self.part]
+
+
+def states_of(node: Node) -> FusedState | None:
+    """The fused layer and the part of its state, for a node that holds this part at all steps."""
     if is_scan(node):
-        return (node, 0) if node.value.ndim == 3 else None
+        return FusedState(node, 0) if node.value.ndim == 3 else None
     if node.op == "index" and len(node.params["key"]) == 1:
         (whole, *_), (part,) = node.inputs or (), node.params["key"]
         if isinstance(whole, Node) and is_scan(whole) and isinstance(part, int):
-            return (whole, part) if whole.value.ndim == 4 else None
+            return FusedState(whole, part) if whole.value.ndim == 4 else None
     return None
-
-
-def part_of(scan: Node, part: int) -> Array:
-    """One part of the states of a recurrence, (T, B, H)."""
-    return scan.value if scan.value.ndim == 3 else scan.value[part]
 
 
 def gradients_inside(
@@ -433,25 +440,25 @@ def gradients_inside(
     stop: bool = False,
     kind: type[ScaledCotangents] = RowCotangents,
     nodes: list[Node] | None = None,
-) -> Found:
-    """Gradients in bands through a graph with recurrences that were run as one operation.
+) -> Gradients:
+    """Run a backward pass whose cotangents are bands, through a graph that may have fused layers.
 
     Parameters
     ----------
     seeds : sequence of (Node, array)
-        They may all have a leading axis, of cotangents that go back together; no weight of a recurrence may
-        then be asked for.
+        All may have a leading axis of cotangents that go back together; the weights of a fused layer must
+        then not be targets.
     targets : set of Node
     leaves : set of Node
-        Further targets, whose gradients need be no truer than their type.
+        Further targets, whose gradients may be 0 or infinite where their dtype cannot hold them.
     sums_too : bool
-        Whether to keep the gradients of every step's sums.
+        Whether to keep the gradients by every step's sums.
     sums : ScaledCotangents, optional
-        How cotangents are kept.
+        The cotangents of the pass.
     stop, nodes
         As for :func:`backpropagate`.
     kind : class
-        What keeps cotangents where ``sums`` is not given.
+        The class of ``sums`` where that is not given.
     """
     run = _Pass(targets, leaves, sums_too, kind(looks_later=True) if sums is None else sums, nodes)
     try:
@@ -466,12 +473,12 @@ def gradients_inside(
 def gradients_in_bands(
     root: Node, seed: Array, targets: set[Node], stop: bool = False
 ) -> dict[Node, list[Band]]:
-    """The gradient by every target of a graph that is step by step, as bands of one power each."""
+    """The gradient by every target of a graph without fused layers, as bands of one power each."""
     return gradients_inside([(root, seed)], targets, stop=stop, kind=ScaledCotangents).bands
 
 
 class _Pass:
-    """One backward pass that looks inside recurrences."""
+    """One backward pass that keeps the gradients inside fused layers."""
 
     def __init__(
         self,
@@ -484,13 +491,13 @@ class _Pass:
         self.sums: Any = sums
         self.nodes = nodes
         self.asked = targets | leaves
-        self.found = Found({}, {}, {})
+        self.found = Gradients({}, {}, {})
         self.targets = targets
         self.sums_too = sums_too
         self._given: dict[Node, Band] = {}
 
     def __call__(self, seeds: Sequence[Seed], stop: bool) -> None:
-        """Carry cotangents from the seeds down to all that is asked for."""
+        """Carry cotangents from the seeds down to all targets."""
         backpropagate(
             seeds,
             self.asked,
@@ -501,49 +508,48 @@ class _Pass:
             pull=self.pull,
             nodes=self.nodes,
         )
-        for node in list(self._given):  # these send nothing on
+        for node in list(self._given):  # no target lies behind these
             self._run(node, (False,) * len(node.inputs or ()))
 
     def arrive(self, node: Node, g: Array) -> None:
-        """Note the whole cotangent of a target and of a scan, with its powers."""
+        """Note the complete cotangent of a target or a fused layer, with its powers."""
         if node in self.asked:
             self.found.bands[node] = self.sums.bands(g)
         if isinstance(node.primitive, Scan):
             (self._given[node],) = self.sums.bands(g)
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """The cotangents a node sends to its inputs.
-
-        Those that have powers of their own, found inside a scan or at rows, are put there.
-        """
+        """Return the cotangents of a node's inputs; add those that have powers of their own to the sums."""
         if node in self._given:
             self._pull_scan(node, wanted)
-        elif isinstance(self.sums.powers[0], int):  # or none of them is
+        elif isinstance(self.sums.powers[0], int):
             return pull(node, g, wanted)
         else:
             for array, power in self.sums.bands(g):
-                for x, cotangent, powers in sent(node, array, power, wanted, self._only_leaves):
+                for x, cotangent, powers in input_cotangents(
+                    node, array, power, wanted, self._only_leaves
+                ):
                     self.sums.put(x, cotangent, powers)
         return []
 
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
-        """Go back through a scan, and send on what comes of it."""
+        """Go back through a fused layer, and add the cotangents of its inputs."""
         parents = node.inputs or ()
-        needed = tuple([x in wanted for x in parents])
-        sent = self._run(node, needed)
+        needs_grad = tuple([x in wanted for x in parents])
+        total = self._run(node, needs_grad)
         with backend.on(node.value):
             for i, parent in enumerate(parents):
-                if needed[i]:
-                    self._put(node, parent, *sent.of(i, self._ends(parent)))  # type: ignore[arg-type]
+                if needs_grad[i]:
+                    self._put(node, parent, *total.of(i, self._ends(parent)))  # type: ignore[arg-type]
 
     def _ends(self, node: Any) -> bool:
-        """Whether nothing is computed from the gradient by a node, and its type may hold it."""
+        """Whether the pass ends at a node, whose gradient may be as right as its dtype allows."""
         return isinstance(node, Leaf) and node not in self.targets
 
     def _put(self, node: Node, parent: Node, g: Array, rows: Array | None, power: int) -> None:
-        """Add to what an input gets, whose rows may have powers.
+        """Add to the cotangent of an input; its rows may have powers.
 
-        Where there is nothing but leaves behind it, in its own type.
+        The powers are put back if only leaves lie behind the input.
         """
         if rows is None and g.shape == parent.value.shape and g.dtype == parent.value.dtype:
             self.sums.put(parent, g, power)
@@ -555,20 +561,20 @@ class _Pass:
             return
         powers = (rows + power)[..., None]
         behind = states_of(parent)
-        if behind is not None and (behind[0] is parent or parent not in self.asked):
-            self.sums.put_rows(behind[0], Rows(behind[1], g, powers))
+        if behind is not None and (behind.node is parent or parent not in self.asked):
+            self.sums.put_rows(behind.node, PartCotangents(behind.part, g, powers))
         elif self._only_leaves(parent):
             self.sums.put(parent, match_input(xp, node, parent, times_power(g, powers), leading), 0)
         else:
             self.sums.put(parent, match_input(xp, node, parent, g, leading), powers)
 
     def _only_leaves(self, parent: Node) -> bool:
-        """Whether there is no state whose gradient is asked for behind a node."""
-        behind = [parent, *ancestors([parent], constants=True)]  # a constant is none of its own
+        """Whether no target and no fused layer lies behind a node, only leaves."""
+        behind = [parent, *ancestors([parent], constants=True)]  # which leaves out a constant
         return self.targets.isdisjoint(behind) and not any(map(is_scan, behind))
 
-    def _run(self, node: Node, needed: tuple[bool, ...]) -> _Total:
-        """Go back through a scan, window by window; what its inputs get."""
+    def _run(self, node: Node, needs_grad: tuple[bool, ...]) -> _Total:
+        """Go back through a fused layer, window by window; return the cotangents of its inputs."""
         scan: Scan = node.primitive  # type: ignore[assignment]
         inputs = node.inputs or ()
         node.check_inputs()
@@ -580,25 +586,27 @@ class _Pass:
         xp = backend.namespace(node.value)
         xs = tuple([x.value if isinstance(x, Node) else x for x in inputs])
         first = 1 + len(scan.parts)
-        weights = [x for x, wanted in zip(inputs[first:], needed[first:], strict=True) if wanted]
+        weights = [
+            x for x, wanted in zip(inputs[first:], needs_grad[first:], strict=True) if wanted
+        ]
         windows: list[Window] = []
         total = _Total(xp, node.value.dtype, len(scan.parts), power, all(map(self._ends, weights)))
-        asked, some = node in self.targets, any(needed)
+        asked, some = node in self.targets, any(needs_grad)
         with xp.on(node.value):
             for window in scan.inside(
-                xp, g, node.value, xs, node.residuals, rows, True, needed, **node.params
+                xp, g, node.value, xs, node.residuals, rows, True, needs_grad, **node.params
             ):
                 if some:
                     total.add(window)
                 if asked:
                     windows.insert(0, window if self.sums_too else window.without_sums())
         if asked:
-            self.found.inside[node] = Inside(node, windows, power)
+            self.found.inside[node] = ScanGradients(node, windows, power)
         return total
 
 
 class _Total:
-    """What the inputs of a scan get from all windows, the last first."""
+    """The cotangents of a fused layer's inputs, added up over its windows, the last one first."""
 
     def __init__(self, xp: Any, dtype: Any, parts: int, power: int, end_at_weights: bool) -> None:
         self.m = xp.module
@@ -614,7 +622,7 @@ class _Total:
         self._each: list[WithPower] = []
 
     def add(self, window: Window) -> None:
-        """Add those of one window."""
+        """Add the cotangents of one window."""
         self.last, found = window.input_cotangents(), window.sum_cotangents
         self.x.insert(0, (self.last.x, found.powers))
         self.initial = self.last.initial, found.initial_powers
@@ -622,11 +630,12 @@ class _Total:
         self.weights = tuple(map(_plus, self.weights, weights)) if self.weights else weights
 
     def of(self, i: int, ends: bool) -> tuple[Array, Array | None, int]:
-        """The cotangent of one input, the powers of its rows, and that of all.
+        """The cotangent of one input, the powers of its rows, and a power of the whole.
 
-        Where the pass ``ends`` there, only elements that show beside the largest need be kept.
+        If the pass ``ends`` there, elements that are negligible beside the largest may become 0.
 
-        Of a weight, on a device, a single power is that of every row: the host does not know it.
+        The cotangent of a weight on a device has one power, which is given as that of its rows: the host
+        does not know it.
         """
         if i > self.parts:
             self._each = self._each or self._by_weights()
@@ -647,7 +656,7 @@ class _Total:
         return self._settled(x, self.m.concatenate(powers, axis=-2), ends)
 
     def _by_weights(self) -> list[WithPower]:
-        """By weights and biases, which are one array each until here: most are settled together."""
+        """The cotangents of weights and biases, split only here, so that most are scaled together."""
         weights = []
         for g, power in self.weights:
             if g is not None and not self.away and g.dtype == self.dtype:
@@ -657,9 +666,9 @@ class _Total:
         return InputCotangents(None, None, tuple(weights), self.last.operands).by_weights()
 
     def _settled(self, g: Array, powers: Any, ends: bool) -> tuple[Array, Array | None, int]:
-        """What :meth:`of` returns: at the power 0 if the type holds that, or with every row at about 1.
+        """The result of :meth:`of`: at the power 0 if the dtype can hold it, else with rows of about 1.
 
-        Not so on a device, where powers are put back at once, or rows are measured when they are added up.
+        On a device it is left as it is: powers are put back or rows measured later, without waiting.
         """
         if narrow := g.dtype != self.dtype:  # half precision, which was computed in float32
             powers = self.m.zeros(g.shape[:-1], "int64") + powers
@@ -673,7 +682,7 @@ class _Total:
 
 
 def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
-    """Whether the type holds all elements at a small power of two; or, where it ends, all that show."""
+    """Whether the dtype holds the array times a power of two; at an end, all but negligible elements."""
     limit = largest_exponent(g.dtype)
     if abs(by) >= limit // 2 or not g.size:
         return False
@@ -690,7 +699,7 @@ def _fits(m: Any, g: Array, by: int, ends: bool) -> bool:
 
 
 def _plus(a: WithPower, b: WithPower) -> WithPower:
-    """The sum over two windows; there are several on the host only, where powers are numbers."""
+    """The sum over two windows. Only the host has several, and powers are numbers there."""
     some = [
         WithPower(array, int(power)) for array, power in (a, b) if array is not None and array.any()
     ]

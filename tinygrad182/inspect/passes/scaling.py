@@ -1,7 +1,7 @@
-"""Arrays beside powers of two, which neither underflow nor overflow: their parts, their sums and norms.
+"""Arrays with powers of two beside them, which neither underflow nor overflow: parts, sums and norms.
 
-A number is the power of a whole array; an int array has one for every row (a sequence at a step), or for
-every element, with size 1 along the axes on which the powers do not depend.
+A power is a number for the whole array, or an int array with a power for every row (a sequence at a step)
+or element. Such an array has size 1 along the axes on which the powers do not depend.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Power = Any
 """An exponent of two: an int or, for an array whose rows differ, an int array that broadcasts with it."""
 
 Band = tuple[Array, Power]
-"""An array and the power of two it is to be multiplied by. No array goes without: :func:`times_power` and
-:func:`whole_of` put powers back."""
+"""An array and the power of two that it is to be multiplied by; :func:`times_power` and :func:`whole_of`
+multiply."""
 
 NOT_FINITE = 2**30
-"""The power that infinities and NaNs are given: above all others, so that they hide what is beside them."""
+"""The power of infinities and NaNs: above all others, so that they win in every sum."""
 
 HostArray = np.ndarray[Any, Any]
 
 
 def zeros_like(array: Array, lead: tuple[int, ...] = ()) -> Array:
-    """Zeros of the array's shape, behind leading axes, and of its type and device."""
+    """Zeros of the array's shape, dtype and device, behind leading axes."""
     with backend.on(array):
         xp = backend.namespace(array)
         return xp.zeros((*lead, *array.shape), dtype=array.dtype) if lead else xp.zeros_like(array)
@@ -54,9 +54,9 @@ def _times_rows(array: Array, powers: Array) -> Array:
 
 
 def _times_int(array: Array, power: int) -> Array:
-    """``times_power`` with one power, in steps that the array's type can hold."""
+    """``times_power`` with one power, in factors that the array's dtype can hold."""
     limit = largest_exponent(array.dtype)
-    power = max(-3 * limit, min(3 * limit, power))  # further out, nothing changes any more
+    power = max(-3 * limit, min(3 * limit, power))  # beyond that, nothing changes any more
     with backend.on(array):
         while power:
             step = max(-limit // 2, min(limit // 2, power))
@@ -79,7 +79,7 @@ def whole_of(bands: list[Band]) -> Array:
 def in_own_type(states: Array, powers: Array) -> Array:
     """The gradients with their powers put back: 0 where they underflow, ±∞ where they overflow."""
     xp = backend.namespace(states)
-    if not xp.guarded:  # the host need not wait to see that there is less to do
+    if not xp.guarded:  # the host need not wait for a device to see the powers
         if not powers.any():
             return states
         if (powers == powers.flat[0]).all():
@@ -88,27 +88,27 @@ def in_own_type(states: Array, powers: Array) -> Array:
 
 
 def _plus(a: Array, b: Array) -> Array:
-    """The sum, as an array also where NumPy makes a scalar of it."""
+    """The sum as an array, also where NumPy returns a scalar."""
     return backend.namespace(a).asarray(a + b)
 
 
 # --- by magnitude -------------------------------------------------------------------------------
 
 
-def is_held(array: Array) -> bool:
-    """Whether no element is so near the ends of its type that one operation could reach them."""
+def is_in_range(array: Array) -> bool:
+    """Whether no element is so near the limits of its dtype that one operation could reach them."""
     top, bottom = _extremes(array)
     reach = reach_of(array)
     return not 0 < top < math.inf or (1 / reach <= bottom and top <= reach)
 
 
 def reach_of(array: Array) -> float:
-    """The size that elements may have without one operation reaching the end of their type."""
+    """The size that elements may have so that no single operation reaches the limit of their dtype."""
     return 2.0 ** (largest_exponent(array.dtype) // 2)
 
 
 def farthest(arrays: list[Array]) -> float:
-    """By what factor, up or down, the sizes of elements lie from 1 at most, but for 0 and infinity."""
+    """The largest factor, up or down, between 1 and the size of an element that is not 0 or infinite."""
     xp = backend.namespace(arrays[0])
     with xp.on(arrays[0]):
         flat = [xp.reshape(g, (-1,)) for g in arrays]
@@ -131,7 +131,7 @@ def by_type(arrays: list[Array]) -> dict[Any, list[Array]]:
 
 
 def _extremes(array: Array) -> tuple[float, float]:
-    """Largest size of an element, and smallest but 0."""
+    """The largest size of an element, and the smallest that is not 0."""
     if not math.prod(array.shape):
         return 0.0, 0.0
     xp = backend.namespace(array)
@@ -143,7 +143,7 @@ def _extremes(array: Array) -> tuple[float, float]:
 
 
 def split(array: Array, power: int) -> list[Band]:
-    """The array as bands on a grid of powers, highest first; in each, sizes are about 1.
+    """Split an array into bands on a grid of powers, highest first; in each band sizes are about 1.
 
     Band k holds the elements of size 2**(unit · (k ± ½)), times 2**(−unit · k).
     """
@@ -169,84 +169,84 @@ def split(array: Array, power: int) -> list[Band]:
 
 
 def disjoint(bands: list[Band]) -> list[Band]:
-    """Return the sum of ``bands`` as others, highest power first, each element in one of them only.
+    """Return the sum of ``bands`` as bands that share no element, highest power first.
 
-    ``bands`` come from :func:`split`. Where a higher one has an element, those that show beside it are
-    added to it (:func:`steps_that_show`).
+    ``bands`` come from :func:`split`. Where several have an element, the highest keeps it, and those that
+    are not negligible beside it are added to it (:func:`steps_that_show`).
     """
     sums: dict[int, Array] = {}
     for array, power in bands:
         sums[power] = _plus(sums[power], array) if power in sums else array
-    kept: list[Band] = []
+    found: list[Band] = []
     taken: Array = False
     for power in sorted(sums, reverse=True):
         low = sums[power]
         xp = backend.namespace(low)
         shows = steps_that_show(low.dtype) * (largest_exponent(low.dtype) // 2)
-        for i, (high, above) in enumerate(kept):
+        for i, (high, above) in enumerate(found):
             if above - power <= shows:
                 shown = xp.where(high != 0, times_power(low, power - above), 0.0)
-                kept[i] = (_plus(high, shown), above)
-        if kept:
+                found[i] = (_plus(high, shown), above)
+        if found:
             low = xp.where(taken, 0.0, low)
         elements = low != 0
         if bool(xp.any(elements)):
-            kept.append((low, power))
+            found.append((low, power))
             taken = taken | elements
-    return kept
+    return found
 
 
 @cache
 def steps_that_show(dtype: Any) -> int:
-    """By how many steps of the grid of powers an element may lie below another and show beside it.
+    """How many steps of the grid of powers an element may lie below another without being negligible.
 
     On neighbouring steps sizes may be close; each further step is ``largest_exponent(dtype) // 2`` powers
-    of two. So it is 1, but for float16, whose steps are shorter than its 11 digits: 2.
+    of two. The result is 1, but 2 for float16, whose steps are shorter than its 11 binary digits.
     """
     digits = int(np.finfo(str(dtype).rpartition(".")[2]).nmant) + 2
     return -(-digits // (largest_exponent(dtype) // 2))
 
 
 def by_rank(bands: list[Band]) -> list[Band]:
-    """Return a sum as bands with powers by rows: in the first each row's largest elements, and so on.
+    """Return a sum as bands with powers by rows: the first has each row's largest elements, and so on.
 
-    Sizes lie on a grid of powers, as those of bands without rows. There are as many bands as the elements
-    of a row lie apart; rows of one band need not have the same power.
+    Sizes lie on the grid of :func:`split`. The number of bands depends on how much sizes differ inside a
+    row; the rows of one band may have different powers.
     """
     m, unit = backend.namespace(bands[0][0]).module, largest_exponent(bands[0][0].dtype) // 2
     shows = steps_that_show(bands[0][0].dtype)
     shape = np.broadcast_shapes(*(p.shape for _, p in bands if not isinstance(p, int)))
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     left = [_on_grid(m, g, power, unit) for g, power in bands]
-    kept: list[tuple[Array, Array]] = []
+    found: list[tuple[Array, Array]] = []
     taken: Array = False
     while True:
         top = m.full(shape, NOTHING)
         for level in left:
             top = m.maximum(top, level.max(axis=axes, keepdims=True))
         if (top == NOTHING).all():
-            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in kept]
+            return [(g, m.where(k == NOTHING, 0, k * unit)) for g, k in found]
         low = m.zeros_like(bands[0][0])
         for (g, power), level in zip(bands, left, strict=True):
             here = (level == top) & (level != NOTHING)
             low += times_power(m.where(here, g, 0), m.where(here, power - top * unit, 0))
             level[here] = NOTHING
-        for i, (high, above) in enumerate(kept[-shows:], max(len(kept) - shows, 0)):
+        for i, (high, above) in enumerate(found[-shows:], max(len(found) - shows, 0)):
             near = (high != 0) & (above - top <= shows)
             if near.any():
-                kept[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
-        if kept:
+                found[i] = high + m.where(near, times_power(low, (top - above) * unit), 0), above
+        if found:
             low = m.where(taken, 0, low)
         new = low != 0
         if new.any():
-            kept.append((low, top))
+            found.append((low, top))
             taken = taken | new
             for level in left:
                 level[new & (level < top - shows)] = NOTHING
 
 
 def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
-    """Which multiple of ``unit`` the power of two of every element is about."""
+    """The step of every element on the grid of multiples of ``unit``."""
     level = (m.frexp(g)[1].astype("int64") - 1 + power + unit // 2) // unit
     level = m.where(m.isfinite(g), level, NOT_FINITE // unit)
     return m.where(g == 0, NOTHING, level)
@@ -255,7 +255,7 @@ def _on_grid(m: Any, g: Array, power: Power, unit: int) -> Array:
 def as_bands(g: Array, powers: Array, limit: int | None = None) -> Iterator[Band]:
     """Yield an array whose rows have powers as bands of one power each.
 
-    With ``limit``, what is at a higher power is put there, and what is at a lower than -``limit`` is 0.
+    With ``limit``, higher powers are set to it, and rows at a power below -``limit`` count as 0.
     """
     m, unit = backend.namespace(g).module, largest_exponent(g.dtype) // 2
     if limit is not None:
@@ -276,13 +276,13 @@ class Elements:
     Parameters
     ----------
     like : array
-        An array of the library and type that the sum is to have.
+        An array of the library and dtype of the sum.
     shape : tuple of int
 
     Attributes
     ----------
     places : int array
-        The number of every element, in the sum's shape: what :meth:`add` takes.
+        The number of every element, in the sum's shape, as :meth:`add` takes it.
     """
 
     def __init__(self, like: Array, shape: tuple[int, ...]) -> None:
@@ -291,7 +291,7 @@ class Elements:
         size = math.prod(shape)
         self.places = self.m.arange(size).reshape(shape)
         self._values = self.m.zeros(size, like.dtype)
-        self._powers = self.m.full(size, NOTHING)  # at which an element is about 1
+        self._powers = self.m.full(size, NOTHING)  # the power at which an element is about 1
 
     def add(self, values: Array, powers: Power, places: Array) -> None:
         """Add values at some places, which may be repeated; the powers broadcast against the values."""
@@ -310,7 +310,7 @@ class Elements:
         self._powers[gone] = NOTHING
 
     def _times(self, values: Array, powers: Array) -> Array:
-        limit = 4 * largest_exponent(values.dtype)  # further out, nothing changes any more
+        limit = 4 * largest_exponent(values.dtype)  # beyond that, nothing changes any more
         return self.m.ldexp(values, self.m.clip(powers, -limit, limit).astype("int32"))
 
     @property
@@ -319,9 +319,9 @@ class Elements:
         return self._values.reshape(self.shape), self._powers.reshape(self.shape)
 
     def band(self) -> Band:
-        """The sum, with size 1 in its powers along axes on which they do not depend much.
+        """The sum as a band, whose powers have size 1 along axes on which they hardly depend.
 
-        No element is then further below 1 than an array may be that goes on as it is.
+        Elements are at most as far below 1 as :func:`reach_of` allows.
         """
         m, apart = self.m, largest_exponent(self._values.dtype) // 2
         values, own = self.parts
@@ -338,9 +338,9 @@ class Elements:
 
 
 def cumulated(g: Array, powers: Power, axis: int) -> Band:
-    """Return the sum of all that stands at or behind each place along an axis.
+    """Return the sum of all elements at or behind each place along an axis.
 
-    Pairs are added up first, then fours, and so on.
+    Pairs are added up first, then groups of four, and so on.
     """
     total = Elements(g, g.shape)
     axis %= g.ndim
@@ -358,7 +358,7 @@ def cumulated(g: Array, powers: Power, axis: int) -> Band:
 
 
 def joined(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
-    """Parts of a node's cotangent as few whole ones: rows as they are, other parts added up."""
+    """Join parts of a node's cotangent to a few whole ones: rows are placed, other parts added up."""
     rows = [(s, p) for s, p in parts if _keeps_rows(s, node) and _of_rows(p)]
     others = [(s, p) for s, p in parts if not (_keeps_rows(s, node) and _of_rows(p))]
     return placed(node, rows) + ([elements_of(node, others)] if others else [])
@@ -379,7 +379,7 @@ def _keeps_rows(s: Slice, node: Node) -> bool:
 
 
 def elements_of(node: Node, parts: list[tuple[Slice, Power]]) -> Band:
-    """Parts of a node's cotangent as a whole one, where they may overlap."""
+    """Add up parts of a node's cotangent, which may overlap."""
     lead = parts[0][0].lead
     total = Elements(parts[0][0].value, (*lead, *node.value.shape))
     for s, power in parts:
@@ -389,7 +389,7 @@ def elements_of(node: Node, parts: list[tuple[Slice, Power]]) -> Band:
 
 
 def placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
-    """Parts of a node's cotangent as few whole ones: each in the first whose rows can take it."""
+    """Place parts of a node's cotangent in a few whole ones: each in the first that has room."""
     wholes: list[tuple[Array, Array]] = []
     for s, power in parts:
         key = (slice(None),) * len(s.lead) + s.key
@@ -405,7 +405,7 @@ def placed(node: Node, parts: list[tuple[Slice, Power]]) -> list[Band]:
 
 
 def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) -> bool:
-    """Whether a part has its rows for itself, or its place in rows of the same powers."""
+    """Whether the rows of a part are empty, or its place is and the rows have its powers."""
     if not whole[rows].any():
         return True
     return not whole[key].any() and bool((powers[rows] == power).all())
@@ -415,7 +415,7 @@ def _has_room(whole: Array, powers: Array, key: Key, rows: Key, power: Power) ->
 
 
 _SAFE = 1e-280
-"""In a larger sum, squares that underflow are a part smaller than ε."""
+"""A sum of squares above this is right: squares that underflowed are a smaller part than ε."""
 
 
 def row_norms(rows: Array) -> Array:
@@ -423,7 +423,7 @@ def row_norms(rows: Array) -> Array:
     xp = backend.namespace(rows)
     m = xp.module
     with xp.on(rows):
-        if m is np:  # mostly no square is out of range, and then one pass does
+        if m is np:  # one pass is enough where no square is out of range
             with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                 squares = np.einsum("...i,...i->...", rows, rows)
             if squares.size and squares.min() > _SAFE and squares.max() < math.inf:
@@ -434,7 +434,7 @@ def row_norms(rows: Array) -> Array:
 
 
 def _largest(m: Any, rows: Array) -> Array:
-    """The largest size along the last axis; 0 of nothing."""
+    """The largest size along the last axis; 0 if that is empty."""
     if m is np:
         return np.maximum(np.max(rows, axis=-1, initial=0.0), -np.min(rows, axis=-1, initial=0.0))
     return m.max(m.abs(rows), axis=-1) if rows.shape[-1] else m.zeros(rows.shape[:-1])
@@ -446,9 +446,9 @@ def step_norms(states: Array) -> Array:
 
 
 def sample_norms(states: Array, ndim: int | None = None) -> Array:
-    """Each sample's norm, ``(…, B)``, of states ``(…, B, H)``; a state without a batch is one sample.
+    """The norm of each sample ``(…, B)`` in states ``(…, B, H)``; a state without a batch is one sample.
 
-    A state has ``ndim`` axes: by default all but the first of ``states``.
+    A state has ``ndim`` axes; by default all but the first of ``states``.
     """
     return row_norms(_wide(states, _by_sample(states, ndim)))
 
@@ -474,7 +474,7 @@ def _by_sample(states: Array, ndim: int | None) -> tuple[int, ...]:
 
 
 def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArray]:
-    """Over all samples and bands at every step, and the logarithm, which does not underflow.
+    """The norm over all samples and bands at every step, and its logarithm, which does not underflow.
 
     Parameters
     ----------
@@ -490,7 +490,7 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
 
 
 def log10_norm(bands: Iterable[Band]) -> float:
-    """The decadic logarithm of the norm of an array that is given as bands; −∞ for none."""
+    """The decadic logarithm of the norm of an array that is given as bands; −∞ without bands."""
     logs = []
     for array, power in bands:
         wide = backend.fetch([array])[0].astype("float64")
@@ -507,7 +507,7 @@ def log10_norm(bands: Iterable[Band]) -> float:
 
 
 def log10_together(logs: Sequence[float]) -> float:
-    """The logarithm of the norm of several arrays side by side, from those of their norms.
+    """The decadic logarithm of the joint norm of several arrays, from those of their norms.
 
     >>> round(10 ** log10_together([math.log10(3), math.log10(4)]), 9)
     5.0
@@ -523,7 +523,7 @@ def log10_together(logs: Sequence[float]) -> float:
 
 
 def _wide(states: Array, shape: tuple[int, ...]) -> Array:
-    """In float64 and another shape; on the host where a library has no functions of NumPy's kind."""
+    """An array in float64 and another shape; on the host if its library lacks NumPy's functions."""
     xp = backend.namespace(states)
     states = states if xp.has_loops else xp.to_numpy(states)
     with backend.on(states):

@@ -1,6 +1,6 @@
-"""The playground's charts: what is said, and gradients, states and shares over time.
+"""The playground's charts: its sentences, and gradients, states and shares over time.
 
-They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. What replaces it moves all of them.
+They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. A new row moves all charts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...display.charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
-from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, norm_text
+from ..charts.magnitudes import LOOKS, ZERO, norm_text
 
 WIDTH, HEIGHT = 520, 400
 SIDE, LOW = 284, 140
@@ -24,12 +24,12 @@ DRAWN = "drawn"
 
 
 class Names(NamedTuple):
-    """What can be drawn.
+    """Names of the states and paths in the data.
 
     Attributes
     ----------
     states, parts : tuple of str
-        The names behind the numbered fields of the rows.
+        The names of the numbered fields of the rows.
     """
 
     states: tuple[str, ...]
@@ -110,7 +110,7 @@ def states(names: Names) -> Any:
 
 
 def shares(names: Names) -> Any:
-    """Draw the shares of the gradient by path; the direct one is what the others leave of 1."""
+    """Draw the shares of the gradient by path; the direct share is 1 minus the others."""
     alt = altair()
     there = _over_time("s", names.parts)
     fields = [f"s{k}_t" for k in range(len(names.parts))]
@@ -119,11 +119,11 @@ def shares(names: Names) -> Any:
     lines = dict(zip(["direct", *fields], ["direct", *names.parts], strict=True))
     y = alt.Y("y:Q", title="share", scale=alt.Scale(zero=False, nice=False))
     y = y.axis(format=".0%", tickCount=4)
-    told = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in lines.items()}
+    texts = {name: _said(field, f"format(datum.{field}, '.1%')") for field, name in lines.items()}
     layers = [
         _lines(there, lines, y, "drawn.parts", "datum.label"),
         _ends("shares"),
-        _columns(there, told),
+        _columns(there, texts),
     ]
     title = "Paths that the gradient comes by"
     return layered(layers, width=SIDE, height=LOW, title=title)
@@ -144,7 +144,7 @@ def _x(field: str = "t") -> Any:
 
 
 def _signal(expression: str) -> dict[str, str]:
-    """Return what Vega reads as an expression, where Vega-Lite knows a text alone and hands it on."""
+    """Return an expression for Vega in a place where Vega-Lite expects a text."""
     return {"signal": expression}
 
 
@@ -156,7 +156,7 @@ def _listed(**lists: str) -> Any:
 
 
 def _over_time(kind: str, names: Sequence[str]) -> Any:
-    """One row for each step, in which a list's element at the step is called as the list and ``_t``."""
+    """One row for each step; an element of the list ``g0`` is called ``g0_t``."""
     lists = [f"{kind}{k}" for k in range(len(names))]
     here = {f"{each}_t": f"drawn.{each} ? drawn.{each}[datum.t] : null" for each in lists}
     return _listed(t="sequence(drawn.steps)").transform_calculate(**here)
@@ -173,12 +173,12 @@ def _norms(kind: str, names: Sequence[str], title: str, label: str, ticks: int) 
     axis = alt.Axis(tickCount=ticks, labelExpr=label_of)
     scale = alt.Scale(zero=False, nice=False)
     y = alt.Y("y:Q", title=f"{title}, in decades", scale=scale, axis=axis)
-    told = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
+    texts = {label.format(n): _said(f, norm_text(f"datum.{f}")) for f, n in fields.items()}
     before, after = label.split("{}")
     return [
         _lines(there, fields, y, "drawn.states", f"'{before}' + datum.label + '{after}'"),
         *_marks(there, fields),
-        _columns(there, told),
+        _columns(there, texts),
     ]
 
 
@@ -206,27 +206,22 @@ def _long(there: Any, fields: dict[str, str]) -> Any:
 def _marks(there: Any, fields: dict[str, str]) -> list[Any]:
     """A mark for each norm that is exactly 0, at the bottom, and for ∞ and NaN at the top."""
     alt = altair()
-    shapes = {ZERO: "triangle-down", INFINITE: "triangle-up", NOT_A_NUMBER: "cross"}
-    words = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
     found = []
-    for word, shape in shapes.items():
+    for word, look in LOOKS.items():
         odd = _long(there, fields).transform_filter(f"datum.v === '{word}'")
         bottom = word == ZERO
         place = {"x": _x(), "y": alt.value("height" if bottom else 0)}
-        mark = odd.mark_point(filled=True, shape=shape, size=45, color=GREY, opacity=0.9)
+        mark = odd.mark_point(filled=True, shape=look.shape, size=45, color=GREY, opacity=0.9)
         first = odd.transform_joinaggregate(first="min(t)").transform_filter(
             "datum.t === datum.first"
         )
         text = first.mark_text(align="left", dx=4, dy=-12 if bottom else 12, color=GREY)
-        found += [
-            encoded(mark, **place),
-            encoded(text, **place, text=alt.value(words[word])),
-        ]
+        found += [encoded(mark, **place), encoded(text, **place, text=alt.value(look.name))]
     return found
 
 
 def _ends(field: str) -> Any:
-    """Two points that nobody sees, by which the axis reaches from one end to the other."""
+    """Two invisible points that set both ends of the axis."""
     ends = _listed(**{field: f"drawn.{field}"}).mark_point(opacity=0, tooltip=None)
     return encoded(ends, y=altair().Y(f"{field}:Q"))
 
@@ -236,15 +231,15 @@ def _said(field: str, number: str) -> str:
     return f"datum.{field} === null ? '–' : {number}"
 
 
-def _columns(there: Any, told: dict[str, str]) -> Any:
-    """A transparent column for each step, which says the numbers; ``told`` are expressions by name."""
+def _columns(there: Any, texts: dict[str, str]) -> Any:
+    """A transparent column for each step with a tooltip; ``texts`` holds expressions by name."""
     alt = altair()
-    texts = {f"told{k}": expr for k, expr in enumerate(told.values())}
+    fields = {f"text{k}": expr for k, expr in enumerate(texts.values())}
     columns = there.transform_calculate(
-        left="datum.t - 0.5", right="datum.t + 0.5", **texts
+        left="datum.t - 0.5", right="datum.t + 0.5", **fields
     ).mark_rect(opacity=0, clip=True)
     tooltip = [alt.Tooltip("t:Q", title="t")]
     tooltip += [
-        alt.Tooltip(f, title=name) for f, name in zip([f"{t}:N" for t in texts], told, strict=True)
+        alt.Tooltip(f"{field}:N", title=name) for field, name in zip(fields, texts, strict=True)
     ]
     return encoded(columns, x=_x("left"), x2="right:Q", tooltip=tooltip)

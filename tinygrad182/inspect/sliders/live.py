@@ -1,4 +1,4 @@
-"""``live_sliders``: the playground's sliders for a model of one's own, in a notebook."""
+"""``live_sliders``: the playground's sliders for your own model, in a notebook."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..microscope.live import live_type
 from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure
 from .rows import coded_row, loss_row, values_row
-from .telling import WHY, told
+from .sentences import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
-"""The sliders at first: the model as it is."""
+"""The initial position of the sliders: the unchanged model."""
 
 
 @calls.explains_calls
@@ -78,7 +78,7 @@ def live_sliders(
     """
     own = _OwnModel(model, inputs, loss, path)
     alt, controls, spec = charts.altair(), own.controls(), own.spec()
-    # Altair checks the chart that it is given for seconds; of that, the widget needs the parameters.
+    # Altair would check the whole chart for seconds; the widget needs only its parameters.
     stub = alt.Chart(alt.InlineData(values=[])).mark_point()
     stub.params = [alt.VariableParameter(**each) for each in spec["params"]]
     widget = live_type()(stub, embed_options={"renderer": "svg", "actions": False})
@@ -94,7 +94,7 @@ def live_sliders(
 
 
 class _OwnModel:
-    """A model and what it is called with, run at any stop of the sliders."""
+    """A model and its arguments, run at any stop of the sliders."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _OwnModel:
         """Return what the charts draw."""
         found = self.measure(at)
         cell = "LSTM" if self.forgets else "GRU" if self.gate else ""
-        sentences = told(found, at["reads"], WHY.get(cell, ""))
+        sentences = sentences_about(found, at["reads"], WHY.get(cell, ""))
         shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
         return coded_row(values_row(found, self.states) | shown)
 

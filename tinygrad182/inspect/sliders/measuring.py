@@ -1,4 +1,4 @@
-"""What the playground draws of one loss: norms over time, shares by path, and the last step's Jacobian."""
+"""The numbers that the playground draws: norms over time, shares by path, the last step's Jacobian."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Measured:
     values, gradients : dict of str to ndarray ``(T,)``
         By the state's name, log10 of the norms: :func:`gradient_flow`'s.
     state : str
-        The state that is split by path, which the others are computed from: ``c`` of an LSTM.
+        The state that is split by path: ``c`` of an LSTM.
     shares : dict of str to ndarray ``(T,)``
         The shares of its gradient: :func:`path_split`'s.
     radius : float
         |λ|max of the last step's Jacobian; NaN where there is none.
     kept : float
-        The mean over time and units of what a step passes straight back to the state itself: of a gate
-        that was asked for, else the diagonal of the state's own block of the Jacobian (an LSTM's forget
-        gates). NaN where a recurrence has one state only, and no gate was asked for.
+        The mean over time and units of the factor on the direct path: of the gate, if one is given, or else
+        of the diagonal of the state's own block of the Jacobian (an LSTM's forget gates). NaN for a
+        recurrence with one state, if no gate is given.
     saturation, weight : float
         log10 of the factors by which a step back multiplies the gradient, averaged over time:
-        :func:`gain_split`'s. NaN where the state is not a nonlinearity of a sum, or one of several.
+        :func:`gain_split`'s. NaN if the state is not a nonlinearity of a sum, or not the only state.
     """
 
     time: HostArray
@@ -55,7 +55,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What the steps of a network are, whatever the loss; a shorter sequence has the first of them.
+    """Facts about the steps of a network that do not depend on the loss.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Network:
 
 @np.errstate(all="ignore")
 def network_of(loss: Tensor, path: str | None = None, gate: str | None = None) -> Network:
-    """Return what the steps of the recurrence at ``path`` are.
+    """Measure the steps of the recurrence at ``path``.
 
     Parameters
     ----------
@@ -104,10 +104,9 @@ def measure(
     gate : str, optional
         As in :func:`network_of`.
     network : Network, optional
-        That of a sequence of which this loss's is the beginning, for a caller who has it.
+        The facts about a sequence that begins with this loss's sequence, if they are known.
     last : bool
-        Whether the loss is known to read the last state alone: nothing has to be split where that is the
-        only one.
+        Whether the loss is known to read the last state alone; a single state then needs no split.
     """
     flow = gradient_flow(loss)
     path = next(iter(flow)) if path is None else path
@@ -137,7 +136,7 @@ def measure(
 
 
 def _all_from_the_last(logs: HostArray) -> dict[str, HostArray]:
-    """The shares of a loss that reads the last state; NaN where nothing arrives."""
+    """The shares of a loss that reads the last state alone; NaN if no gradient arrives."""
     local = np.where(np.isfinite(logs), 0.0, np.nan)
     local[-1:] += 1.0
     return {"direct": 1.0 - local, "local": local}

@@ -16,7 +16,7 @@ from ...display.pages import chart_page, in_script, text
 from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
 from .charts import DRAWN, Names, chart_spec
-from .settings import APPLIES, OF_NETWORK, Setting, written
+from .settings import APPLIES, OF_NETWORK, PlaygroundSetting, written
 
 Stops = Mapping[str, tuple[Any, ...]]
 
@@ -73,23 +73,24 @@ def packed(losses: Mapping[str, Row], values: Mapping[str, Row]) -> dict[str, st
 
 
 READING = (
-    "Every control moves all curves at once. A gradient flows from the loss back to the first step, from "
-    "right to left. Where its norm is 1e-3, a small change of the state changes the loss a thousandth as "
-    "much as where it is 1.",
-    "RNN: h_t = σ(W x_t + W_h h_t₋₁ + b). LSTM and GRU have their own gates and tanh, so the nonlinearity "
-    "is not theirs. ResNet: h_t = h_t₋₁ + σ(W_h h_t₋₁ + b), where the step t is a block and all have the "
-    "same weights.",
-    "The spectral radius |λ|max of a matrix is the largest magnitude of its eigenvalues. The slider "
-    "scales the recurrent weights so that it is theirs; in the LSTM and the GRU, that of each gate's.",
-    "|λ|max in the sentences is that of the last step's Jacobian: the derivative of all states by those of "
-    "the step before. In the linear RNN the Jacobian is the weight matrix, so it is what the slider says.",
-    "The direct path leads straight from the same state one step later: over the cell state of the LSTM, "
-    "over the skip of the ResNet. The RNN and the GRU have one state, so there it is all but the local "
-    "part. The path via h leads from the cell state one step later through the hidden state and the "
-    "weights, the one via branch through the branch of a block. Local is what the loss reads at this "
-    "step. The shares add up to 100%; a negative share works against the others.",
-    "Norms are drawn by their logarithms, so that none is too small to be seen. One that is exactly 0 has "
-    "no logarithm; it is a triangle at the bottom. Point at a step to read its numbers.",
+    "Every control moves all curves at once. The gradient flows from the loss back to the first step, "
+    "from right to left. A small change of a state changes the loss in proportion to this norm: where the"
+    " norm is 1e-3, a thousandth as much as where it is 1.",
+    "The RNN computes $h_t = σ(W_x x_t + W_h h_{t−1} + b)$. The nonlinearity $σ$ is set for the RNN and "
+    "the ResNet alone: the LSTM and the GRU have their own gates and tanh. The ResNet computes $h_t = "
+    "h_{t−1} + σ(W_h h_{t−1} + b)$: the step $t$ is a block, and all blocks have the same weights.",
+    "The spectral radius of a matrix, $|λ|_{max}$, is the largest magnitude of its eigenvalues. The slider "
+    "scales the recurrent weights to this radius; in the LSTM and the GRU, those of each gate.",
+    "The sentences give $|λ|_{max}$ of the last step's Jacobian, the derivative $∂h_t/∂h_{t−1}$ of all "
+    "states. In the linear RNN the Jacobian is the weight matrix, so this is the number at the slider.",
+    "The direct path leads straight back from a state to the same state one step earlier: over the cell "
+    "state of the LSTM, and over the skip of the ResNet. The RNN and the GRU have one state, so their "
+    "direct path is everything except the local part. The path via h leads through the LSTM's hidden "
+    "state and its weights. The path via branch leads through the branch of a block. The local part is "
+    "what the loss sends to this step itself. The shares add up to 100%; a negative share works against "
+    "the others.",
+    "Norms are drawn by their logarithms, so that none is too small to be seen. A norm of exactly 0 has no "
+    "logarithm: it is a triangle at the bottom. Point at a step to read its numbers.",
 )
 
 
@@ -98,7 +99,7 @@ def page(
     values: Mapping[str, Row],
     row: Row,
     stops: Stops,
-    start: Setting,
+    start: PlaygroundSetting,
     notes: Sequence[str],
 ) -> str:
     """Return the page as HTML that needs no network.
@@ -111,7 +112,7 @@ def page(
         What is drawn at first, as JSON.
     stops : mapping of str to tuple
         Those of each control.
-    start : Setting
+    start : PlaygroundSetting
         What is drawn at first.
     notes : sequence of str
         What network this is.
@@ -171,8 +172,8 @@ element("settings").oninput = () => shown && show();
 """
 
 
-def _controls(stops: Stops, start: Setting) -> str:
-    """A list for words, a slider with its stops below it for numbers; Vega's own controls get no room."""
+def _controls(stops: Stops, start: PlaygroundSetting) -> str:
+    """The controls: a list for words, a slider with its stops below it for numbers."""
     controls = "".join(
         (_list if isinstance(some[0], str) else _slider)(
             name, some, some.index(getattr(start, name))
@@ -208,7 +209,7 @@ h1 { font-size: 18px }
 #settings { position: sticky; top: 0; z-index: 1; background: var(--paper); padding: 8px 0;
   display: flex; flex-wrap: wrap; gap: 8px 28px; border-bottom: 1px solid var(--line); margin-bottom: 10px }
 #settings label { display: flex; flex-direction: column; font-size: 12px; gap: 2px }
-#settings input { width: 100%; margin: 0; accent-color: #0072B2 }
+#settings input { width: 100%; margin: 0; accent-color: var(--accent) }
 #settings select { font: inherit; padding: 2px }
 .stops { display: flex; justify-content: space-between; padding: 0 8px; font-size: 11px }
 .stops span { width: 0; display: flex; justify-content: center }
@@ -217,7 +218,7 @@ h1 { font-size: 18px }
 
 
 def _greyed(stops: Stops) -> str:
-    """CSS that greys a control out, and takes it no clicks, where the cell does not have what it sets."""
+    """CSS that greys out a control, and stops its clicks, if the chosen cell lacks it."""
     rules = []
     for name, cells in APPLIES.items():
         others = [k for k, cell in enumerate(stops["cell"]) if cell not in cells]

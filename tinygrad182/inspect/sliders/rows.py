@@ -1,4 +1,4 @@
-"""What was measured as a chart's data: one row, whose lists run over time."""
+"""The measured numbers as a chart's data: one row with lists over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .measuring import Measured
 HostArray = np.ndarray[Any, Any]
 
 CIRCLES = 12
-"""Steps at which the closed form is drawn."""
+"""Number of steps at which the closed form is drawn."""
 
 WIDE = 128
 """Characters of a line of the sentences."""
@@ -24,7 +24,7 @@ WIDE = 128
 
 SLOPE = "dashed: |λ|max multiplied once for every {unit} back"
 CLOSED_FORM = "circles: the closed form of the linear network, {form}"
-"""What stands below the title of the gradients where there is such a line, or such circles."""
+"""Lines below the title of the gradients that explain the dashed line and the circles."""
 
 
 def values_row(found: Measured, states: Sequence[str]) -> Row:
@@ -42,7 +42,7 @@ def loss_row(
     exact: HostArray | None = None,
     form: str = "",
 ) -> Row:
-    """What depends on the loss.
+    """Return the numbers that depend on the loss.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ def loss_row(
         The names behind ``g0``, ``g1`` …, log10 of a gradient's norm, and ``s0``, ``s1`` …, shares. The
         share ``direct`` is what the others leave of 1; it is not stored.
     sentences : sequence of str
-        What is said of it.
+        The sentences about it.
     slope : bool
         Whether to draw what the gradient would be if |λ|max multiplied it at every step.
     unit : {"step", "block"}
-        What time counts.
+        The unit of time.
     exact : ndarray ``(T,)``, optional
         The norms in closed form, of which some are drawn.
     form : str
@@ -104,7 +104,7 @@ def _closed(exact: HostArray) -> Row:
 
 
 def _range(logs: list[HostArray]) -> list[float]:
-    """Where the axis begins and ends: around all finite logarithms, two decades at least."""
+    """Both ends of the axis: around all finite logarithms, at least two decades."""
     every = np.concatenate(logs)
     every = every[np.isfinite(every)]
     low, high = (every.min(), every.max()) if every.size else (0.0, 0.0)
@@ -113,7 +113,7 @@ def _range(logs: list[HostArray]) -> list[float]:
 
 
 def _share_range(shares: list[HostArray]) -> list[float]:
-    """From 0 to 1, and as far beyond as shares go; what would hide all others is cut."""
+    """Both ends of the axis of shares: 0 to 1, or further, up to −3 and 4."""
     every = np.concatenate(shares)
     every = every[np.isfinite(every)]
     low, high = min(every.min(initial=0.0), 0.0), max(every.max(initial=1.0), 1.0)

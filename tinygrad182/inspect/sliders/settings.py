@@ -1,4 +1,4 @@
-"""The stops of the playground's sliders, and the network that a choice of them stands for."""
+"""The stops of the playground's sliders, and the network of each combination of stops."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ STOPS: dict[str, tuple[Any, ...]] = {
 """Control → its stops."""
 
 APPLIES = {"nonlinearity": ("RNN", "ResNet"), "forget_bias": ("LSTM",)}
-"""Controls that only some cells have → those cells."""
+"""Control → the cells that have it, for controls that some cells lack."""
 
 OF_NETWORK = ("cell", "nonlinearity", "radius", "bias", "forget_bias")
-"""The controls that the states depend on. A sequence cut short has the same states up to there."""
+"""The controls that the states depend on; a shorter sequence has the first of the states."""
 
 INPUTS, LONGEST = 4, max(STOPS["length"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class PlaygroundSetting:
     """One stop of every control.
 
     Attributes
@@ -77,12 +77,12 @@ class Setting:
                 )
 
     def applies(self, control: str) -> bool:
-        """Whether the cell has what a control sets."""
+        """Whether the cell has the property that a control sets."""
         return self.cell in APPLIES.get(control, (self.cell,))
 
     @property
     def unit(self) -> str:
-        """What time counts."""
+        """The unit of time: a block of the ResNet, or else a step."""
         return "block" if self.cell == "ResNet" else "step"
 
     @property
@@ -108,13 +108,13 @@ def written(stop: str | float) -> str:
     return stop if isinstance(stop, str) else f"{stop:g}"
 
 
-def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[Setting]:
+def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[PlaygroundSetting]:
     """Every combination of stops, each once: a control that a cell does not have stays at its first stop.
 
     Those of one network follow each other.
     """
     for chosen in itertools.product(*stops.values()):
-        setting = Setting(**dict(zip(stops, chosen, strict=True)))
+        setting = PlaygroundSetting(**dict(zip(stops, chosen, strict=True)))
         idle = (name for name in stops if not setting.applies(name))
         if all(getattr(setting, name) == stops[name][0] for name in idle):
             yield setting
@@ -123,8 +123,8 @@ def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[Setting]:
 class Residual(RecurrentLayer):
     """Residual blocks with one weight matrix: h_t = h_{t−1} + σ(W h_{t−1} + b), t counts blocks.
 
-    What W meets is a copy of the state, ``branch``, so that what goes back through it is told from what
-    goes back over the skip.
+    W multiplies a copy of the state, ``branch``, so that the gradient through it is separate from the
+    gradient over the skip.
     """
 
     gates = 1
@@ -148,7 +148,7 @@ _LAYERS: dict[str, type[RecurrentLayer]] = {
 
 
 class Draws:
-    """What is drawn once, from a seed, and is the same at every stop of the sliders.
+    """Random numbers that are drawn once from a seed, and shared by all stops of the sliders.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class Draws:
         self.reads = _unit(rng.standard_normal(hidden_size))
         self.biases = rng.standard_normal((4, hidden_size))
 
-    def layer(self, setting: Setting) -> Any:
+    def layer(self, setting: PlaygroundSetting) -> Any:
         """The network of a setting."""
         layer: Any = _LAYERS[setting.cell](
             INPUTS, self.hidden_size, rng=self.seed, dtype="float64", device="cpu"
@@ -189,7 +189,7 @@ class Draws:
                 parameter.assign(biases.ravel() if name == "bias_ih_l0" else np.zeros(biases.size))
         return layer
 
-    def loss(self, layer: RecurrentLayer, setting: Setting) -> Tensor:
+    def loss(self, layer: RecurrentLayer, setting: PlaygroundSetting) -> Tensor:
         """L = v · h_T of the last state, or the sum over every state."""
         length = setting.length
         if setting.cell == "ResNet":
@@ -201,7 +201,7 @@ class Draws:
         read = output if setting.loss == "all" else output[-1]
         return total(read * self.reads)
 
-    def closed_form(self, layer: Any, setting: Setting) -> HostArray | None:
+    def closed_form(self, layer: Any, setting: PlaygroundSetting) -> HostArray | None:
         """‖∂L/∂h_t‖ of the linear network at every step, from powers of its matrix; None for others.
 
         ∂L/∂h_t is (Mᵀ)^(T−1−t) v for a loss at the last of T steps, and Σ_k (Mᵀ)^k v, k up to
@@ -217,9 +217,9 @@ class Draws:
         return np.linalg.norm(gradients[::-1], axis=1)
 
 
-def closed_form_of(setting: Setting) -> str:
-    """Write :meth:`Draws.closed_form` as a formula; k counts what time counts, back from the loss."""
-    matrix = "I + W_hᵀ" if setting.cell == "ResNet" else "W_hᵀ"
+def closed_form_of(setting: PlaygroundSetting) -> str:
+    """Write :meth:`Draws.closed_form` as a formula, in which k is the distance to the loss."""
+    matrix = "I + Wₕᵀ" if setting.cell == "ResNet" else "Wₕᵀ"
     if setting.loss == "last":
         return f"‖({matrix})ᵏ v‖, k {setting.unit}s back"
     return f"‖Σⱼ ({matrix})ʲ v‖ over j ≤ k, k {setting.unit}s back"

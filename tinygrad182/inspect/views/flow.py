@@ -1,4 +1,4 @@
-"""``gradient_flow``: the derivative of a loss by every marked state, over time, however small or large."""
+"""``gradient_flow``: the derivative of a loss by every state of every recurrence, over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ...arrays import backend
 from ...arrays.backend import device_of, is_away
 from ...arrays.namespaces import Array
-from ...display.reprs import fold, scientific, shown, state_fold, text
+from ...display.reprs import fold, scientific, shown, text
 from ...engine.autodiff import add_grads, seeds_of
 from ...engine.backpropagation import ancestors, descendants
 from ...engine.memory import in_pass
@@ -21,10 +21,10 @@ from ...errors import UnknownPathError
 from ...recurrence.scans import by_definition, steps_of_scan
 from ...recurrence.unrolling import opening
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, curves
+from ..charts.pictures import Drawn, curves
 from ..loops.hosting import on_host
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..passes.gradients import Found, Inside, Seed, TrustedCotangents, gradients_inside, part_of
+from ..passes.gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside
 from ..passes.scaling import (
     Band,
     HostArray,
@@ -35,7 +35,7 @@ from ..passes.scaling import (
     total_norms,
     whole_of,
 )
-from ..table import text_table
+from ..table import StateTable, text_table
 from .recorded import RecordedStateFlow, recorded_flows
 
 Flow = TypeVar("Flow")
@@ -46,10 +46,10 @@ def _value_norms(states: StepByStep | InScans) -> tuple[HostArray]:
     return (step_norms(states.value),)
 
 
-class StateFlow(Drawn):
+class StateFlow(StateTable, Drawn):
     """One state of a recurrence over T steps: its values and the loss's derivatives by them.
 
-    The norms are computed when they are first asked for; the arrays are read-only.
+    The norms are computed when they are first read; the arrays are read-only.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class StateFlow(Drawn):
     grad_norm : ndarray ``(T,)``
         ‖∂L/∂h_t‖, Frobenius over (B, H), float64.
     log_grad_norm : ndarray ``(T,)``
-        Its natural logarithm, float64: true also where the norm itself under- or overflows; −∞ for a
+        Its natural logarithm, float64: right also where the norm itself under- or overflows; −∞ for a
         gradient that is exactly 0.
     log10_grad_norm : ndarray ``(T,)``
         Its decadic logarithm, ``log_grad_norm / ln 10``: −12 for a norm of 1e-12. A difference of 1 is
@@ -98,7 +98,7 @@ class StateFlow(Drawn):
             return _read_only(self._at_home(self._states.grad()))
 
     def _at_home(self, gradient: Array) -> Array:
-        """A gradient on the device of the states; it may have been found on the host."""
+        """A gradient, moved to the device of the states."""
         return backend.move(gradient, device_of(self._states.value))
 
     def chart(self) -> Any:
@@ -139,28 +139,9 @@ class StateFlow(Drawn):
     def initial_grad(self) -> Array | None:
         return None if self._initial is None else self._at_home(whole_of(self._initial))
 
-    def __repr__(self) -> str:
-        return self._table(20)
-
-    def _table(self, most: int) -> str:
-        norms = [
-            norm if 0 < norm < math.inf or not math.isfinite(log10) else scientific(log10, 3)
-            for norm, log10 in zip(
-                self.grad_norm.tolist(), self.log10_grad_norm.tolist(), strict=True
-            )
-        ]
-        rows = zip(self.time.tolist(), self.value_norm.tolist(), norms, strict=True)
-        return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
-
-    def _fold(self, name: str, opened: bool) -> str:
-        return state_fold(name, self.time, self.value_norm, self.log10_grad_norm, opened)
-
-    def _repr_html_(self) -> str:
-        return shown(self._fold("", opened=True))
-
 
 class ByName(Mapping[str, Flow]):
-    """What was found, by name; names that are not there are told."""
+    """A mapping by name; the error for an unknown name lists the names there are."""
 
     _unknown = ""
 
@@ -242,7 +223,7 @@ class GradientFlow(ByName[StackFlow[States]], Drawn):
 
 
 def _shown(states: Mapping[str, States]) -> str:
-    """A table of one state or of two; of more, a row for each."""
+    """One or two states as tables over time; more as one table with a row for each."""
     if len(states) <= 2:
         most = 20 // max(len(states), 1)
         return "\n".join(f"{title}\n{state._table(most)}" for title, state in states.items())
@@ -280,20 +261,20 @@ def gradient_flow(
 ) -> GradientFlow[Any]:
     """The derivative of a loss by every state of every recurrence it depends on.
 
-    The framework's recurrent layers mark their states; :func:`mark` does the same for a loop of one's
-    own. Nothing is freed, and no ``.grad`` is touched unless asked for. Cotangents carry powers of two
-    along, so norms are right far below what the model's dtype can hold, as long as no single operation
-    changes a gradient by more than 2^60 (in float32).
+    The framework's recurrent layers mark their states; :func:`mark` marks those of your own loop. Nothing
+    is freed, and no ``.grad`` is changed unless ``backward=True``. Cotangents carry powers of two, so norms
+    are right far below what the model's dtype can hold, as long as no single operation changes a gradient
+    by a factor of more than 2^60 (in float32).
 
     Each direction of a bidirectional layer has a path of its own. Steps of ``"rnn.l0_reverse"`` are counted
     in the order in which it runs, here and in every other view: index 0 is the state after x_{T−1}.
 
-    A layer that was run as one operation shows all its steps: 0 where the loss does not depend on one.
-    Of a loop, steps that the loss does not depend on are no part of its graph.
+    A fused layer has all its steps here, with 0 where the loss does not depend on one. Steps of a loop that
+    the loss does not depend on are not part of the graph, and are missing.
 
-    On CUDA the pass does not wait for the device before its end. Where a gradient outside the layers that
-    were run as one operation comes near the ends of its type (in a loop that vanishes), the graph is then
-    fetched, and the pass made again on the host. The first norm that is read brings those of all states.
+    On CUDA the pass does not wait for the device before its end. If a gradient outside fused layers then
+    turns out to have come near the limits of its dtype (in a loop that vanishes), the graph is fetched and
+    the pass runs again on the host. The first norm that is read brings the norms of all states.
 
     Parameters
     ----------
@@ -306,8 +287,8 @@ def gradient_flow(
         ``loss.backward(gradient, retain_graph=True)`` does: a training step that watches its states
         needs no second one.
     create_graph : bool
-        Record the pass itself: what is found are Tensors, a :class:`RecordedStateFlow` for each state, and
-        a norm of ∂L/∂h_t can be a term of a loss. With ``backward``, what is added to ``.grad`` is
+        Record the pass itself. Each state is then a :class:`RecordedStateFlow`, which holds Tensors, and
+        a norm of ∂L/∂h_t can be a term of a loss. With ``backward``, the gradients added to ``.grad`` are
         recorded too, as by ``loss.backward(gradient, create_graph=True)``.
 
     Returns
@@ -326,15 +307,15 @@ def gradient_flow(
     Notes
     -----
     With ``create_graph`` layers run step by step once more, and derivatives are computed and recorded in
-    the model's own dtype, without powers of two: what a type cannot hold is 0 there. Where a gradient
-    vanishes from float32 its logarithm is −∞, and the difference of two is NaN: use a model in float64, or
-    leave such steps out of the penalty, ``logs[logs > -85]``.
+    the model's own dtype, without powers of two, so that they can underflow to 0. A gradient that vanishes
+    in float32 has the logarithm −∞, and the difference of two such logarithms is NaN: use a model in
+    float64, or leave such steps out of the penalty, ``logs[logs > -85]``.
 
     The pass takes two to three times as long as that of a layer with ``fused=False``, and 25 (RNN) to 70
     times (LSTM) as long as that of a fused one (T = 100, B = 16, H = 8); the ``backward()`` of a penalty
     takes more than half as long again.
 
-    In the flow of a loss with such a penalty a fused layer stands twice: as it was run, and step by step
+    The flow of a loss with such a penalty contains a fused layer twice: as it was run, and step by step
     (``"rnn.l0#2"``).
 
     Examples
@@ -384,10 +365,12 @@ def _by_path(flows: dict[str, dict[str, States]]) -> GradientFlow[States]:
     return GradientFlow({path: StackFlow(path, states) for path, states in flows.items()})
 
 
-def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: Set[Node]) -> Found:
+def _gradients(
+    seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: Set[Node]
+) -> Gradients:
     """The gradients by all states, and by the leaves.
 
-    On a device the pass goes through without a look at numbers. Where that was not good enough, it is made
+    On a device the pass runs without looking at numbers. If these left the range of their dtype, it runs
     again on the host.
     """
     recurrences = [r for stack in stacks.values() for r in stack.values()]
@@ -397,7 +380,7 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     states = {node for r in recurrences for node in r.states()}
     sums = TrustedCotangents(set(descendants(states, nodes)))
     found = gradients_inside([seed], targets, leaves, sums=sums)
-    if sums.held():
+    if sums.stayed_in_range():
         return found
     here = on_host([seed])
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
@@ -405,8 +388,8 @@ def _gradients(seed: Seed, nodes: list[Node], stacks: dict[str, Stack], leaves: 
     return found._replace(twins=here.twins)
 
 
-def _grads(found: Found, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]]:
-    """What was found of leaves, as :func:`add_grads` takes it."""
+def _grads(found: Gradients, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]]:
+    """The gradients of leaves, as :func:`add_grads` takes them."""
     for node in leaves:
         if (twin := found.twin(node)) in found.bands:
             g = whole_of(found.bands[twin])
@@ -417,9 +400,9 @@ def _grads(found: Found, leaves: Set[Node]) -> Iterator[tuple[Node, Array, bool]
 
 
 class Ledger:
-    """Figures of states. Each is computed where its arrays are, when someone first asks for it.
+    """Arrays that are computed on the states' device when they are first read.
 
-    The first figure read from a device brings all others with it, so the host waits once.
+    The first read from a device fetches all others too, so the host waits once.
     """
 
     def __init__(self) -> None:
@@ -445,10 +428,10 @@ class Ledger:
 
 
 class StepByStep:
-    """States that were each computed by an operation of its own, and the gradients by them.
+    """States that were recorded step by step, and the gradients by them.
 
-    The norms are each sample's at every step beside its power of two, both (bands, T, B). Bands share no
-    element: their norms are the legs of right triangles.
+    ``norms`` returns the norm of each sample at every step and its power of two, both (bands, T, B). Bands
+    share no element, so the squares of their norms add up.
     """
 
     def __init__(self, values: list[Array], bands: list[list[Band]]) -> None:
@@ -469,14 +452,14 @@ class StepByStep:
 def norms_by_step(
     state: Array, bands: list[list[Band]], lead: tuple[int, ...] = ()
 ) -> tuple[Array, Array]:
-    """Each sample's norm at every step beside its power of two, both (bands, T, *lead, B).
+    """The norm of each sample at every step, and its power of two, both (bands, T, *lead, B).
 
     Parameters
     ----------
     state : array
-        Any of them, for its shape and device.
+        Any state, for its shape and device.
     bands : list of list of Band
-        By step; steps without any have gradients of 0.
+        The bands of every step; a step without bands has the gradient 0.
     lead : tuple of int
         The leading axes of the bands' arrays.
     """
@@ -503,7 +486,7 @@ def _legs(
         powers = np.array([bands[t][i][1] for t in single])
         powers = powers.reshape(-1, *(1,) * (norms.ndim - 1))
         yield i, single, norms, backend.move(powers, device_of(norms))
-    by_row = [t for t in having if t not in set(single)]
+    by_row = [t for t in having if not isinstance(bands[t][i][1], int)]
     if by_row:
         whole = _stack([bands[t][i][0] for t in by_row])
         rows = [np.broadcast_to(bands[t][i][1], whole.shape[1:]) for t in by_row]
@@ -512,16 +495,16 @@ def _legs(
 
 
 class InScans:
-    """States computed by operations on many steps each, in the order of time; see :class:`StepByStep`.
+    """The states of fused layers, in the order of time; see :class:`StepByStep`.
 
     Parameters
     ----------
     values : list of array (T, B, H)
-    inside : list of (Inside, int)
-        What holds the gradients by them, and of which part of its states.
+    inside : list of (ScanGradients, int)
+        The gradients inside each layer, and the part of its state.
     """
 
-    def __init__(self, values: list[Array], inside: list[tuple[Inside, int]]) -> None:
+    def __init__(self, values: list[Array], inside: list[tuple[ScanGradients, int]]) -> None:
         self._values = values
         self._inside = inside
 
@@ -542,17 +525,15 @@ class InScans:
         return norms[None], _joined([powers for _, powers in self._grads])[None]
 
 
-def flow_of(r: Recurrence, found: Found, what: str, ledger: Ledger) -> StateFlow:
+def flow_of(r: Recurrence, found: Gradients, view: str, ledger: Ledger) -> StateFlow:
     """One state over time."""
     if r.fused:
-        first, last = (steps_of_scan(r.fused[i][0]) for i in (0, -1))
+        first, last = (steps_of_scan(r.fused[i].node) for i in (0, -1))
         time = np.arange(first.start, last.stop)
         inside = [(found.within(node), part) for node, part in r.fused]
-        states: StepByStep | InScans = InScans(
-            [part_of(node, part) for node, part in r.fused], inside
-        )
+        states: StepByStep | InScans = InScans([state.value for state in r.fused], inside)
     else:
-        r.check_shapes(what)
+        r.check_shapes(view)
         time = np.array(r.times())
         nodes = [r.steps[t] for t in r.times()]
         states = StepByStep([_value(node) for node in nodes], [found.of(node) for node in nodes])
@@ -564,7 +545,7 @@ def _read_only(array: Array) -> Array:
 
 
 def _value(node: Node) -> Array:
-    """What a node holds, and will: a leaf's array may be written to before someone looks."""
+    """A node's value; that of a leaf is copied, since it may be changed in place later."""
     return node.value if node.memory is None else backend.copy(node.value)
 
 

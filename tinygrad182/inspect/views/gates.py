@@ -1,8 +1,8 @@
-"""Gates by name: which operation of a recorded step is a gate of its cell.
+"""The names of gates: which operations of a recorded step are the gates of its cell.
 
-A cell names the blocks of H columns of its sums, and the gate of a block is the value of the nonlinearity
-that the block goes through. The operations of a recorded step are read as the instructions of a program,
-with one register for each block of H columns, in which :mod:`..intervening` finds the gates of a cell.
+A cell names the blocks of H columns of its sums. The gate of a block is the value of the nonlinearity
+that is applied to the block. The operations of a recorded step are read as the instructions of a program,
+with one register for each block of H columns; :mod:`..intervening` finds the gates of such a program.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ...kernels.program import Listing, Register, Tape
 from ...recurrence.intervening import gates_of
 
 Recorded = tuple[Array, tuple[Any, ...]]
-"""A node's value, and what it was computed from."""
+"""A node's value and inputs."""
 
 Blocks = tuple[Any, ...]
-"""The register of each block of H columns of a value; one for a value that all columns have in common."""
+"""The registers of a value's blocks of H columns; one register if all columns have one value."""
 
 SAME = frozenset(("astype", "broadcast_to", "copy"))
-"""Operations that keep the numbers of every block."""
+"""Operations that do not change the numbers of a block."""
 
 
 def gate_names(
@@ -35,14 +35,14 @@ def gate_names(
     Parameters
     ----------
     nodes : iterable of Node
-        Those of many steps, layers and cells, beside any others; an operation stands after its inputs.
+        The nodes of any steps, layers and cells, and others; an operation comes after its inputs.
     recorded : callable
-        Gives a node's value and inputs, for a caller who has kept what was freed.
+        Returns a node's value and inputs, also if the node was freed since.
 
     Returns
     -------
     dict of Node to str
-        A gate that is not the value of one node alone is left out.
+        A gate that is not the value of a single node is left out.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def gate_names(
     [<sigmoid 'f' (2, 4), in lstm.l0 at t = 7>]
     """
     steps: dict[Any, list[Node]] = {}
-    # the nodes that their own step reads, and those others read
+    # nodes that their own step reads, and nodes that others read
     inner, outer = set[Node](), set[Node]()
     for node in nodes:
         step = _step_of(node)
@@ -71,7 +71,7 @@ def gate_names(
 
 
 def _step_of(node: Node) -> Any:
-    """What the operations of one step have in common; None for any other node."""
+    """The step of a recurrence to which an operation belongs; None for any other node."""
     return None if node.primitive is None else node.scope.step
 
 
@@ -81,7 +81,7 @@ class _Step:
     Parameters
     ----------
     nodes, ends : list of Node
-        All of them, and those that the step returns.
+        All nodes, and those that the step returns.
     recorded : callable
         As in :func:`gate_names`.
     """
@@ -106,7 +106,7 @@ class _Step:
         self.listing = Listing({("after", i): r for i, r in enumerate(outputs)})
 
     def names(self, known: dict[Any, list[int | None]]) -> dict[Node, str]:
-        """The gates among the nodes; ``known`` holds what was found in steps that compute the same."""
+        """The gates among the nodes; ``known`` has those of steps with equal operations."""
         key = self._text()
         if key not in known:
             found = gates_of(self.listing, self.sums)
@@ -117,13 +117,13 @@ class _Step:
             for node, blocks in self.blocks.items()
             if len(blocks) == 1
             and blocks[0].order in gates
-            and gates[blocks[0].order] not in self.parts  # a state's name is the state's alone
-            # not one that only hands it on, such as a part of the gates side by side
+            and gates[blocks[0].order] not in self.parts  # a state keeps its own name
+            # not a node that only hands the gate on, such as an index into several gates
             and not any(self.blocks.get(x) == blocks for x in self.recorded(node)[1])
         }
 
     def _text(self) -> Any:
-        """All that the gates follow from, to compare steps by."""
+        """A description of the step, equal for steps with the same gates."""
         order = operator.attrgetter("order")
         lines = [
             (r.op, *[a.order if isinstance(a, Register) else repr(a) for a in r.args])
@@ -136,7 +136,7 @@ class _Step:
     # --- registers ---------------------------------------------------------------------------------
 
     def _blocks_of(self, x: Any) -> Blocks:
-        """The blocks of an input: of a node of the step, of what the step was given, or of a number."""
+        """The blocks of an input: a node of the step, an operand from outside, or a number."""
         if not isinstance(x, Node):
             return (x,)
         if x not in self.blocks:
@@ -144,10 +144,10 @@ class _Step:
         return self.blocks[x]
 
     def _given(self, x: Node) -> Blocks:
-        """Registers for what the step was given: a sum, a weight, or anything else."""
+        """Registers for an operand from outside the step: a sum, a weight, or anything else."""
         value, at = self.recorded(x)[0], self.scope
         blocks = self._inputs(self._width(value), _is_shared(x, value.ndim < self.ndim))
-        # what the layer itself computed before the step, with H columns for each gate
+        # the layer itself computed the sums before the step, with H columns for each gate
         made_here = x.primitive is not None and (x.scope.module, x.scope.call) == (
             at.module,
             at.call,
@@ -164,7 +164,7 @@ class _Step:
         return tuple([self.tape.input(kind, self.given - k) for k in range(width)])
 
     def _width(self, value: Array) -> int:
-        """How many blocks of H columns a value has; at least 1."""
+        """The number of blocks of H columns in a value; at least 1."""
         return max(1, value.shape[-1] // self.units) if value.ndim else 1
 
     def _computed(self, node: Node) -> Blocks:
@@ -182,12 +182,12 @@ class _Step:
             columns = [blocks * (width // len(blocks)) for blocks in given]
             return tuple([self.tape.make(op, *column) for column in zip(*columns, strict=True)])
         if value.ndim and value.shape[-1] == 1 < self.units:
-            return self._inputs(1, is_weight=True)  # all columns have it in common, as a mean
+            return self._inputs(1, is_weight=True)  # one value for all columns, as a mean
         every = [r for blocks in given for r in blocks]
         return tuple([self.tape.make(f"{op} {k}", *every) for k in range(self._width(value))])
 
     def _part(self, node: Node, whole: Blocks) -> Blocks:
-        """Whole blocks of a value; nothing where an index takes anything else."""
+        """The blocks that an index takes; empty if it takes anything but whole blocks."""
         *others, last = node.params["key"]
         x = self.recorded(node)[1][0]
         columns = self.recorded(x)[0].shape[-1]
@@ -200,5 +200,5 @@ class _Step:
 
 
 def _is_shared(x: Node, is_small: bool) -> bool:
-    """Whether a node is a parameter, or a number or vector that all sequences of a batch have in common."""
+    """Whether a node is a parameter, or a number or vector for all sequences of a batch."""
     return is_small or (isinstance(x, Leaf) and bool(x.name))

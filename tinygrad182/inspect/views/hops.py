@@ -1,4 +1,4 @@
-"""Gradients by the number of hops: how often a path went through a state or a branch."""
+"""``grad_by_hops``: a gradient by the number of hops, passages through a state or a branch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ...errors import GraphError
 from ...kernels.powers import times_rows
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
-from ..loops.hosting import Opened, opened
-from ..loops.recurrences import Recurrence, Stack, Wanted, chosen, one_state, run_backward
-from ..loops.steps import is_whole, scans_of
+from ..loops.recurrences import Recurrence, Wanted, run_backward
+from ..loops.steps import scans_of
 from ..loops.times import node_times
+from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import row_norms, sample_norms, total_norms
 from ..table import text_table
-from .polynomials import (
+from .hop_polynomials import (
     Coefficients,
     InsideScans,
     Polynomials,
@@ -35,12 +35,12 @@ from .polynomials import (
 )
 
 MOST_COLUMNS = 6
-"""Numbers of hops that are shown; of more, the first ones and the last."""
+"""Most columns that are printed; if there are more, the first ones and the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class HopSplit:
-    """The gradient by one state over time, split by how many hops its paths made.
+    """The gradient by one state over time, split by the number of hops.
 
     Attributes
     ----------
@@ -48,9 +48,9 @@ class HopSplit:
     grad : array ``(J+1, T, B, H)``
         Part j came over exactly j hops.
     rest : array ``(T, B, H)``
-        What came over more than J.
+        The part that came over more than J hops.
     grad_norm : ndarray ``(J+1, T)``
-        Frobenius norms of the parts over (B, H), float64: true also where ``grad``, in the model's
+        Frobenius norms of the parts over (B, H), float64: right also where ``grad``, in the model's
         dtype, underflows to 0 or overflows.
     """
 
@@ -78,14 +78,14 @@ def grad_by_hops(
 ) -> HopSplit:
     """Split the gradient by a state by the number of hops on the way.
 
-    A hop is one passage through what is marked ``through``: for a state with a time step, from it on
-    to a later step (an earlier one, where the loop runs from the end to the start); for a mark without
-    one, any use of it. In an LSTM, ``state="c", through="h"`` tells the pure cell path (no hops) from
-    what went through hidden states; in a residual network, ``through="branch"`` tells the skips from
+    A hop is one passage through something marked ``through``. If the mark has a time step, a hop goes from
+    that state to a later step (to an earlier one, if the loop runs from the last step to the first). If it
+    has none, any use is a hop. In an LSTM, ``state="c", through="h"`` separates the cell path (no hops)
+    from paths through hidden states; in a residual network, ``through="branch"`` separates the skips from
     the branches.
 
-    Cotangents are carried as polynomials: each hop multiplies by λ, and the coefficient of λʲ is what
-    came over exactly j hops. Hops through states of that name count in whichever module they are.
+    Cotangents are carried as polynomials: each hop multiplies by λ, and the coefficient of λʲ is the part
+    that came over exactly j hops. Hops through states of that name count in every module.
 
     Parameters
     ----------
@@ -94,13 +94,13 @@ def grad_by_hops(
     max_hops : int
         J, from 0. The cost is at most that of J + 2 backward passes.
     state : str
-        The state the gradient is by.
+        Name of the state by which the gradient is taken.
     through : str
-        What a hop goes through.
+        Name of the marks that hops go through.
     path : str, optional
-        The module whose states are meant; not needed for a single one.
+        The module that has the state; needed if several have states.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default.
+        The wanted time steps; by default all.
 
     Raises
     ------
@@ -113,12 +113,12 @@ def grad_by_hops(
 
     Notes
     -----
-    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers. While it is made, a fused
-    layer takes up to (25 + 33 · (J + 2)) · T · B · H bytes in all, the result included (75 to 90 without
-    hops, 170 to 190 with three), and as much with I in the place of H where a layer below it is asked for.
-    Where a state of a loop of one's own, or of an unfused layer, is marked ``through``, the layers are
-    opened and the polynomials go through every operation of every step, whose values are copied in float64:
-    at T = 4,000, H = 32 that takes about 6 s, most of it Python's.
+    Time and memory are linear in T. The result holds (J + 2) · T · B · H numbers. Computing it takes up to
+    (25 + 33 · (J + 2)) · T · B · H bytes for a fused layer, the result included (75 to 90 without hops, 170
+    to 190 with three), and as much with I in the place of H if the state is in a layer below. If hops go
+    through states of your own loop or of an unfused layer, all layers are opened, and the polynomials go
+    through every operation of every step, whose values are copied in float64: about 6 s for T = 4,000 and
+    H = 32, most of it in Python.
 
     Examples
     --------
@@ -129,21 +129,22 @@ def grad_by_hops(
     >>> hops.grad.shape
     (3, 20, 1, 8)
     """
-    max_hops = check_whole("grad_by_hops", "max_hops", max_hops, 0)
-    here = opened(loss, None, path, "grad_by_hops", partial(_stays, through))
-    recurrence = one_state(here.stack, state, "grad_by_hops")
-    recurrence.check_shapes("grad_by_hops")
-    wanted = chosen(times, recurrence.times(), "grad_by_hops")
+    count = check_whole("grad_by_hops", "max_hops", max_hops, 0) + 2
+    opens = partial(_are_recorded_steps, through)
+    here = ViewedRecurrence.of(loss, path, "grad_by_hops", opens=opens)
+    recurrence = here.state(state)
+    recurrence.check_shapes(here.view)
+    wanted = here.times(times, recurrence.times())
     hops = _Hops(ancestors([here.root], constants=True), through)
     by_hops = _side_by_side if recurrence.fused else _one_by_one
-    parts, norms = by_hops(here, recurrence, hops, int(max_hops) + 2, wanted)
+    parts, norms = by_hops(here, recurrence, hops, count, wanted)
     parts = backend.move(parts, here.device)
     return HopSplit(np.array(wanted), parts[:-1], parts[-1], norms[:-1])
 
 
-def _stays(through: str, root: Node, stack: Stack) -> bool:
-    """Whether fused layers may stay: outside them no hop depends on the steps of two operations."""
-    return is_whole(stack) and not any(
+def _are_recorded_steps(through: str, root: Node) -> bool:
+    """Whether hops go through states that were recorded step by step."""
+    return any(
         mark.name == through and mark.scope.time is not None and mark.scope.time >= 0
         for node in ancestors([root], constants=True)
         for mark in node.marks
@@ -156,7 +157,7 @@ class _Hops:
     Raises
     ------
     GraphError
-        Nothing is marked so.
+        Nothing is marked ``through``.
     """
 
     def __init__(self, graph: list[Node], through: str) -> None:
@@ -191,9 +192,9 @@ _ByHops = tuple[Array, np.ndarray[Any, Any]]
 
 
 def _side_by_side(
-    here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
+    here: ViewedRecurrence, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
 ) -> _ByHops:
-    """By the states of operations on many steps each."""
+    """Split the gradient by the states of fused layers."""
     sums = Polynomials(count - 1)
     scans = InsideScans(sums, hops.through, hops.uses, hops.times, dict(recurrence.fused))
     _carry(here, set(scans.watched), hops, scans)
@@ -209,9 +210,9 @@ def _side_by_side(
 
 @modes_kept
 def _one_by_one(
-    here: Opened, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
+    here: ViewedRecurrence, recurrence: Recurrence, hops: _Hops, count: int, wanted: list[int]
 ) -> _ByHops:
-    """By states that each were computed by operations of their own."""
+    """Split the gradient by states that were recorded step by step."""
     twins = in_float64(here.root)
     original = {twin: node for node, twin in twins.items()}
     nodes = [recurrence.steps[t] for t in wanted]
@@ -251,8 +252,8 @@ def _norms(values: Array, powers: Array) -> Array:
 
 
 @modes_kept
-def _carry(here: Opened, targets: set[Node], hops: _Hops, scans: InsideScans) -> None:
-    """Carry polynomials back to recurrences that were run as one operation."""
+def _carry(here: ViewedRecurrence, targets: set[Node], hops: _Hops, scans: InsideScans) -> None:
+    """Carry polynomials back to the states of fused layers."""
     sums = scans.sums
 
     def arrive(node: Node, g: Array) -> None:

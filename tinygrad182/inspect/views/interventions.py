@@ -1,4 +1,4 @@
-"""``intervene``: what a recurrence would do, and its gradient be, if a gate had another value."""
+"""``intervene``: run a recurrence with another value in the place of a gate."""
 
 from __future__ import annotations
 
@@ -23,54 +23,52 @@ Change = Callable[[Tensor], Tensor]
 
 
 class intervene(ModeContext):  # noqa: N801 - used like a keyword
-    """Context in which a gate of a recurrent layer or cell is set; also a decorator.
+    """Context that sets a gate of a recurrent layer or cell; also a decorator.
 
-    The forward pass inside runs with another value in the gate's place, and what it gives is differentiated
-    as it was computed, so that every view shows the gradient there would be. Nothing else differs: the same
-    view of a forward pass outside is what to compare with. The layer runs step by step, as with
-    ``fused=False``; other layers do not.
+    The forward pass inside runs with another value in the gate's place, and is differentiated as it was
+    computed, so every view shows the gradient with the changed gate. Compare it with the view of a forward
+    pass outside the context. The layer runs step by step, as with ``fused=False``; other layers do not.
 
-    A gate is the value of the nonlinearity that its block of the sums goes through: of an LSTM's f that is
-    σ(x_f + h_f), of a GRU's n it is tanh(x_n + r ∘ h_n), and of a vanilla RNN's only gate it is the next
-    state. In a cell of one's own it is found in the step: where that uses 1 − σ(x_a + h_a), the gate is
-    σ(x_a + h_a). A cell in which no value is the gate's alone is refused.
+    A gate is the value of the nonlinearity that is applied to its block of the sums: σ(x_f + h_f) for f of
+    an LSTM, tanh(x_n + r ∘ h_n) for n of a GRU, and the next state for the only gate of a vanilla RNN. In
+    your own cell it is found in the step: if that uses 1 − σ(x_a + h_a), the gate is σ(x_a + h_a). A cell
+    in which no value belongs to the gate alone raises.
 
     Parameters
     ----------
     path : str
         The layer or cell, by its path from the outermost module that is called, as in
-        :func:`gradient_flow`: ``"lstm.l0"``, ``"lstm.l0_reverse"``, ``"encoder.l1"``, ``"lstmcell"``. Every
-        call of it inside is meant; ``"lstm.l0#2"`` is the second one alone.
+        :func:`gradient_flow`: ``"lstm.l0"``, ``"lstm.l0_reverse"``, ``"encoder.l1"``, ``"lstmcell"``. It
+        means every call inside the context; ``"lstm.l0#2"`` means the second call alone.
     gate : str, optional
-        One of the names that the cell declares as ``gates``. It may be left out where there is one gate.
+        One of the names that the cell declares as ``gates``; needed if there are several.
     value : number, array or Tensor, optional
-        What the gate is, broadcast to ``(B, H)``. No gradient goes through the gate then; a Tensor that
-        requires grad gets its own.
+        The new value of the gate, broadcast to ``(B, H)``. No gradient goes through the gate then; a Tensor
+        that requires grad gets its own.
     scale : number, array or Tensor, optional
-        What the gate is multiplied by. Gradients go through it.
+        A factor of the gate. Gradients go through it.
     function : callable, optional
-        ``function(gate)`` makes of the gate, a Tensor ``(B, H)``, another one. Gradients go through it as
-        through any function of Tensors.
+        ``function(gate)`` returns the new value for the gate, a Tensor ``(B, H)``. Gradients go through it
+        as through any function of Tensors.
     time : int, range, slice or sequence of int, optional
-        The steps that are meant, counted from 0 as in :func:`gradient_flow`; by default all. A range or
-        slice may end beyond the last step.
+        The steps to change, counted from 0 as in :func:`gradient_flow`; by default all. A range or slice
+        may end beyond the last step.
 
     Raises
     ------
     ArgumentError
-        Not exactly one of ``value``, ``scale`` and ``function``, a time that is not one, or, when the
-        layer runs, a step in which no value is the gate's.
+        Not exactly one of ``value``, ``scale`` and ``function`` was given, or ``time`` has no steps.
+        When the layer runs: no value of the step belongs to the gate alone.
     UnknownPathError
         When the layer runs: it has no such gate. When the context is left: no such layer ran.
     IndexOutOfRangeError
-        When the context is left: the layer ran, but not at a step that ``time`` names, or at none of a
-        range's.
+        When the context is left: the layer ran, but not at a step in ``time``, or at no step of a range.
     ShapeError, DTypeError
-        When the layer runs: what takes the gate's place has not its shape or dtype.
+        When the layer runs: the new value has another shape or dtype than the gate.
 
     Examples
     --------
-    How much of the gradient is left at the first step, and how much if every forget gate were 1?
+    How much of the gradient is left at the first step, and how much would be if every forget gate were 1?
 
     >>> import tinygrad182 as tg
     >>> lstm, x = tg.nn.LSTM(1, 8, rng=0), tg.ones((30, 2, 1))
@@ -84,7 +82,7 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
     >>> f"{as_it_is:.0e}, {with_open_gates:.0e}"
     '5e-05, 3e-01'
 
-    Contexts nest, and a function may look at a gate as it is:
+    Contexts nest, and a function may return the gate unchanged:
 
     >>> seen = []
     >>> def look(o):
@@ -145,7 +143,7 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
 
 
 def _change(value: Any, scale: Any, function: Any) -> Change:
-    """What takes the place of a gate."""
+    """The function that returns the new value of a gate."""
     given = {"value": value, "scale": scale, "function": function}
     given = {name: x for name, x in given.items() if x is not None}
     if len(given) != 1:
@@ -166,7 +164,7 @@ def _change(value: Any, scale: Any, function: Any) -> Change:
 
 
 def _operand(name: str, x: Any) -> Tensor:
-    """A number or an array as a Tensor of its own, which goes to where the gate is; a Tensor as it is."""
+    """A number or an array as a new Tensor, which later goes to the gate's device."""
     if isinstance(x, Tensor):
         return x
     try:
@@ -178,7 +176,7 @@ def _operand(name: str, x: Any) -> Tensor:
 
 
 def _times(time: Any) -> Collection[int]:
-    """The steps that are meant: a set, or a range whose end may lie beyond the last one."""
+    """The steps to change: a set, or a range that may end beyond the last step."""
     try:
         if isinstance(time, slice):
             ends = [
@@ -205,11 +203,15 @@ def _times(time: Any) -> Collection[int]:
 
 
 def _check(done: Intervention) -> None:
-    """Raise if a context that is left has not done all that it was opened for."""
+    """Raise if the context is left and the layer did not run, or not at the given steps."""
     path, _, ordinal = done.path.partition("#")
     if path not in done.calls:
         ran = ", ".join(map(repr, done.calls))
-        where = f"there ran {ran}" if ran else "open the context around the call of a layer or cell"
+        where = (
+            f"recurrences ran at {ran}"
+            if ran
+            else "open the context around the call of a layer or cell"
+        )
         raise UnknownPathError(f"intervene: no recurrence ran at {path!r} inside; {where}")
     count = len(done.calls[path])
     if ordinal and ordinal not in map(str, range(1, count + 1)):

@@ -1,4 +1,4 @@
-"""Jacobians of single steps, and how their product stretches space."""
+"""``step_jacobians``: the Jacobian of every step, and how their product stretches space."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ...errors import GraphError
 from ...tensors import functions as tg
 from ...tensors.creation import zeros
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, slide
-from ..charts.linked_charts import singular_chart
-from ..charts.views import SingularValues
-from ..loops.hosting import opened
+from ..charts.pictures import Drawn, slide
+from ..charts.view_arrays import SingularValues
+from ..charts.view_charts import singular_chart
 from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
-from ..loops.steps import Steps, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, scans_of
+from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import zeros_like
 from ..table import text_table
 from .paths import Step, steps_of
@@ -37,15 +37,15 @@ Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 
 
 MOST_SHOWN = 12
-"""Steps whose singular values are computed to be printed; of more, the first and the last five."""
+"""Most steps whose singular values are printed; if there are more, the first and the last five."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepJacobians(Drawn, Generic[Matrices]):
     """J_t = ∂s_t/∂s_{t−1} of one sequence, for every step that has one before it.
 
-    Steps stand in the order they were computed; in a loop that runs from the end to the start, s_{t+1}
-    is the state before s_t, and ``time`` descends.
+    Steps are in the order of computation. In a loop that runs from the last step to the first, s_{t+1} is
+    the state before s_t, and ``time`` descends.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
     matrices : ndarray or Tensor ``(K, S, S)``
         Row i, column j: the derivative of element i of s_t by element j of s_{t−1}; float64. With
         ``create_graph=True`` a Tensor in the model's dtype, differentiable by all that the states were
-        computed from; what is derived from it below are arrays all the same.
+        computed from; the properties below are arrays in any case.
     """
 
     time: np.ndarray[Any, Any]
@@ -69,7 +69,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
     @property
     def singular_values(self) -> np.ndarray[Any, Any]:
-        """The singular values of each J_t, largest first ``(K, S)``: how far a step can stretch a gradient.
+        """The singular values of each J_t, largest first ``(K, S)``: the factors of its stretch.
 
         NaN where a matrix is not finite.
         """
@@ -81,12 +81,13 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
     @property
     def log_growth(self) -> np.ndarray[Any, Any]:
-        """Logarithms of how far J_K ⋯ J_k stretches space, from the last step back ``(K, S)``.
+        """Logarithms of the factors by which J_K ⋯ J_k stretches space, from the last step back ``(K, S)``.
 
-        Row k holds the growth along S orthogonal directions of a gradient that has gone back from
-        the last step to before step k: divided by the number of steps, the finite-time Lyapunov
-        exponents, as a rule fastest growing first. Accumulated by QR [1]_; the plain product would
-        lose the small ones to rounding. −∞ for a direction that is lost.
+        Row k is for a gradient that has gone back from the last step to before step k: the logarithms of
+        its growth along S orthogonal directions, as a rule the fastest growing first. Divided by the
+        number of steps they are the finite-time Lyapunov exponents. They are accumulated by QR [1]_,
+        because rounding in the product of the matrices would hide the small ones. −∞ for a direction that
+        is lost.
 
         References
         ----------
@@ -111,7 +112,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
 
 def _described(jacobians: StepJacobians[Any]) -> str:
-    """A table of singular values; of many steps only those are computed that are shown."""
+    """A table of singular values; only those that are printed are computed."""
     count = len(jacobians.time)
     ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
     time, matrices = jacobians.time[ends], _wide(jacobians.matrices)[ends]
@@ -150,24 +151,24 @@ def step_jacobians(
     times: Wanted = None,
     create_graph: bool = False,
 ) -> StepJacobians[Any]:
-    """The Jacobian of every single step of a recurrence: its gradient is their product.
+    """The Jacobian ∂s_t/∂s_{t−1} of every step of a recurrence; the gradient goes back by their product.
 
-    A sequence that ended before others of its batch (``lengths``, or a mask that hands its state on as a
-    constant) has the steps up to its own end; one of length 0 has no matrices.
+    A sequence that ends before others of its batch (``lengths``, or a mask that hands its state on as a
+    constant) has the steps up to its own end; a sequence of length 0 has no matrices.
 
     Parameters
     ----------
     loss : Tensor
         Anything computed from the states.
     path : str, optional
-        The module whose states are meant; not needed for a single one.
+        The module that has the states; needed if several have states.
     sample : int
         Which sequence of the batch.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default.
+        The wanted time steps; by default all.
     create_graph : bool
-        Record how the matrices are computed: they are a Tensor, and what is made of them can be a term of
-        a loss.
+        Record how the matrices are computed. They are then a Tensor, from which a term of a loss can be
+        computed.
 
     Raises
     ------
@@ -183,9 +184,9 @@ def step_jacobians(
     Notes
     -----
     The matrices take 8 · K · S² bytes, with S = H for a vanilla RNN and 2 H for an LSTM: 20,000 steps of an
-    LSTM of 32 units are 655 MB, a hundred of them 3 MB. Work and memory are linear in the number of steps
-    asked for. With ``create_graph`` layers run step by step, and S derivatives of the whole batch are
-    recorded for every step: that is for small states.
+    LSTM of 32 units are 655 MB, a hundred of them 3 MB. Work and memory are linear in the number of wanted
+    steps. With ``create_graph`` layers run step by step, and S derivatives of the whole batch are recorded
+    for every step, so that is for small states.
 
     Examples
     --------
@@ -197,7 +198,7 @@ def step_jacobians(
     >>> bool(np.allclose(jacobians.matrices, rnn.weight_hh_l0.numpy()))
     True
 
-    The largest Lyapunov exponent, by how far the steps stretch a vector together, as a term of a loss:
+    The largest Lyapunov exponent, from how much the steps together stretch a vector, as a term of a loss:
 
     >>> jacobians = tg.inspect.step_jacobians(output[-1].sum(), create_graph=True)
     >>> v, growth = tg.ones(3, dtype="float64"), 0.0
@@ -221,20 +222,20 @@ def step_jacobians(
 
 
 Choose = Callable[[Sequence[int]], Sequence[int]]
-"""The time steps that are wanted, ascending, of those a sequence has."""
+"""A function that takes the time steps of a sequence and returns the wanted ones, ascending."""
 
 
 def jacobians_among(
     loss: Tensor, path: str | None, sample: int, choose: Choose
 ) -> StepJacobians[np.ndarray[Any, Any]]:
-    """:func:`step_jacobians` at steps that are chosen when it is known which there are."""
-    _, _, stack, _ = opened(loss, _ones(loss), path, "step_jacobians", stays_whole)
-    run = _side_by_side if is_whole(stack) else _one_by_one
-    return run(stack, sample, choose)
+    """:func:`step_jacobians` at steps that are chosen when the sequence's steps are known."""
+    here = ViewedRecurrence.of(loss, path, "step_jacobians", gradient=_ones(loss))
+    run = _side_by_side if here.is_fused else _one_by_one
+    return run(here.stack, sample, choose)
 
 
 def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:
-    """Jacobians of steps that were run as one operation."""
+    """Jacobians of a fused layer's steps."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
     i = check_whole("step_jacobians", "sample", sample, 0, batch - 1)
@@ -265,10 +266,11 @@ def _one_by_one(
     scans: Sequence[Node] = (),
     create_graph: bool = False,
 ) -> StepJacobians[Any]:
-    """Jacobians of steps that each were computed by operations of their own.
+    """Jacobians of steps that were recorded step by step.
 
-    ``scans`` are what they were run as, if they were opened. A later window of these begins at the state
-    that was found then, which up to rounding is the one before: it cannot tell where a sequence ended.
+    ``scans`` are the fused layers that were opened, if any. They know where each sequence ended. The opened
+    graph does not show that in later windows of truncated backpropagation, which begin at a copy of the
+    state before.
     """
     names, at = tuple(stack), steps_of(stack)
     _check_parts(stack, at)
@@ -308,15 +310,15 @@ def _wide(matrices: Any) -> np.ndarray[Any, Any]:
 
 
 def _is_over(after: Step, before: Step, sample: int) -> bool:
-    """Whether a mask handed a sequence's state on from the step before, as a constant."""
+    """Whether a mask handed a sequence's state on from the step before, as a constant: it has ended."""
     return all(
-        _is_held(node, sample)
+        _is_frozen(node, sample)
         and np.array_equal(_values(node, sample), _values(before[name], sample), equal_nan=True)
         for name, node in after.items()
     )
 
 
-def _is_held(node: Node, sample: int) -> bool:
+def _is_frozen(node: Node, sample: int) -> bool:
     """Whether a mask chose a constant for a sequence's state."""
     if node.op != "where":
         return False
@@ -355,9 +357,9 @@ def _ones(loss: Tensor) -> Any:
 def _jacobians(
     after: Step, before: Step, names: tuple[str, ...], rows: slice, create_graph: bool = False
 ) -> Any:
-    """∂after/∂before of some rows that depend on no other (rows, S, S), all elements carried together.
+    """∂after/∂before of some rows (rows, S, S), which depend on no other rows; one backward pass for all.
 
-    They are an array on the host, where the graph is then, or a recorded Tensor.
+    The result is an array on the host, where the graph is then, or a recorded Tensor.
     """
     xp: Any = tg if create_graph else np
     blocks = []
@@ -391,7 +393,7 @@ def _one_each(node: Node, rows: slice) -> Any:
 
 
 def _block(xp: Any, g: Any, node: Node, after: Node, rows: slice) -> Any:
-    """The part of the Jacobians by one part of the state before, (rows, its elements, that one's)."""
+    """The block of the Jacobians for one part of the state and one of the state before."""
     samples = _samples(node)
     some = rows if samples > 1 else slice(None)  # an initial state may be one for all
     each = xp.reshape(g, (g.shape[0], samples, -1))[:, some]
@@ -399,11 +401,11 @@ def _block(xp: Any, g: Any, node: Node, after: Node, rows: slice) -> Any:
 
 
 def _samples(node: Node) -> int:
-    """How many sequences a state has; one without a batch axis is that of one."""
+    """The number of sequences in a state; without a batch axis 1."""
     shape = node.value.shape
     return int(shape[0]) if len(shape) > 1 else 1
 
 
 def _units(node: Node) -> int:
-    """How many elements a state has for each sequence."""
+    """The number of elements that a state has for each sequence."""
     return math.prod(node.value.shape) // _samples(node)

@@ -1,4 +1,4 @@
-"""How an operation of a step is written on a blackboard: ``f∘c₋``, ``W_hh h₋``, ``tanh(c)``."""
+"""The labels of a step's operations, written as formulas: ``f∘c₋``, ``W_hh h₋``, ``tanh(c)``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..loops.step_rows import VIEWS, is_weight, seen_in
 _Key = TypeVar("_Key")
 
 LONGEST = 16
-"""Characters of a label; what would be longer is called by its operation."""
+"""The longest label; a longer formula is replaced by the name of its operation."""
 
 _BETWEEN = {
     "add": " + ", "subtract": " − ", "multiply": "∘", "divide": " / ", "matmul": " ", "maximum": " ∨ ",
@@ -26,16 +26,16 @@ _TIGHT = {"multiply", "matmul", "divide"}
 def labels_of(
     nodes: Sequence[Node], given: Mapping[Node, str], names: Mapping[Node, str]
 ) -> dict[Node, str]:
-    """Return what every operation of a step is called.
+    """Return the label of every operation of a step.
 
     Parameters
     ----------
     nodes : sequence of Node
-        The operations, oldest first, what the step is given among them.
+        The operations and the operands from outside the step, oldest first.
     given : mapping of Node to str
-        Those that are given: ``"before"`` or ``"input"``.
+        The operands from outside the step: ``"before"`` or ``"input"``.
     names : mapping of Node to str
-        Of states, those before included, and of gates.
+        The names of gates and of states, those before included.
     """
     found: dict[Node, str] = {}
     inputs = [node for node in nodes if given.get(node) == "input"]
@@ -48,14 +48,14 @@ def labels_of(
             found[node] = _made_before(node, letter)
         else:
             found[node] = _label(node, found)
-            if found[node] == node.op:  # what is made of it is to say of which one
+            if found[node] == node.op:  # labels of later operations refer to it
                 found[node] = _numbered(node.op, counts)
     own = {node for node in names if node not in given}
-    return told_apart(found | _sums(nodes, found, names), own)
+    return distinct_labels(found | _sums(nodes, found, names), own)
 
 
-def told_apart(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
-    """Return labels of which each stands once: a second one has a small 2 behind it.
+def distinct_labels(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]:
+    """Return labels that are all different: a second one gets a small 2.
 
     The states and gates of the step itself, ``own``, keep their names.
     """
@@ -68,7 +68,7 @@ def told_apart(labels: dict[_Key, str], own: Container[_Key]) -> dict[_Key, str]
 
 
 def _numbered(label: str, counts: Counter[str]) -> str:
-    """A label that stands several times, apart from the first: ``tanh₂(z)``, ``(W h + b)₃``."""
+    """A label with a number if it is not the first of its kind: ``tanh₂(z)``, ``(W h + b)₃``."""
     counts[label] += 1
     if counts[label] == 1:
         return label
@@ -81,7 +81,7 @@ def _numbered(label: str, counts: Counter[str]) -> str:
 def _sums(
     nodes: Sequence[Node], found: Mapping[Node, str], names: Mapping[Node, str]
 ) -> dict[Node, str]:
-    """Several sums that are called z, whose formulas are too long, apart: z_f leads to gate f alone."""
+    """Labels for several sums z, whose formulas are too long: z_f leads to gate f alone."""
     users: dict[Node, dict[str, None]] = {}
     for node in nodes:
         for x in node.inputs or ():
@@ -94,7 +94,7 @@ def _sums(
 
 
 def _made_before(node: Node, letter: str) -> str:
-    """What a step is given, with what the same layer made of it for all steps at once: ``W_ih x + b``."""
+    """The label of an operand that the layer computed for all steps at once: ``W_ih x + b``."""
     source, front = _source(node), list[Node]()
     while source.primitive is not None and source.scope.module and len(front) < 3:
         if source.scope.module != node.scope.module:
@@ -108,7 +108,7 @@ def _made_before(node: Node, letter: str) -> str:
 
 
 def _source(node: Node) -> Node:
-    """What a view is a view of."""
+    """The node behind views."""
     while node.op in VIEWS:
         node = seen_in(node)
     return node
@@ -124,7 +124,7 @@ def _label(node: Node, found: Mapping[Node, str]) -> str:
             known = [f"({part})" if " + " in part or " − " in part else part for part in known]
         text = between.join(_weight_first(node, known))
     elif between:
-        text = node.op  # beside something that is not shown
+        text = node.op  # an operand is not shown
     else:
         function = {"sigmoid": "σ"}.get(node.op, node.op)
         text = f"{function}({', '.join(known)})" if known else node.op
@@ -134,7 +134,7 @@ def _label(node: Node, found: Mapping[Node, str]) -> str:
 
 
 def _weight_first(node: Node, known: list[str]) -> list[str]:
-    """Products as formulas have them: the weight before the vector."""
+    """Products as in formulas: the weight before the vector."""
     second = (node.inputs or ())[-1]
     turned = node.op == "matmul" and isinstance(second, Node) and is_weight(second)
     return known[::-1] if turned else known
@@ -157,7 +157,7 @@ def _operand(node: Any, found: Mapping[Node, str]) -> str:
 
 
 def _weight(name: str) -> str:
-    """A parameter's name as formulas have it.
+    """A parameter's name as in formulas.
 
     >>> _weight("rnn.weight_hh_l0"), _weight("head.weight"), _weight("lstm.bias_ih_l1")
     ('W_hh', 'W', 'b')

@@ -1,4 +1,4 @@
-"""Matrices of norms: what each loss says about each state, and about each input, over time."""
+"""``state_grad_matrix``, ``input_grad_matrix``: norms of the gradients of losses by states or inputs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ...engine.recording import Node, is_tensor
 from ...errors import ArgumentError
 from ...tensors.tensor import Tensor
 from ..loops.hosting import on_host
-from ..loops.inputs import Step, inputs_of_layer, own_inputs
-from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack, one_state
-from ..passes.gradients import Found, Seed, gradients_inside
+from ..loops.inputs import StepInput, inputs_of_layer, own_inputs
+from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack
+from ..loops.viewed import ViewedRecurrence
+from ..passes.gradients import Gradients, Seed, gradients_inside
 from ..passes.scaling import HostArray, sample_norms, total_norms
 from .flow import norms_by_step
 
@@ -31,25 +32,25 @@ def state_grad_matrix(
     *,
     times: Wanted = None,
 ) -> np.ndarray[Any, Any]:
-    """‖∂L_k/∂h_t‖ for every loss and every time step: what each loss says about each state.
+    """‖∂L_k/∂h_t‖ for every loss and every time step.
 
     Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
-    ten. A pass takes up to 5 n · size bytes for n losses, where size is that of all states (of an LSTM
-    that was run as one operation, of h and c): T · B · H · itemsize each.
+    ten. A pass takes up to 5 n · size bytes for n losses, where size is that of all states, T · B · H ·
+    itemsize (twice that for a fused LSTM, for h and c).
 
     Parameters
     ----------
     losses : Tensor ``(K,)`` or sequence of K single elements
         For example the loss at each time step; a 0-d Tensor is one loss.
     path : str, optional
-        The module whose states are meant; not needed for a single one.
+        The module that has the state; needed if several have states.
     state : str
         The name of the state.
     log : bool
-        Return natural logarithms, true also where the norms underflow.
+        Return natural logarithms, which are right also where the norms underflow.
     times : int or sequence of int, optional
-        The time steps that are asked for; all by default. In a loop of your own, and in an unrolled
-        layer, the pass goes back no further than to the first of them.
+        The wanted time steps; by default all. In your own loop and in an unfused layer, the pass goes back
+        no further than to the first of them.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def state_grad_matrix(
     UnknownPathError
         No such path or state, or several paths and none given; the message lists them.
     ArgumentError
-        No losses, or a time step that there is no state of.
+        No losses, or a time step without a state.
 
     Examples
     --------
@@ -75,17 +76,18 @@ def state_grad_matrix(
     >>> matrix.shape, bool(matrix[3, 4] == 0)  # no state acts on the losses before it
     ((10, 10), True)
     """
-    what = "state_grad_matrix"
-    (whole, *seeds), *_ = on_host(_seeds(losses, what))
-    recurrence = one_state(one_stack(whole[0], path, what), state, what)
-    asked = chosen(times, recurrence.times(), what)
+    view = "state_grad_matrix"
+    ((root, seed), *seeds), *_ = on_host(_seeds(losses, view))
+    here = ViewedRecurrence(view, root, seed, one_stack(root, path, view), "cpu")
+    recurrence = here.state(state)
+    asked = here.times(times, recurrence.times())
     if not recurrence.fused:
-        recurrence.check_shapes(what)
+        recurrence.check_shapes(view)
     states = recurrence.states() if recurrence.fused else [recurrence.steps[t] for t in asked]
     targets = set(states)
     size = sum(map(_bytes, targets))
 
-    def norms(found: Found, count: int) -> Norms:
+    def norms(found: Gradients, count: int) -> Norms:
         return norms_of_each(recurrence, found, count, asked)
 
     return _by_losses(seeds, targets, size, norms)[log].T
@@ -99,29 +101,28 @@ def input_grad_matrix(
     *,
     times: Wanted = None,
 ) -> np.ndarray[Any, Any]:
-    """‖∂L_k/∂x_t‖ for every loss and every time step: what each loss says about each input.
+    """‖∂L_k/∂x_t‖ for every loss and every time step.
 
-    The inputs are those of a recurrent layer, or a sequence of your own. They need not require grad,
-    and nothing of them is changed. Passes and memory are those of :func:`state_grad_matrix`.
+    The inputs are those of a recurrent layer, or your own sequence. They need not require grad, and are not
+    changed. Passes and memory are as for :func:`state_grad_matrix`.
 
     Parameters
     ----------
     losses : Tensor ``(K,)`` or sequence of K single elements
         For example the loss at each time step; a 0-d Tensor is one loss.
     path : str, optional
-        The layer whose inputs are meant; not needed for a single one. The inputs of ``"lstm.l0"`` are
-        the model's, those of ``"lstm.l1"`` are the hidden states of layer 0. The gradient is the one
-        that comes back through this layer, at all its steps; what goes around it (a residual
-        connection) does not count.
+        The layer that reads the inputs; needed if several have states. The inputs of ``"lstm.l0"`` are
+        the model's, those of ``"lstm.l1"`` are the hidden states of layer 0. The gradient is the part
+        that comes back through this layer, at all its steps, and not around it (over a residual
+        connection).
     inputs : Tensor ``(T, …)`` or sequence of T Tensors, optional
-        In the place of a layer's, what a loop of your own reads: time first. The gradient is then the
-        whole one, through all that was computed from them. If they do not require grad, what was
-        computed of them and other such Tensors alone is not recorded, but for steps ``inputs[t]`` and
-        slices of them, ``inputs[::-1]``.
+        The inputs of your own loop, time first, instead of a layer's. The gradient is then the whole one,
+        through everything computed from them. If they do not require grad, computations from them alone
+        are not recorded, except steps ``inputs[t]`` and slices ``inputs[::-1]``.
     log : bool
-        Return natural logarithms, true also where the norms underflow.
+        Return natural logarithms, which are right also where the norms underflow.
     times : int or sequence of int, optional
-        The time steps that are asked for; all by default.
+        The wanted time steps; by default all.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def input_grad_matrix(
         No such path, or several and none given; the message lists them.
     ArgumentError
         No losses, ``path`` beside ``inputs``, one Tensor given as the input of two steps, or a time step
-        that there is no input of.
+        without an input.
     ShapeError
         Inputs of several shapes.
 
@@ -149,7 +150,7 @@ def input_grad_matrix(
     >>> matrix.shape, bool(matrix[3, 4] == 0)  # no input acts on the losses before it
     ((10, 10), True)
 
-    A loop of one's own:
+    Your own loop:
 
     >>> w = tg.tensor([[0.5]], requires_grad=True)
     >>> x, h, losses = tg.ones((5, 2, 1)), tg.zeros((2, 1)), []
@@ -159,22 +160,22 @@ def input_grad_matrix(
     >>> tg.inspect.input_grad_matrix(losses, inputs=x).shape
     (5, 5)
     """
-    what = "input_grad_matrix"
-    seeds = _seeds(losses, what)
+    view = "input_grad_matrix"
+    seeds = _seeds(losses, view)
     if inputs is None:
-        sources = inputs_of_layer(seeds[0][0], path, what)
+        sources = inputs_of_layer(seeds[0][0], path, view)
     elif path is not None:
-        raise ArgumentError(f"{what}: path={path!r} and inputs=; choose one of them")
+        raise ArgumentError(f"{view}: path={path!r} and inputs=; choose one of them")
     else:
-        sources = own_inputs(seeds[0][0], inputs, what)
+        sources = own_inputs(seeds[0][0], inputs, view)
     here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
-    asked = chosen(times, sorted(sources.steps), what)
-    steps = [Step(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
+    asked = chosen(times, sorted(sources.steps), view)
+    steps = [StepInput(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
     targets = {step.node for step in steps}
     made = [node for node in ancestors([node for node, _ in here.seeds]) if node.primitive]
     size = max(map(_bytes, [*targets, *made]))
 
-    def norms(found: Found, count: int) -> Norms:
+    def norms(found: Gradients, count: int) -> Norms:
         bands = [step.bands(found) for step in steps]
         return total_norms(*norms_by_step(steps[0].value, bands, (count,)))
 
@@ -186,18 +187,18 @@ Norms = tuple[HostArray, HostArray]
 
 
 MEMORY = 1 << 25
-"""Bytes that the losses which go back in one pass take, about."""
+"""About so many bytes are used by the losses that go back in one pass."""
 
 FEWEST = 10
-"""The number of losses that go back in one pass in any case."""
+"""At least so many losses go back in one pass."""
 
 
-def _seeds(losses: Tensor | Sequence[Tensor], what: str) -> list[Seed]:
-    """What a pass from each loss begins with, behind a node from which all can be reached."""
+def _seeds(losses: Tensor | Sequence[Tensor], view: str) -> list[Seed]:
+    """The seed of a node that all losses lead to, and then the seeds of the losses."""
     each = [losses] if is_tensor(losses) and not losses.ndim else list(losses)
     if not each:
-        raise ArgumentError(f"{what}: no losses")
-    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, what)
+        raise ArgumentError(f"{view}: no losses")
+    return seeds_of([_sum_of(each), *each], [None] * (1 + len(each)), False, view)
 
 
 @modes_kept
@@ -214,20 +215,20 @@ def _bytes(node: Node) -> int:
 
 
 def _by_losses(
-    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Found, int], Norms]
+    seeds: Sequence[Seed], targets: set[Node], size: int, norms: Callable[[Gradients, int], Norms]
 ) -> Norms:
-    """What ``norms`` makes of each pass, side by side; a pass takes about 5 · ``size`` bytes a loss."""
+    """Join the results of ``norms`` for every pass, which takes about 5 · ``size`` bytes for each loss."""
     count = max(FEWEST, MEMORY // max(5 * size, 1))
     found = []
     for start in range(0, len(seeds), count):
         some = seeds[start : start + count]
         found.append(norms(_together(some, targets), len(some)))
-    plain, logs = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
-    return plain, logs
+    sizes, logs = (np.concatenate(some, axis=1) for some in zip(*found, strict=True))
+    return sizes, logs
 
 
-def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
-    """The gradients of several losses, found in one pass."""
+def _together(seeds: Sequence[Seed], targets: set[Node]) -> Gradients:
+    """The gradients of several losses, by one pass."""
     spread = []
     for k, (root, seed) in enumerate(seeds):
         with backend.on(seed):
@@ -238,11 +239,11 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Found:
 
 
 def norms_of_each(
-    r: Recurrence, found: Found, count: int, times: list[int]
+    r: Recurrence, found: Gradients, count: int, times: list[int]
 ) -> tuple[HostArray, HostArray]:
-    """The norms of the gradients of several losses, found together, and their logarithms: (T, count).
+    """The norms of several losses' gradients by a state at some steps, and their logarithms: (T, count).
 
-    They are those at some steps, of a recurrence on the host.
+    The recurrence is on the host, and one pass found the gradients.
     """
     if not r.fused:
         nodes = [r.steps[t] for t in times]
@@ -252,7 +253,7 @@ def norms_of_each(
     for node, part in r.fused:
         for states, rows in found.within(node).grads(part):
             of_each = np.broadcast_to(states, (count, *states.shape[-3:]))
-            every = np.stack([sample_norms(one) for one in of_each])  # float64 of one at a time
+            every = np.stack([sample_norms(one) for one in of_each])  # float64, one at a time
             norms.append(every.swapaxes(0, 1))
             powers.append(np.broadcast_to(rows, every.shape).swapaxes(0, 1))
     at = np.searchsorted(r.times(), times)

@@ -1,31 +1,30 @@
-"""``step_flow``: every operation of every step of a recurrence, its value, its gradient, its shares."""
+"""``step_flow``: every operation of every step of a recurrence, with its value, gradient and shares."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays.namespaces import Array
 from ...display.reprs import scientific
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
 from ...errors import ArgumentError, UnknownPathError, brief
 from ...tensors.tensor import Tensor
-from ..loops.hosting import opened
 from ..loops.recurrences import Stack, chosen, recurrences
 from ..loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
-from ..loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, arriving, scans_of
+from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import Seed
 from ..passes.scaling import HostArray
 from ..table import text_table
 from .gates import gate_names
-from .labels import labels_of, told_apart
+from .labels import distinct_labels, labels_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,11 @@ class StepOperation:
     Attributes
     ----------
     label : str
-        How it is written on a blackboard: ``"f"``, ``"c"``, ``"f∘c₋"``, ``"tanh(c)"``. ``₋`` behind a
-        state means the one before.
+        Its formula: ``"f"``, ``"c"``, ``"f∘c₋"``, ``"tanh(c)"``. ``₋`` marks the state before.
     op : str
-        The operation, such as ``"sigmoid"``; ``"leaf"`` for what the step begins with.
+        The operation, such as ``"sigmoid"``; ``"leaf"`` for an operand that the step is given.
     kind : {"input", "before", "operation", "gate", "state"}
-        ``"before"``: a state of the step before; ``"input"``: anything else the step is given.
+        ``"before"``: a state of the step before; ``"input"``: any other operand from outside the step.
     name : str
         The gate's or state's name; ``""`` for others.
     module : str
@@ -48,11 +46,10 @@ class StepOperation:
     shape : tuple of int
         At one step, (B, H).
     log10_value_norm, log10_grad_norm : ndarray ``(T,)``
-        Decadic logarithms of Frobenius norms, true also where the norm leaves its type; −∞ for what is
-        exactly 0, NaN where there is a NaN or no such operation at the step.
+        Decadic logarithms of Frobenius norms, right also where the norm under- or overflows; −∞ for an
+        exact 0, NaN for a NaN and for a step without this operation.
     requires_grad : bool
-        Whether a gradient goes to it; if not, ``log10_grad_norm`` is NaN, and so is what comes over its
-        edges.
+        Whether a gradient goes to it; if not, ``log10_grad_norm`` and the norms of its edges are NaN.
     """
 
     label: str
@@ -71,19 +68,19 @@ class StepOperation:
 
 @dataclass(frozen=True, slots=True)
 class StepEdge:
-    """One use of an operation's result: what gradient comes back over it.
+    """One use of an operation's result, and the gradient that comes back over it.
 
     Attributes
     ----------
     source : int
         The operation that is used, by its position in :attr:`StepFlow.operations`.
     target : int or str
-        The operation that uses it; ``"next step"``, or ``"loss"`` for all else that reads a state.
+        The operation that uses it; ``"next step"``, or ``"loss"`` for any other reader of a state.
     log10_norm : ndarray ``(T,)``
         Decadic logarithms of the norms of the gradient that arrives at the source over this edge.
     share : ndarray ``(T,)``
-        ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient: those of one source sum to 1, but for
-        a state before, of whose gradient the rest came to it at its own step. NaN where δ is exactly 0.
+        ⟨edge, δ⟩ / ‖δ‖², where δ is the source's whole gradient. The shares of one source sum to 1, except
+        for a state before, which gets the rest of its gradient at its own step. NaN where δ is exactly 0.
     """
 
     source: int
@@ -106,7 +103,7 @@ class StepVectors(NamedTuple):
     grad : ndarray (n, H)
         At each step divided by a power of ten, so that the largest is about 1.
     log10_scale : ndarray (n,)
-        The decadic logarithm of what ``grad`` is to be multiplied by.
+        The decadic logarithm of the factor by which ``grad`` was divided.
     """
 
     time: HostArray
@@ -119,14 +116,14 @@ class StepVectors(NamedTuple):
 
 
 def _ends(log10: HostArray) -> str:
-    """The first and the last magnitude of a run, for a repr."""
+    """The first and the last magnitude over time, for a repr."""
     first, last = map(scientific, log10[[0, -1]].tolist())
     return f"{first} … {last} over {len(log10)} steps" if len(log10) > 1 else first
 
 
 @dataclass(frozen=True)
 class StepFlow:
-    """The operations of every step of one recurrence; or those of one module, which has one step.
+    """The operations of every step of one recurrence, or of a module, which has one step.
 
     Attributes
     ----------
@@ -134,8 +131,8 @@ class StepFlow:
         As in :func:`gradient_flow`: ``"lstm.l0"``.
     time : ndarray ``(T,)``
     operations : tuple of StepOperation
-        In the order they are computed; what the step begins with stands first. Parameters are left out.
-        Where steps differ, these are the operations of all of them; ``label`` and ``op`` are the last's.
+        In the order of computation; operands from outside the step come first. Parameters are left out. If
+        steps differ, the operations of all steps; ``label`` and ``op`` are those of the last step.
     edges : tuple of StepEdge
     """
 
@@ -150,14 +147,8 @@ class StepFlow:
             (i, o.label, o.op, o.kind, *map(scientific, o.log10_grad_norm[[0, -1]].tolist()))
             for i, o in enumerate(self.operations)
         ]
-        header = (
-            "",
-            "operation",
-            "op",
-            "kind",
-            f"‖grad‖ t = {self.time[0]}",
-            f"t = {self.time[-1]}",
-        )
+        ends = f"‖grad‖ t = {self.time[0]}", f"t = {self.time[-1]}"
+        header = ("", "operation", "op", "kind", *ends)
         said = f"{self.path}: {len(self.operations)} operations, {len(self.edges)} edges, each of"
         return f"{said} {len(self.time)} steps\n{text_table(header, rows, 20)}"
 
@@ -207,13 +198,13 @@ class StepFlow:
         Parameters
         ----------
         source, target : int or str
-            The operand, and what uses it: positions or labels; the target may be ``"next step"`` or
-            ``"loss"``.
+            The operand and the operation that uses it, by position or label; the target may be
+            ``"next step"`` or ``"loss"``.
 
         Raises
         ------
         UnknownPathError
-            There is none.
+            There is no such edge.
         """
         start = self.index(source)
         end = target if target in (NEXT, LOSS) else self.index(target)
@@ -230,19 +221,19 @@ class StepFlow:
         )
 
 
-@np.errstate(all="ignore")  # a model that went wrong is looked at too
+@np.errstate(all="ignore")  # models with NaN and infinity are looked at too
 def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> StepFlow:
     """Return norms and shares of every operation at every step of a recurrence.
 
-    A layer that was run as one operation is opened for this: its steps are recorded again side by side,
-    from the states and gradients that the pass through it finds anyhow.
+    The steps of a fused layer are recorded again, side by side, from the states and gradients that the pass
+    through it finds in any case.
 
     Parameters
     ----------
     loss : Tensor
         A single element, unless ``gradient`` is given.
     path : str, optional
-        The module whose steps are meant, as in :func:`gradient_flow`; not needed for a single one.
+        The module that has the steps, as in :func:`gradient_flow`; needed if several have states.
     gradient : Tensor or array, optional
         The cotangent to start from.
 
@@ -259,7 +250,7 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
 
     Notes
     -----
-    Time and memory are linear in T. Norms and shares are true far below what the model's dtype holds.
+    Time and memory are linear in T. Norms and shares are right far below what the model's dtype can hold.
 
     Examples
     --------
@@ -279,47 +270,41 @@ def step_flow(loss: Tensor, path: str | None = None, gradient: Any = None) -> St
 
 
 def flow_among(loss: Tensor, path: str | None, times: Sequence[int]) -> StepFlow:
-    """Return the operations of some steps alone, which costs as much less; see :func:`step_flow`."""
+    """Return the operations of some steps alone, in proportionally less time; see :func:`step_flow`."""
     return _opened(loss, path, None, times)
 
 
 def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] | None) -> StepFlow:
-    root, seed, stack, _ = opened(loss, gradient, path, "step_flow", stays_whole)
-    name = path if path is not None else next(iter(stack.values())).module
-    some, every = _source(root, seed, stack, times)
+    here = ViewedRecurrence.of(loss, path, "step_flow", gradient=gradient)
+    name = path if path is not None else next(iter(here.stack.values())).module
+    some, every = _source(here, times)
     return _flow(name, every, some(every, True), lambda wanted: some(wanted, False))
 
 
 @np.errstate(all="ignore")
 def step_batches(loss: Tensor, path: str) -> Iterator[Batch]:
-    """Yield the operations of every step of a recurrence, with the arrays that norms are made of.
-
-    As :func:`step_flow` has them: many steps at once, without what comes back over each use.
-    """
-    root, seed, stack, _ = opened(loss, None, path, "step_flow", stays_whole)
-    some, every = _source(root, seed, stack, None)
+    """Yield the operations of :func:`step_flow` with their arrays, many steps at once, without edges."""
+    some, every = _source(ViewedRecurrence.of(loss, path, "step_flow"), None)
     yield from some(every, False)
 
 
 def _source(
-    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+    here: ViewedRecurrence, wanted: Sequence[int] | None
 ) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
-    """What yields steps of a recurrence, with edges or without, and which steps there are."""
-    if is_whole(stack):
-        return _of_layer(root, seed, stack, wanted)
-    nodes = ancestors([root], constants=True)
-    steps = steps_of_loop(nodes, stack)
+    """A function that yields some steps of a recurrence, with or without edges, and all its steps."""
+    if here.is_fused:
+        return _of_layer(here, wanted)
+    nodes = ancestors([here.root], constants=True)
+    steps = steps_of_loop(nodes, here.stack)
     some = steps if wanted is None else {t: steps[t] for t in wanted if t in steps}
-    source = RecordedSteps((root, seed), nodes, some, _states_of(stack))
+    states = {node for r in here.stack.values() for node in r.nodes()}
+    source = RecordedSteps((here.root, here.seed), nodes, some, states)
     return source.batches, source.times()
 
 
-@np.errstate(all="ignore")  # a model that went wrong is looked at too
+@np.errstate(all="ignore")  # models with NaN and infinity are looked at too
 def flow_of_nodes(
-    seed: Seed,
-    nodes: list[Node],
-    steps: dict[int, list[Node]],
-    path: str,
+    seed: Seed, nodes: list[Node], steps: dict[int, list[Node]], path: str
 ) -> StepFlow:
     """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
     source = RecordedSteps(seed, nodes, steps, frozenset())
@@ -331,7 +316,7 @@ def flow_of_nodes(
 
 
 def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list[Node]]:
-    """Return the operations of a module: a step for each call if all are alike, else a single step.
+    """Return the operations of a module: one step for each call if all are alike, else a single step.
 
     A single step has the last ``most`` operations, or all.
     """
@@ -347,11 +332,11 @@ def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list
 
 
 def _of_layer(
-    root: Node, seed: Array, stack: Stack, wanted: Sequence[int] | None
+    here: ViewedRecurrence, wanted: Sequence[int] | None
 ) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
-    """What yields steps of a layer that was run as one operation; all, or those that are wanted."""
-    scans = [Steps(node) for node in scans_of(stack)]
-    found = list(zip(scans, arriving(root, seed, scans), strict=True))
+    """A function that yields some steps of a fused layer, and all its steps or the wanted ones."""
+    scans = [Steps(node) for node in scans_of(here.stack)]
+    found = list(zip(scans, arriving(here.root, here.seed, scans), strict=True))
 
     def some(times: Sequence[int], edges: bool) -> Iterator[Batch]:  # edges cost little here
         for scan, (given, total) in found:
@@ -361,7 +346,7 @@ def _of_layer(
 
 
 def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
-    """Return the operations that lead to the states of each step of a loop, and to no other step's.
+    """Return the operations that lead to the states of each step of a loop, and to no other step.
 
     Parameters are left out. ``nodes`` are the whole graph, oldest first.
     """
@@ -389,14 +374,10 @@ def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
     return found
 
 
-def _states_of(stack: Stack) -> Set[Node]:
-    return {node for r in stack.values() for node in r.nodes()}
-
-
 # --- from batches to figures over time ------------------------------------------------------------
 
 Key = tuple[str, str, str, int]
-"""What makes an operation of one step that of another: module, operation, name, and which of several."""
+"""An operation across steps: its module, kind and name, and its number among several."""
 
 
 def _flow(
@@ -410,7 +391,7 @@ def _flow(
         table.add(batch)
     order = {key: i for i, key in enumerate(table.in_order())}
     named = {key for key, row in table.operations.items() if row["kind"] in ("gate", "state")}
-    labels = told_apart({key: table.operations[key]["label"] for key in order}, named)
+    labels = distinct_labels({key: table.operations[key]["label"] for key in order}, named)
 
     @cache
     @np.errstate(all="ignore")
@@ -436,7 +417,7 @@ def _flow(
 
 
 class _Table:
-    """Figures over time of every operation and edge there is at some step."""
+    """Figures over time of every operation and edge that occurs at some step."""
 
     def __init__(self, times: Sequence[int]) -> None:
         self._places = {t: i for i, t in enumerate(times)}
@@ -468,7 +449,7 @@ class _Table:
                 arrays[1][at] = rows.share_of(batch.grads[source])
 
     def _arrange(self, keys: list[Key]) -> None:
-        """Put operations that no step had so far behind those that they follow."""
+        """Insert operations that no step had so far behind the operations that they follow."""
         place = 0
         for key in keys if any(key not in self.operations for key in keys) else ():
             if key in self.operations:
@@ -478,7 +459,7 @@ class _Table:
                 place += 1
 
     def in_order(self) -> list[Key]:
-        """The operations as they are computed, after what steps are given."""
+        """The operations in the order of computation, behind the operands from outside the step."""
         kinds = ["before", "input"]
 
         def rank(key: Key) -> int:
@@ -513,7 +494,7 @@ def called(batch: Batch) -> tuple[dict[Node, str], dict[Node, str]]:
 
 
 def kind_of(node: Node, batch: Batch, names: Mapping[Node, str]) -> str:
-    """Return what an operation is to its step; see :class:`StepOperation`."""
+    """Return the kind of an operation; see :class:`StepOperation`."""
     kind = "gate" if node in names else "operation"
     kind = "state" if name_of(node) else kind
     return batch.given.get(node, kind)
@@ -525,7 +506,7 @@ def name_of(node: Node) -> str:
 
 
 def _keys(batch: Batch) -> dict[Key, Node]:
-    """The operations of a step by what they have in common with those of other steps."""
+    """The operations of a step by the keys that identify them across steps."""
     counts: Counter[tuple[str, str, str]] = Counter()
     found: dict[Key, Node] = {}
     for node in batch.nodes:

@@ -1,4 +1,4 @@
-"""Parts of a weight's gradient, some time steps each, and the check that they add up to it."""
+"""Parts of a weight's gradient, of some time steps each, and the check that they add up to it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..passes.scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
 
 
 class Part(NamedTuple):
-    """What some steps contribute, together or by sequence.
+    """The contributions of some steps, together or by sequence.
 
     Attributes
     ----------
     times : range
     values : array (steps, [B,] *W.shape)
     powers : ndarray (steps, [B]) of int
-        Powers of two that the values are to be multiplied by.
+        Powers of two by which the values are multiplied.
     sizes : tuple of ndarray (steps, B), or None
-        Norms by sequence and the powers of these, where they were found without the values.
+        Norms by sequence and their powers, if they were computed without the values.
     """
 
     times: range
@@ -35,9 +35,9 @@ class Part(NamedTuple):
     sizes: tuple[HostArray, HostArray] | None = None
 
     def norms(self, log: bool = False) -> HostArray:
-        """The norm of every contribution in float64, true also where its type cannot hold it.
+        """The norm of every contribution in float64, right also where its dtype cannot hold it.
 
-        ``log``: its natural logarithm.
+        With ``log``, its natural logarithm.
         """
         norms, powers = self.sizes or (None, self.powers)
         if norms is None:
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class CheckedParts:
-    """The parts of one weight's gradient, some steps at a time; raises at the end if they fall short.
+    """The parts of one weight's gradient, some steps at a time; raises at the end if their sum is wrong.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class CheckedParts:
         T.
     parts : iterator of Part
     gradient : list of Band
-        The whole, from the same backward pass.
-    outside : array or None
-        What uses outside any step contribute.
+        The whole gradient, from the same backward pass.
+    outside : Part or None
+        The contribution of uses outside any step.
     samples : tuple of int
-        (B,) where parts are told apart by sequence; else ().
+        (B,) if the parts are by sequence; else ().
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class CheckedParts:
                 f"weight_grad_by_time: the parts of {self.weight.label()} of shape "
                 f"{tuple(self.weight.value.shape)} do not add up to its gradient: they are off by "
                 f"{total.off():.2g} of it. It is used in an operation on several steps that could not be "
-                "told apart; apply it to every step, or to tg.stack(states), before steps are mixed"
+                "separated; apply it to every step, or to tg.stack(states), before steps are mixed"
             )
 
 
 class _Sum:
-    """A sum of arrays at powers of two, in float64, beside the sum of their sizes."""
+    """A sum of arrays at powers of two, in float64, and the sum of their norms."""
 
     def __init__(self) -> None:
         self.value: Any = 0.0
@@ -116,26 +116,25 @@ class _Sum:
                 return
             exponents = powers + np.frexp(sizes)[1]
             top = max(self.power, int(exponents[counts].max()))
-            kept = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
+            factor = math.ldexp(1.0, max(self.power - top, -2000)) if self.power > NOTHING else 0.0
             shifts = np.where(counts, np.clip(powers - top, -4000, 4000), 0)
-            if shifts.max() > 1000:  # of the smallest numbers, for which no factor is large enough
+            if shifts.max() > 1000:  # for the smallest numbers no factor is large enough
                 rows, scales = np.ldexp(rows, shifts[:, None]), np.ones(len(rows))
             else:
                 scales = np.ldexp(1.0, shifts)
-            self.value = self.value * kept + scales @ rows
-            self.size = self.size * kept + float(np.ldexp(sizes, shifts).sum())
+            self.value = self.value * factor + scales @ rows
+            self.size = self.size * factor + float(np.ldexp(sizes, shifts).sum())
         self.power = top
 
     def off(self) -> float:
-        """How much is left of it, relative to all that was added."""
+        """The norm of the sum, relative to that of all terms."""
         return float(row_norms(np.atleast_1d(self.value))) / self.size
 
     def is_off(self, dtype: Any) -> bool:
-        """Whether more is left than rounding leaves: the root of the type's ε.
+        """Whether the sum is larger than rounding explains: than √ε of the dtype, relative to its terms.
 
-        Rounding in a product of n terms leaves about √n ε of their sizes. The root of ε leaves room for
-        terms that cancel, inside a part, to less than a thousandth. Where anything is infinite or NaN,
-        nothing can be said.
+        Rounding in a product of n terms leaves about √n ε of their sizes. √ε also allows for terms that
+        cancel inside a part to less than a thousandth. With infinite or NaN terms nothing can be said.
         """
         if not (self.size and np.isfinite(self.size)):
             return False

@@ -1,4 +1,4 @@
-"""Where a state's gradient comes from: the next step's states, or the loss at its own step."""
+"""``path_split`` and ``gain_split``: the ways by which a gradient came, and its gain in one step."""
 
 from __future__ import annotations
 
@@ -16,35 +16,32 @@ from ...engine.recording import Node
 from ...errors import GraphError
 from ...kernels.powers import times_rows
 from ...tensors.tensor import Tensor
-from ..charts.drawn import SLIDE, Drawn, signalled, slide
-from ..charts.linked_charts import gain_chart, shares_chart
-from ..charts.views import Shares
-from ..loops.hosting import opened
-from ..loops.recurrences import Stack, Wanted, chosen, one_state
+from ..charts.pictures import SLIDE, Drawn, signalled, slide
+from ..charts.view_arrays import Shares
+from ..charts.view_charts import gain_chart, shares_chart
+from ..loops.recurrences import Stack, Wanted
+from ..loops.step_rows import Rows
 from ..loops.steps import (
     Scaled,
     Steps,
     arriving,
     at_common_powers,
-    is_whole,
+    direct_cotangents,
+    next_step_cotangents,
     scans_of,
-    sent,
-    sent_back,
-    stays_whole,
 )
+from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from ..table import text_table
+from .parts import flat
 
 Step = dict[str, Node]
 """The states of one step by name."""
 
 
-class _Found(NamedTuple):
-    """One state's parts at some steps, (T, …) each, beside powers of two.
-
-    These are of every step (T,), or of every step's rows (T, B).
-    """
+class _Parts(NamedTuple):
+    """One state's parts at some steps, (T, …) each, and powers of two: of steps (T,), or of rows (T, B)."""
 
     times: Sequence[int]
     parts: dict[str, Array]
@@ -62,17 +59,17 @@ class PathSplit(Drawn):
         ∂L/∂s_t: the sum of the parts.
     parts : dict of str to array ``(T, B, H)``
         ``"direct"``: straight from the states of the next step (for an LSTM's ``c``, the cell path),
-        or of any later one that reads this one itself;
-        ``"via h"``: from them, through another state of the same step (for ``c``, the hidden path);
-        ``"via branch"``: from them, through what is marked ``"branch"``, as :class:`ResBlock` marks its
-        layer; ``"direct"`` is then the skip around it;
-        ``"local"``: from the loss through no other state of this recurrence: by the output at this
-        step, and by all else that reads the state, such as a layer above or a decoder. At the last
-        state of an encoder, which a decoder starts from, that is everything.
+        or of a later step that reads this state;
+        ``"via h"``: from the next step, through another state of this step (for ``c``, the hidden path);
+        ``"via branch"``: from the next step, through a value marked ``"branch"``; :class:`ResBlock` marks
+        the result of its layer so, and ``"direct"`` is then the skip around it;
+        ``"local"``: from the loss, through no other state of this recurrence: by the output at this
+        step, and by everything else that reads the state, such as a layer above or a decoder. At the last
+        state of an encoder, from which a decoder starts, that is the whole gradient.
 
         In the model's dtype, as ``grad``: 0 where they underflow, ±∞ where they overflow.
     shares : dict of str to ndarray ``(T,)``
-        The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. True also
+        The signed share ⟨part, δ⟩ / ‖δ‖² of each, float64; at every step they sum to 1. Right also
         where δ under- or overflows; NaN where it is exactly 0.
     state : str
         The state's name.
@@ -123,18 +120,18 @@ class PathSplits(dict[str, PathSplit], Drawn):
 def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -> PathSplits:
     """Split the gradient by every state of a recurrence by the way it came.
 
-    ∂L/∂s_t is the sum of what comes from the states of step t+1 and what comes from the loss without
-    them. A state that others of its step are computed from (an LSTM's ``c``, from which ``h`` is) gets
-    its gradient over both: straight from the next cell state, and through ``h``.
+    ∂L/∂s_t is the sum of two parts: one comes from the states of step t+1, the other from the loss without
+    them. If other states of the step are computed from s_t, as ``h`` is from an LSTM's ``c``, there are two
+    ways from step t+1: straight, and through ``h``.
 
     Parameters
     ----------
     loss : Tensor
         A single element.
     path : str, optional
-        The module whose states are meant, as in :func:`gradient_flow`; not needed for a single one.
+        The module that has the states, as in :func:`gradient_flow`; needed if several have states.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default. A state that is marked at none of them is left out.
+        The wanted time steps; by default all. A state that is marked at none of them is left out.
 
     Returns
     -------
@@ -153,9 +150,9 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     Notes
     -----
     Time and memory are linear in T. For each state, a split holds its parts and their sum: 3 · T · B · H
-    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. While it is made, a fused layer takes up to
-    120 · T · B · H bytes in float32 and 180 in float64, the split included (an RNN: 80 and 110). ``times``
-    saves the split of the other steps; the backward pass goes over all of them.
+    numbers for ``h`` and 4 · T · B · H for an LSTM's ``c``. Computing it takes up to 120 · T · B · H
+    bytes in float32 and 180 in float64 for a fused LSTM, the split included (for an RNN 80 and 110). With
+    ``times`` the other steps are not split, but the backward pass goes over all of them.
 
     Examples
     --------
@@ -168,23 +165,23 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     >>> bool(split.shares["direct"][10] > 0.9)  # the forget gates are open
     True
     """
-    root, seed, stack, device = opened(loss, None, path, "path_split", stays_whole)
-    split = _split_side_by_side if is_whole(stack) else _split_one_by_one
-    found = split(root, seed, stack, times)
-    return PathSplits({name: _true(name, some, device) for name, some in found.items()})
+    here = ViewedRecurrence.of(loss, path, "path_split")
+    split = _split_side_by_side if here.is_fused else _split_one_by_one
+    found = split(here, times)
+    return PathSplits({name: _true(name, some, here.device) for name, some in found.items()})
 
 
-def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
-    """Split the gradients of states that each were computed by operations of their own."""
-    for recurrence in stack.values():
-        recurrence.check_shapes("path_split")
-    steps = steps_of(stack)
-    wanted = chosen(times, sorted(steps), "path_split")
+def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
+    """Split the gradients of states that were recorded step by step."""
+    for recurrence in here.stack.values():
+        recurrence.check_shapes(here.view)
+    steps = steps_of(here.stack)
+    wanted = here.times(times, sorted(steps))
     states = {node for step in steps.values() for node in step.values()}
-    after = _next_states(root, steps)
-    totals = gradients_in_bands(root, seed, {node for t in wanted for node in after[t]})
-    local = gradients_in_bands(root, seed, states, stop=True)
-    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in stack}
+    after = _next_states(here.root, steps)
+    totals = gradients_in_bands(here.root, here.seed, {n for t in wanted for n in after[t]})
+    local = gradients_in_bands(here.root, here.seed, states, stop=True)
+    found: dict[str, dict[int, dict[str, Array]]] = {name: {} for name in here.stack}
     powers = {}
     for t in wanted:
         step = steps[t]
@@ -195,51 +192,51 @@ def _split_one_by_one(root: Node, seed: Array, stack: Stack, times: Wanted) -> d
         for name, parts in _split_step(step, ways, own, after[t]).items():
             found[name][t] = parts
     return {
-        name: _Found(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
+        name: _Parts(list(at), _stacked(list(at.values())), np.array([powers[t] for t in at]))
         for name, at in found.items()
         if at
     }
 
 
-def _split_side_by_side(root: Node, seed: Array, stack: Stack, times: Wanted) -> dict[str, _Found]:
-    """Split the gradients of states that were computed by operations on many steps each."""
-    scans = [Steps(node) for node in scans_of(stack)]
-    wanted = chosen(times, [t for scan in scans for t in scan.times()], "path_split")
+def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
+    """Split the gradients of a fused layer's states."""
+    scans = [Steps(node) for node in scans_of(here.stack)]
+    wanted = here.times(times, [t for scan in scans for t in scan.times()])
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
-    for scan, (given, total) in zip(scans, arriving(root, seed, scans), strict=True):
+    for scan, (given, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
         for steps in scan.chunks(scan.among(wanted)):
-            back = sent_back(scan, steps, total)
+            back = next_step_cotangents(scan, steps, total)
             (direct, own), powers = at_common_powers(back, given.at(steps))
-            here = scan.at(steps).after
-            ways = {"direct": scan.by_node(here, direct)}
-            parts = _split_step(here, ways, scan.by_node(here, own), ())
+            after = scan.at(steps).after
+            ways = {"direct": scan.by_node(after, direct)}
+            parts = _split_step(after, ways, scan.by_node(after, own), ())
             shape = (*powers.shape, -1)
-            rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in stack}
+            rows = {n: {p: g.reshape(shape) for p, g in parts[n].items()} for n in here.stack}
             pieces.append((rows, powers))
     powers = np.concatenate([powers for _, powers in pieces])
     found = {}
-    for name in stack:
+    for name in here.stack:
         names = pieces[0][0][name]
         joined = {p: np.concatenate([rows[name][p] for rows, _ in pieces]) for p in names}
-        found[name] = _Found(wanted, joined, powers)
+        found[name] = _Parts(wanted, joined, powers)
     return found
 
 
 BRANCH = "branch"
-"""The mark, without a time step, of what a skip goes around."""
+"""The mark, without a time step, of a value that a skip goes around."""
 
 
 def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Array]]:
-    """What a step's states get from those of others: straight, and through a branch if there is one."""
+    """The cotangents of a step's states from other steps: straight, and through a branch if any."""
     states, oldest = set(step.values()), min(node.order for node in step.values())
     between = ancestors(coming, ends=states, oldest=oldest)
     branches = {
         n for n in between if any(m.name == BRANCH and m.scope.time is None for m in n.marks)
     }
-    whole = sent(coming, states)
+    whole = direct_cotangents(coming, states)
     if not branches:
         return {"direct": whole}
-    around = sent(coming, states | branches)
+    around = direct_cotangents(coming, states | branches)
     through = {node: whole[node] - around[node] for node in states}
     return {"direct": {node: around[node] for node in states}, f"via {BRANCH}": through}
 
@@ -247,7 +244,7 @@ def _ways_back(coming: dict[Node, Array], step: Step) -> dict[str, dict[Node, Ar
 def steps_of(stack: Stack) -> dict[int, Step]:
     """The states of a recurrence by time step, in the order they were computed.
 
-    Those that a step lacks are left out.
+    States that a step lacks are left out.
     """
     times = dict.fromkeys(t for r in stack.values() for t in r.steps)
     steps = {t: {name: r.steps[t] for name, r in stack.items() if t in r.steps} for t in times}
@@ -257,7 +254,7 @@ def steps_of(stack: Stack) -> dict[int, Step]:
 def _next_states(root: Node, steps: dict[int, Step]) -> dict[int, set[Node]]:
     """By time step, the states of other steps that are computed from its states through no other.
 
-    Mostly those of the next step. A state that is handed on as it is belongs to both steps.
+    Mostly these are of the next step. A state that is handed on unchanged belongs to both steps.
     """
     at: dict[Node, list[int]] = {}
     for t, step in steps.items():
@@ -289,16 +286,13 @@ def _last(node: Node, above: dict[Any, frozenset[Node]]) -> frozenset[Node]:
 
 
 def _split_step(
-    step: Step,
-    ways: dict[str, dict[Node, Array]],
-    local: dict[Node, Array],
-    after: Container[Node],
+    step: Step, ways: dict[str, dict[Node, Array]], local: dict[Node, Array], after: Container[Node]
 ) -> dict[str, dict[str, Array]]:
     """Name → part → array for the states of one step.
 
-    ``ways`` lead from the states of other steps, ``local`` came from the loss, both through no other
-    state. What goes through a state of the same step is added, latest state first. A state that is
-    handed on as it is has all from the step it is handed to.
+    ``ways`` are the cotangents from the states of other steps, ``local`` those from the loss, both through
+    no other state. The parts through a state of this step are added here, the latest state first. A state
+    that is handed on unchanged has its whole gradient from the step it is handed to.
     """
     names = {node: name for name, node in reversed(step.items())}
     both: dict[Node, Array] = {}  # through time and local, on a leading axis
@@ -308,7 +302,7 @@ def _split_step(
         parts = {way: gradients[node] for way, gradients in ways.items()}
         own = zeros_like(local[node]) if handed_on else local[node]
         for other, gradient in [] if handed_on else both.items():
-            arrived = sent({other: gradient}, names.keys() - {other})[node]
+            arrived = direct_cotangents({other: gradient}, names.keys() - {other})[node]
             parts[f"via {names[other]}"], own = arrived[0], own + arrived[1]
         xp = backend.namespace(own)
         both[node] = xp.stack([sum(parts.values()), own])
@@ -326,8 +320,8 @@ def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
     }
 
 
-def _true(name: str, found: _Found, device: str) -> PathSplit:
-    """The parts with their powers put back, on a device, and their shares."""
+def _true(name: str, found: _Parts, device: str) -> PathSplit:
+    """The parts, multiplied by their powers and moved to a device, and their shares."""
     times, parts, powers = found
     grad = sum(parts.values())
     true = {part: _times_powers(array, powers) for part, array in [*parts.items(), ("", grad)]}
@@ -336,23 +330,13 @@ def _true(name: str, found: _Found, device: str) -> PathSplit:
 
 
 def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """⟨part, δ⟩ / ‖δ‖² of each at every step."""
-    if powers.ndim == 2:
-        (values,), _ = at_common_powers(
-            Scaled(np.stack(list(parts.values())), powers), by_step=True
-        )
-        parts = dict(zip(parts, values, strict=True))
-    rows = {part: _rows(array) for part, array in parts.items()}
-    whole = sum(rows.values(), start=np.zeros(()))
-    top = np.max(np.abs(whole), axis=1, initial=0.0)
-    scale = np.where(top > 0, top, 1.0)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.sum((whole / scale) ** 2, axis=1)
-        squares = np.where(squares > 0, squares, np.nan)
-        return {
-            part: np.sum((array / scale) * (whole / scale), axis=1) / squares
-            for part, array in rows.items()
-        }
+    """The share of each part in their sum at every step; see :meth:`.step_rows.Rows.share_of`."""
+    powers = powers if powers.ndim == 2 else powers[:, None]
+    values = {part: flat(array, len(array)) for part, array in parts.items()}
+    shape = (*powers.shape, next(iter(values.values())).size // max(powers.size, 1))
+    rows = {part: Rows(array.reshape(shape), powers) for part, array in values.items()}
+    whole = Rows(sum(some.values for some in rows.values()), powers)  # type: ignore[arg-type]
+    return {part: some.share_of(whole) for part, some in rows.items()}
 
 
 def _times_powers(array: Array, powers: np.ndarray[Any, Any]) -> Array:
@@ -386,27 +370,21 @@ def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
     return total
 
 
-def _rows(array: Array) -> np.ndarray[Any, Any]:
-    """Time × everything else, on the host in float64."""
-    host = backend.namespace(array).to_numpy(array).astype(np.float64)
-    return host.reshape(len(host), -1)
-
-
 # --- saturation and weight ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class GainSplit(Drawn):
-    """How much one step back in time scales the gradient, split into its two factors.
+    """The factor by which one step back in time scales the gradient, split into two.
 
     Attributes
     ----------
     time : ndarray ``(T,)``
         Step t scales ∂L/∂h_t to what arrives at h_{t−1}.
     saturation : ndarray ``(T,)``
-        ‖D δ‖ / ‖δ‖: what the derivative D of the nonlinearity leaves.
+        ‖D δ‖ / ‖δ‖: the factor of the nonlinearity's derivative D.
     weight : ndarray ``(T,)``
-        ‖W_hᵀ D δ‖ / ‖D δ‖: what the recurrent matrix makes of that.
+        ‖W_hᵀ D δ‖ / ‖D δ‖: the factor of the recurrent matrix.
     gain : ndarray ``(T,)``
         ‖J_tᵀ δ‖ / ‖δ‖, the product of the two.
     """
@@ -433,14 +411,13 @@ class GainSplit(Drawn):
 def gain_split(
     loss: Tensor, path: str | None = None, state: str = "h", *, times: Wanted = None
 ) -> GainSplit:
-    """How much each step of a vanilla recurrence scales the gradient: by saturation, and by weight.
+    """Split the factor by which each step of a vanilla recurrence scales the gradient: saturation · weight.
 
-    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}:
-    ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) · (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are
-    Frobenius over (B, H). σ may be any function of each element: z_t is the last value that is linear in
-    h_{t−1}, so a number that z_t is multiplied by before σ bends it counts as weight. The factors are
-    right also where δ itself underflows; they are NaN where it is exactly 0, and before the first marked
-    state. Past the end of a sequence, D is 0.
+    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}: ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) ·
+    (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). σ may be any
+    elementwise function: z_t is the last value that is linear in h_{t−1}, so a constant factor of z_t
+    inside σ counts as weight. The factors are right also where δ itself underflows; they are NaN where it
+    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
 
     Parameters
     ----------
@@ -449,14 +426,14 @@ def gain_split(
     state : str
         The name of the state.
     times : int or sequence of int, optional
-        The time steps that are wanted; all by default.
+        The wanted time steps; by default all.
 
     Raises
     ------
     GraphError
-        No state was marked, or it is not a nonlinearity of a sum (an LSTM's is a product, a residual
-        block's a sum of which only a part is a nonlinearity's), or that sum is not linear in the
-        state before (normalised, or some states left unmarked).
+        No state was marked. Or the state is not a nonlinearity of a sum: that of an LSTM is a product, that
+        of a residual block a sum. Or the sum is not linear in the state before: it is normalized, or states
+        between were not marked.
 
     Examples
     --------
@@ -467,25 +444,23 @@ def gain_split(
     >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
     True
     """
-    root, seed, stack, _ = opened(loss, None, path, "gain_split", stays_whole)
-    recurrence = one_state(stack, state, "gain_split")
-    wanted = chosen(times, recurrence.times(), "gain_split")
-    gains = _gains_side_by_side if is_whole(stack) else _gains_one_by_one
-    norms = gains(root, seed, stack, state, wanted)
+    here = ViewedRecurrence.of(loss, path, "gain_split")
+    wanted = here.times(times, here.state(state).times())
+    gains = _gains_side_by_side if here.is_fused else _gains_one_by_one
+    norms = gains(here, state, wanted)
     saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
     return GainSplit(np.array(wanted), saturation, weight)
 
 
 _Norms = np.ndarray[Any, Any]
-"""By step, those of δ, of D δ and of what arrives at the state before, times a common factor ``(T, 3)``."""
+"""The norms of δ, of D δ and of W_hᵀ D δ at every step, times a common factor ``(T, 3)``."""
 
 
-def _gains_one_by_one(
-    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
-) -> _Norms:
-    steps = stack[state].steps
-    before = dict(zip(steps, [stack[state].initial, *steps.values()], strict=False))
-    bands = gradients_in_bands(root, seed, {steps[t] for t in wanted})
+def _gains_one_by_one(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
+    recurrence = here.stack[state]
+    steps = recurrence.steps
+    before = dict(zip(steps, [recurrence.initial, *steps.values()], strict=False))
+    bands = gradients_in_bands(here.root, here.seed, {steps[t] for t in wanted})
     gradients: list[Array] = []
     for t in wanted:
         node, previous = steps[t], before[t]
@@ -495,12 +470,10 @@ def _gains_one_by_one(
     return np.array(backend.norms(gradients)).reshape(-1, 3)
 
 
-def _gains_side_by_side(
-    root: Node, seed: Array, stack: Stack, state: str, wanted: list[int]
-) -> _Norms:
-    scans = [Steps(node) for node in scans_of(stack)]
+def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
+    scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
-    for scan, (_, total) in zip(scans, arriving(root, seed, scans), strict=True):
+    for scan, (_, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
         part = scan.scan.parts.index(state)
         for steps in scan.chunks(scan.among(wanted)):
             whole = total.at(steps)
@@ -509,11 +482,11 @@ def _gains_side_by_side(
             delta = delta.reshape(-1, delta.shape[-1])
             side = scan.at(steps)
             node, previous = side.after[state], side.before[state]
-            # before the first step, what the other parts were computed from is not there
+            # the first step has no state before; other parts' initial states do not count
             before = side.before.values() if steps.any() else [previous]
             pre = _pre_activation(node, set(before))
             gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]
-            rows = [_rows(g.reshape(len(steps), -1)) for g in gradients]
+            rows = [flat(g, len(steps)) for g in gradients]
             if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
                 rows[2][steps == 0] = 0.0
             found.append(np.stack([row_norms(g) for g in rows], axis=1))
@@ -521,10 +494,10 @@ def _gains_side_by_side(
 
 
 def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
-    """What arrives at ``end`` of a state's gradient; NaN where it is not known."""
+    """The cotangent of ``end`` from a state's gradient; NaN if there is no such node."""
     if end is None:
         return np.full((), np.nan)
-    return delta if end is node else sent({node: delta}, {end})[end]
+    return delta if end is node else direct_cotangents({node: delta}, {end})[end]
 
 
 _LINEAR = {
@@ -538,15 +511,15 @@ _LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
 def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
     """The last value on the way to a state that is linear in the state before: z of h = σ(z).
 
-    σ is all that comes after it, whatever that is made of, element by element. ``before`` are the state
-    before, and what else stands for something computed from it. Where there is none, or the state does
-    not depend on it, z is linear in what the elementwise operations begin with, or None.
+    σ is everything after it, and may consist of several elementwise operations. ``before`` are the state
+    before and other values computed from it. If there are none, or the state does not depend on them, z is
+    linear in the values with which the elementwise operations begin, or None.
     """
     bends = _bends(node, before)
     if node not in bends:
         before = set()
         bends = _bends(node, _beginnings(node))
-    front, last = {node}, node  # all by which the state depends on what is before
+    front, last = {node}, node  # the state depends on the past through these alone
     while len(front) > 1 or bends[last]:
         if last in before or not _is_elementwise(last, node):
             if not before:
@@ -559,7 +532,7 @@ def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
 
 
 def _beginnings(node: Node) -> set[Node]:
-    """What the elementwise operations up to a state begin with, other than parameters where it can be."""
+    """The values with which the elementwise operations up to a state begin; parameters only if all are."""
     found, seen, left = set(), {node}, [node]
     while left:
         x = left.pop()
@@ -590,13 +563,13 @@ def _refuse_split(node: Node, bend: Node | None) -> NoReturn:
 
 
 def _made(node: Node) -> str:
-    """By what a state was made, and where."""
+    """The operation that computed a state, and where."""
     place = node.place()
     return f"made by {node.op}{place}," if place else f"made by {node.op}"
 
 
 def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
-    """For each node between, the first operation up to it that is not linear in ``starts``, if any."""
+    """By node between, the first operation up to it that is not linear in ``starts``, or None."""
     found: dict[Node, Node | None] = dict.fromkeys(starts)
     oldest = min([start.order for start in starts], default=end.order)
     for node in ancestors([end], ends=starts, oldest=oldest):
@@ -616,7 +589,7 @@ def _is_bent(node: Node, sources: list[Node]) -> bool:
 
 
 def _recorded(node: Node) -> list[Node]:
-    """The inputs that gradients go to; one that stands there twice, twice."""
+    """The inputs that require gradients, as often as they occur."""
     return [x for x in node.inputs or () if isinstance(x, Node) and x.requires_grad]
 
 

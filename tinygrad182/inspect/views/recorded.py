@@ -1,4 +1,4 @@
-"""``gradient_flow(create_graph=True)``: the derivative of a loss by its states, as part of another loss."""
+"""``gradient_flow(create_graph=True)``: the derivative of a loss by its states, as Tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...display.reprs import shown, state_fold
 from ...engine.autodiff import add_grads, seeds_of
 from ...engine.backpropagation import ancestors, backpropagate
 from ...engine.memory import in_pass
@@ -23,13 +22,13 @@ from ...tensors.norms import vector_norm
 from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, stacks_of
 from ..passes.scaling import HostArray
-from ..table import text_table
+from ..table import StateTable
 
 Figure = TypeVar("Figure")
 
 
 def _recorded(figure: Callable[[RecordedStateFlow], Figure]) -> cached_property[Figure]:
-    """A figure that is made when it is first asked for, and recorded wherever that is."""
+    """A property that is computed when it is first read, and recorded also inside ``no_grad``."""
 
     @modes_kept
     def made(states: RecordedStateFlow) -> Figure:
@@ -40,12 +39,12 @@ def _recorded(figure: Callable[[RecordedStateFlow], Figure]) -> cached_property[
     return cached_property(made)
 
 
-class RecordedStateFlow:
-    """One state of a recurrence over T steps: what a :class:`StateFlow` has, as Tensors.
+class RecordedStateFlow(StateTable):
+    """One state of a recurrence over T steps: a :class:`StateFlow` of Tensors.
 
-    They are differentiable by all that the loss was computed from. All have the dtype and the device of
-    the states. A norm is made of numbers scaled to about 1, so it is right wherever the gradient itself
-    is; a gradient that has underflowed to 0 has the norm 0, of the derivative 0.
+    They are differentiable by all that the loss was computed from, and have the dtype and the device
+    of the states. Norms are computed from numbers scaled to about 1, so they are right where the gradient
+    itself is. A gradient that has underflowed to 0 has the norm 0, with the derivative 0.
 
     Attributes
     ----------
@@ -56,8 +55,8 @@ class RecordedStateFlow:
     grad_norm : Tensor ``(T,)``
         ‖∂L/∂h_t‖, Frobenius over (B, H).
     log_grad_norm : Tensor ``(T,)``
-        Its natural logarithm; −∞, of the derivative 0, for a gradient that is 0. The derivative is about
-        1 / ‖∂L/∂h_t‖, which overflows where the norm is a subnormal number.
+        Its natural logarithm; −∞, with the derivative 0, for a gradient that is 0. Elsewhere the derivative
+        is about 1 / ‖∂L/∂h_t‖, which overflows where the norm is a subnormal number.
     log10_grad_norm : Tensor ``(T,)``
         Its decadic logarithm, ``log_grad_norm / ln 10``.
     value_norm : Tensor ``(T,)``
@@ -107,21 +106,6 @@ class RecordedStateFlow:
         batch = self.grad.shape[1] if self.grad.ndim > 2 else 1
         return _norms(self.grad, len(self.time), batch)
 
-    def __repr__(self) -> str:
-        return self._table(20)
-
-    def _table(self, most: int) -> str:
-        norms = self.value_norm.numpy().tolist(), self.grad_norm.numpy().tolist()
-        rows = list(zip(self.time.tolist(), *norms, strict=True))
-        return text_table(("t", "‖value‖", "‖grad‖"), rows, most)
-
-    def _fold(self, name: str, opened: bool) -> str:
-        norms = self.value_norm.numpy(), self.log10_grad_norm.numpy()
-        return state_fold(name, self.time, *norms, opened)
-
-    def _repr_html_(self) -> str:
-        return shown(self._fold("", opened=True))
-
 
 def _grad_of(node: Node, found: dict[Node, Tensor]) -> Tensor:
     return found[node] if node in found else zeros_like(wrap(node.value))
@@ -133,14 +117,14 @@ def _norms(states: Tensor, *rows: int) -> Tensor:
 
 
 def opened_graph(root: Node) -> tuple[Callable[[Node], Node], list[Node]]:
-    """Open the recurrences behind a node, in the graph that the node is in.
+    """Open the fused layers behind a node, in the node's own graph.
 
     Returns
     -------
     opened : callable
-        What stands for a node.
+        Node of the graph → its node where layers are opened.
     nodes : list of Node
-        All, oldest first, with the constants and with those states that the root does not depend on.
+        All, oldest first, with the constants and the states that the root does not depend on.
     """
     opened = opening([root])
     scans = filter(is_scan, ancestors([root]))
@@ -166,7 +150,7 @@ def recorded_flows(
 def _found(
     seed: tuple[Node, Tensor], states: set[Node], leaves: dict[Node, Node]
 ) -> dict[Node, Tensor]:
-    """The gradients by states; those by leaves, given by what stands for them, are added to ``.grad``."""
+    """The gradients by states; those by ``leaves``, opened leaf → leaf, are added to ``.grad``."""
     found = backpropagate([seed], states | leaves.keys(), retain_graph=True)
     add_grads((leaves[node], g, False) for node, g in found.items() if node in leaves)
     return found

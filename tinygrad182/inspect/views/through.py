@@ -1,8 +1,8 @@
-"""``Graph.through``: which operations the gradient of a node passes on its way back, and by what share.
+"""``Graph.through``: the shares of a node's gradient that pass each operation of a step.
 
-The part of a gradient δ = ∂L/∂u that passes an operation v is Jᵀ ∂L/∂v, where J = ∂v/∂u. It is what goes
-back from v alone: one backward pass from v to u, with ∂L/∂v as the cotangent. The operations of a step go
-back together, each on a row of a leading axis of its own.
+The part of a gradient δ = ∂L/∂u that passes an operation v is Jᵀ ∂L/∂v, where J = ∂v/∂u. It is the result
+of a backward pass from v to u, with ∂L/∂v as the cotangent. The operations of a step go back in one pass,
+each on its own row of a leading axis.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..graph.graph import Graph, GraphNode
 
 ELEMENTS = 1 << 22
-"""Elements of the cotangents that the operations of a step start from, at once: what bounds memory."""
+"""About so many elements of the operations' cotangents go back at once, which limits memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,12 +44,12 @@ class Through:
     target : GraphNode
         The node whose gradient it is.
     shares : dict of GraphNode to float
-        By operations, the largest first. An operation and what it is computed from are passed one after
-        the other, so these do not add up to 1.
+        By operation, the largest first. A way passes an operation and then its operands, so these do not
+        add up to 1.
     entering : dict of GraphNode to float
-        By what the step is given: the share that passes from the step to each of these, and goes on to the
-        target without passing the step again. The ways are different ones, so that these and
-        :attr:`elsewhere` add up to 1.
+        By operand from outside the step: the share that passes from the step to this operand, and goes on
+        to the target without passing the step again. These ways are different from each other, so these
+        shares and :attr:`elsewhere` add up to 1.
     elsewhere : float
         The share that does not pass the step.
     """
@@ -66,7 +66,7 @@ class Through:
         return 1.0 - sum(self.entering.values())
 
     def table(self, max_rows: int | None = 60) -> TextTable:
-        """One line per operation, the largest share first; parts and other views of one are left out."""
+        """One line per operation, the largest share first; without operations that only move elements."""
         rows: list[tuple[object, ...]] = [
             (_Share(share), self._labels[node], node.op, node.module, node.time)
             for node, share in self.shares.items()
@@ -83,7 +83,7 @@ class Through:
 
 
 class _Share(float):
-    """A share, as tables show it."""
+    """A share that prints with three decimals."""
 
     def __str__(self) -> str:
         return f"{self:.3f}" if abs(self) >= 5e-4 or not self else f"{float(self):.0e}"
@@ -92,7 +92,7 @@ class _Share(float):
 def through(
     graph: Graph, target: GraphNode | str | tuple[str, int], time: int | None, module: str | None
 ) -> Through:
-    """See :meth:`Graph.through`; ``graph`` has its recurrences step by step."""
+    """See :meth:`Graph.through`; ``graph`` has no fused layers."""
     if not (module is None or isinstance(module, str)):
         raise ArgumentError(f"through: module {module!r} must be a path, such as 'lstm.l0'")
     node = _target_in(graph, target)
@@ -126,7 +126,7 @@ def through(
 
 
 def _largest_first(shares: dict[Node, float]) -> list[tuple[Node, float]]:
-    """Equal shares, which differ by rounding, stay in the order of the graph."""
+    """Sort shares; those that differ only by rounding stay in the order of the graph."""
     return sorted(shares.items(), key=lambda item: -round(abs(item[1]), 5))
 
 
@@ -137,7 +137,7 @@ def _called(node: GraphNode) -> str:
 
 
 def _target_in(graph: Graph, target: GraphNode | str | tuple[str, int]) -> GraphNode:
-    """The node that is meant, by itself or by its name and time.
+    """The node that the user gave, itself or by its name and time.
 
     Raises
     ------
@@ -152,7 +152,9 @@ def _target_in(graph: Graph, target: GraphNode | str | tuple[str, int]) -> Graph
         if len(found) != 1:
             at = "" if time is None or not found else f", time={time}"
             several = (
-                f"{len(found)} nodes are called so: {brief(found)[1:-1]}" if found else "no node is"
+                f"{len(found)} nodes have this name: {brief(found)[1:-1]}"
+                if found
+                else "no node has this name"
             )
             raise ArgumentError(
                 f"through: {target!r} must be one node, and {several}; give one of "
@@ -183,9 +185,9 @@ def _step(graph: Graph, target: GraphNode, time: int | None, module: str | None)
         there = sorted({times[n] for n in inside if n in times})
         modules = sorted({graph._node(n).module for n in later} - {""})
         if there:
-            remedy = f"those that are belong to t = {there[0]} to {there[-1]}"
+            remedy = f"operations that are belong to t = {there[0]} to {there[-1]}"
         elif modules:
-            remedy = f"those that are belong to {brief(modules)[1:-1]}"
+            remedy = f"operations that are belong to {brief(modules)[1:-1]}"
         else:
             remedy = "take one that the loss is computed from"
         at = ("" if module is None else f" of {module!r}") + (
@@ -202,7 +204,7 @@ def _is_in(module: str, path: str | None) -> bool:
 
 
 class _Row(NamedTuple):
-    """What goes back on one row: from a node, a cotangent, which is to be multiplied by 2**power."""
+    """The cotangent of a node that goes back on one row, times 2**power."""
 
     node: Node
     cotangent: Array
@@ -233,17 +235,17 @@ class _Gradient:
 def shares_through(
     seeds: Sequence[Seed], nodes: list[Node], target: Node, step: Sequence[Node]
 ) -> tuple[dict[Node, float], dict[Node, float]]:
-    """Return the shares of a node's gradient by the operations of a step, and by what the step is given.
+    """Return the shares of a node's gradient by a step's operations, and by its operands from outside.
 
     Parameters
     ----------
     seeds : sequence of (Node, array)
-        The latest nodes, and what arrives at them.
+        The latest nodes, and their cotangents.
     nodes : list of Node
-        The whole graph, oldest first, with recurrences step by step.
+        The whole graph, oldest first, without fused layers.
     target : Node
     step : sequence of Node
-        Operations computed from the target, which is not one of them.
+        Operations computed from the target, without the target.
     """
     between = set(descendants({target}, nodes)).difference(step)
     with no_grad():
@@ -259,7 +261,7 @@ def shares_through(
 
 
 def _back(rows: list[_Row], target: Node, ends: Set[Node], whole: _Gradient) -> dict[Node, float]:
-    """The shares of what goes back to the target from the nodes of all rows, through no other end."""
+    """The shares of the cotangents that go from the rows' nodes to the target, through no other end."""
     shares = dict.fromkeys([row.node for row in rows], 0.0 if whole.square else math.nan)
     for some in _chunks(rows):
         found = gradients_inside(_seeds(some), set(ends), stop=True, kind=ScaledCotangents)
@@ -271,7 +273,7 @@ def _back(rows: list[_Row], target: Node, ends: Set[Node], whole: _Gradient) -> 
 
 
 def _chunks(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Yield rows in pieces that fit into memory, where every node has all rows of a piece."""
+    """Yield rows in pieces that fit into memory; every node of a piece has all its rows."""
     size = max((math.prod(row.node.value.shape) for row in rows), default=1)
     many = max(1, math.isqrt(ELEMENTS // max(size, 1)))
     for start in range(0, len(rows), many):
@@ -279,7 +281,7 @@ def _chunks(rows: list[_Row]) -> Iterator[list[_Row]]:
 
 
 def _seeds(rows: list[_Row]) -> list[Seed]:
-    """The cotangent of each node, (rows, …): its own on its row, and 0 elsewhere."""
+    """The seed of each node, (rows, …): its cotangent on its own row, and 0 elsewhere."""
     seeds = []
     for node in dict.fromkeys(row.node for row in rows):
         with backend.on(node.value):

@@ -1,4 +1,4 @@
-"""The uses of one weight in a graph that is step by step, and what those of each step contribute."""
+"""The uses of one weight in a graph without fused layers, and the contribution of each step's uses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ...engine.recording import Leaf, Node
 from ...errors import GraphError
 from ...kernels.powers import NOTHING, largest_exponent
 from ...recurrence.unrolling import unrolled
-from ..loops.axes import TimeAxis, is_told_apart, operand_axes, step_taken
+from ..loops.axes import TimeAxis, is_separable, operand_axes, step_taken
 from ..loops.times import marked_times, places
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, times_power
 from .parts import CheckedParts, Part
 
 
-class _Sent(NamedTuple):
-    """What a use sends into the neck: to ``node[key]``, times 2**power.
+class _UseCotangent(NamedTuple):
+    """The cotangent that a use sends into the neck, to ``node[key]``, times 2**power.
 
-    It is of one row: a step, or one sequence at a step.
+    It belongs to one row: a step, or one sequence at a step.
     """
 
     row: int
@@ -36,35 +36,36 @@ class _Sent(NamedTuple):
 
 
 class Uses:
-    """The uses of one weight: from what is known to belong to a step, down to the weight.
+    """The uses of one weight, each of which belongs to a step.
 
-    Every way from the loss to the weight ends in the neck, and leaves it over the edge of one use: so
-    what uses send into the neck is the gradient.
+    The weight and the nodes computed from it alone are the neck. Every way from the loss to the weight
+    enters the neck over the edge of one use. So the cotangents that uses send into the neck add up to the
+    gradient.
 
     Attributes
     ----------
     neck : set of Node
-        The weight, and what is computed from it before any step takes part (its transpose).
+        The weight, and nodes computed from it alone, outside any step (its transpose).
     uses : list of Node
-        The operations that take one of these into a step, or into something with a time axis.
+        The operations of a step, or with a time axis, that read the neck.
     alone : set of Node
-        What a step computes from the neck alone. Where sequences are to be told apart, what takes this to
-        them is the use.
+        With ``per_sample``, nodes that a step computes from the neck alone. The use is then the operation
+        that combines them with sequences.
     outside : list of Node
-        Those that take one of these to the loss alone: a penalty.
+        Operations that take the neck to the loss outside any step: a penalty.
     steps : int
-        T: one more than the last step there is.
+        T: one more than the last step.
     batches : dict of Node to int or None
-        By use, the axis of its result along which sequences lie; None: it is of one sequence. Empty
-        where these are not to be told apart.
+        With ``per_sample``, the axis of every use's result along which sequences lie; None for a result of
+        one sequence.
     count : int
-        B, the number of sequences to tell apart, or 1. Rows are steps, and in each the sequences.
+        With ``per_sample`` B, the number of sequences; else 1. Rows are steps, and in each the sequences.
 
     Raises
     ------
     GraphError
-        No step uses the weight, or an operation uses it for several steps, or sequences, that cannot be
-        told apart.
+        No step uses the weight, or an operation uses it for several steps or sequences that cannot be
+        separated.
     """
 
     def __init__(self, root: Node, weight: Node, per_sample: bool = False) -> None:
@@ -75,7 +76,7 @@ class Uses:
         self.alone: set[Any] = set()
         self.outside: list[Node] = []
         neck: set[Any] = {weight}
-        behind: set[Any] = set()  # what depends on a step
+        behind: set[Any] = set()  # nodes that depend on a step
         for node in nodes:
             inputs = node.inputs or ()
             if node in self.times or node in self.axes or not behind.isdisjoint(inputs):
@@ -95,9 +96,8 @@ class Uses:
         self.neck = neck
         if not self.uses:
             raise GraphError(
-                f"weight_grad_by_time: the loss depends on {weight.label()} in no time step: uses are "
-                "told apart by the steps of tg.nn's recurrent layers, or by tg.inspect.mark in a loop of "
-                "your own"
+                f"weight_grad_by_time: no time step uses {weight.label()}; the layers of tg.nn mark their "
+                "steps, and tg.inspect.mark marks those of your own loop"
             )
         last = max((t for node in nodes for t in marked_times(node)), default=-1)
         self.steps = max(last, *self.times.values()) + 1
@@ -107,7 +107,7 @@ class Uses:
         self.samples = (self.count,) if per_sample else ()
 
     def _joins_loss(self, node: Node, neck: set[Any]) -> bool:
-        """Whether a number from the weight alone, a penalty, meets what steps gave in ``node``."""
+        """Whether a node adds a number computed from the weight alone, a penalty, to results of steps."""
         numbers = [x for x in node.inputs or () if x in neck]
         if self.weight in numbers or any(x.value.ndim for x in numbers):  # type: ignore[union-attr]
             return False
@@ -118,22 +118,21 @@ class Uses:
     def _refuse(self, node: Node) -> None:
         raise GraphError(
             f"weight_grad_by_time: {node.op} of shape {tuple(node.value.shape)}{node.place()} uses "
-            f"{self.weight.label()} for several steps at once, in which no time axis is known: apply it "
+            f"{self.weight.label()} for several steps at once, whose time axis is not known; apply it "
             "to every step, or to tg.stack(states), before steps are mixed; or name the step that "
             "computes it: tg.inspect.mark(x, name, time=t)"
         )
 
     def _batch(self, use: Node, is_single: bool) -> int | None:
-        """The first axis of a use's result but time, which must not be an axis of the weight.
+        """The axis of sequences: the first of a use's result, except time; not an axis of the weight.
 
-        Where a result has no axis but the weight's, or others of size 1 (W @ h), it is of one sequence.
-        ``is_single``: it is a whole of one step, which belongs to that step, and has a time axis
-        nevertheless.
+        A result that has no axis but the weight's, or others of size 1 (W @ h), is of one sequence. With
+        ``is_single``, the result has a time axis of length 1 although it belongs to one step.
         """
         time, made = self.axes.get(use), self.neck | self.alone
         axes = [axis for axis in range(-use.value.ndim, 0) if time is None or axis != time.axis]
         if (self.steps == 1 or is_single) and len(axes) > 2 and use.value.shape[axes[0]] == 1:
-            del axes[0]  # time, of a whole that has one step
+            del axes[0]  # time, in an array of one step
         if not axes:
             return None
         inputs = [x for x in use.inputs or () if isinstance(x, Node)]
@@ -144,14 +143,14 @@ class Uses:
         if all(use.value.shape[axis] == 1 for axis in axes[1:]):
             return None
         raise GraphError(
-            f"weight_grad_by_time: per_sample needs the sequences along the first axis of what a step "
-            f"computes, but in {use.op} of shape {tuple(use.value.shape)}{use.place()} that is an axis of "
-            f"{self.weight.label()}; write x @ W.T in the place of W @ x, and compute what is made of "
-            "it and constants alone before the loop"
+            "weight_grad_by_time: per_sample needs the sequences along the first axis of a step's results, "
+            f"but in {use.op} of shape {tuple(use.value.shape)}{use.place()} that is an axis of "
+            f"{self.weight.label()}; write x @ W.T instead of W @ x, and compute functions of the weight "
+            "alone before the loop"
         )
 
     def _sequences(self) -> int:
-        """How many sequences there are, the same at every use."""
+        """The number of sequences, which every use must have."""
         first: dict[int, Node] = {}
         for use, axis in self.batches.items():
             first.setdefault(1 if axis is None else use.value.shape[axis], use)
@@ -161,16 +160,18 @@ class Uses:
                 for n, use in first.items()
             ]
             raise GraphError(
-                f"weight_grad_by_time: per_sample needs as many sequences at every use of "
-                f"{self.weight.label()}; there are {', '.join(found)}; broadcast what has one to all"
+                "weight_grad_by_time: per_sample needs one number of sequences at all uses of "
+                f"{self.weight.label()}; there are {', '.join(found)}; broadcast operands that have one"
             )
         return next(iter(first), 1)
 
     def contributions(self, seed: Array, chunk: int) -> CheckedParts:
-        """What each step contributes, about ``chunk`` elements at a time."""
+        """The contribution of each step, about ``chunk`` elements at a time."""
         found = gradients_in_bands(self.root, seed, {*self.uses, *self.outside, self.weight})
         outside = [
-            sent for node in self.outside for sent in self._sent(node, found.get(node, ()), 0)
+            each
+            for node in self.outside
+            for each in self._use_cotangents(node, found.get(node, ()), 0)
         ]
         return CheckedParts(
             self.weight,
@@ -190,8 +191,8 @@ class Uses:
                 uses.setdefault(i, []).append(node)
         for i, start in enumerate(range(0, self.steps, count)):
             times = range(start, min(start + count, self.steps))
-            sent = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
-            yield self._combined(sent, times)
+            given = [s for node in uses.get(i, ()) for s in self._in_steps(node, grads, times)]
+            yield self._combined(given, times)
 
     def _steps_of(self, node: Node) -> range:
         if node in self.times:
@@ -199,32 +200,36 @@ class Uses:
         axis, start = self.axes[node]
         return range(start, start + node.value.shape[axis])
 
-    def _in_steps(self, node: Node, grads: dict[Node, list[Band]], times: range) -> Iterator[_Sent]:
-        """What a use sends into the neck for some of its steps."""
+    def _in_steps(
+        self, node: Node, grads: dict[Node, list[Band]], times: range
+    ) -> Iterator[_UseCotangent]:
+        """Yield the cotangents that a use sends into the neck for some of its steps."""
         bands = grads.get(node, ())
         if node in self.times:
-            yield from self._sent(node, bands, self.times[node])
+            yield from self._use_cotangents(node, bands, self.times[node])
             return
         axis, start = self.axes[node]
         for t in self._steps_of(node):
             if t in times and any(g[_at(axis, t - start)].any() for g, _ in bands):
-                yield from self._sent_by_step(node, bands, axis, t - start, t)
+                yield from self._use_cotangents_at(node, bands, axis, t - start, t)
 
-    def _sent(self, node: Node, bands: Iterable[Band], time: int) -> Iterator[_Sent]:
+    def _use_cotangents(
+        self, node: Node, bands: Iterable[Band], time: int
+    ) -> Iterator[_UseCotangent]:
         axis = self.batches.get(node)
         for g, power in bands:
             for p, c in _pulled(node, g, self.neck | self.alone, axis):
                 yield from self._in_rows(time, p, (), c, power, axis is not None)
 
-    def _sent_by_step(
+    def _use_cotangents_at(
         self, node: Node, bands: Iterable[Band], axis: int, i: int, time: int
-    ) -> Iterator[_Sent]:
-        """What element ``i`` along the time axis of a use sends: from that step of its operands."""
-        if not is_told_apart(node):
+    ) -> Iterator[_UseCotangent]:
+        """Yield the cotangents that element ``i`` along the time axis of a use sends into the neck."""
+        if not is_separable(node):
             for g, power in bands:
                 alone = np.zeros_like(g)
                 alone[_at(axis, i)] = g[_at(axis, i)]
-                yield from self._sent(node, [(alone, power)], time)
+                yield from self._use_cotangents(node, [(alone, power)], time)
             return
         twin, parts = _at_step(node, axis, i)
         wanted = {x for x, (source, _) in parts.items() if source in self.neck | self.alone}
@@ -235,28 +240,28 @@ class Uses:
 
     def _in_rows(
         self, time: int, node: Node, key: tuple[Any, ...], c: Array, power: int, apart: bool
-    ) -> Iterator[_Sent]:
-        """What reaches a node of the neck, or is carried down to it; ``apart``: sequences come first."""
+    ) -> Iterator[_UseCotangent]:
+        """Yield a cotangent of the neck by rows; with ``apart``, sequences are on its first axis."""
         for p, down in [(node, c)] if node in self.neck else self._carried(node, c):
             rows = down if apart else down[None]
             for b in range(len(rows)):
-                yield _Sent(time * self.count + b, p, key, rows[b, ...], power)
+                yield _UseCotangent(time * self.count + b, p, key, rows[b, ...], power)
 
     @modes_kept
     def _carried(self, node: Node, c: Array) -> list[tuple[Node, Array]]:
-        """What the neck gets of what reaches something that a step made of it."""
+        """The cotangents that the neck gets from that of a node computed from it alone."""
         with no_grad():
             found = backpropagate([(node, c)], self.neck, retain_graph=True, stop=True)
         return list(found.items())
 
     @modes_kept
-    def _combined(self, sent: list[_Sent], times: range) -> Part:
-        """Carry what was sent down to the weight, the rows on a leading axis."""
+    def _combined(self, given: list[_UseCotangent], times: range) -> Part:
+        """Send cotangents of the neck down to the weight, with the rows on a leading axis."""
         weight = self.weight.value
         first, count = times.start * self.count, len(times) * self.count
-        tops = _tops(sent, range(first, first + count), weight.dtype)
+        tops = _tops(given, range(first, first + count), weight.dtype)
         seeds: dict[Node, Array] = {}
-        for s in sent:
+        for s in given:
             if s.node not in seeds:
                 seeds[s.node] = np.zeros((count, *s.node.value.shape), s.node.value.dtype)
             i = s.row - first
@@ -271,9 +276,9 @@ class Uses:
 
 
 def _of_single_steps(nodes: list[Node]) -> set[Node]:
-    """What holds a single step along its first axis, which is taken out of it, as of a short window.
+    """Arrays with one step along their first axis, from which the step is taken, as in a short window.
 
-    A state that is indexed is not meant: its first axis is its own.
+    States are not among them: an index into a state takes no step.
     """
     found: set[Node] = set()
     for node in reversed(nodes):
@@ -288,14 +293,14 @@ def _of_single_steps(nodes: list[Node]) -> set[Node]:
 
 
 def _is_made_of(node: Node, given: set[Any]) -> bool:
-    """Whether an operation that is not marked was applied to nothing but what is given, and numbers."""
+    """Whether an operation without a mark was applied to given nodes and numbers alone."""
     return not node.marks and all(x in given for x in node.inputs or () if isinstance(x, Node))
 
 
 def _pulled(
     node: Node, g: Array, wanted: Container[Any], axis: int | None
 ) -> list[tuple[Node, Array]]:
-    """What a node sends to the inputs that are wanted; each sequence along an axis on a leading one."""
+    """The cotangents of a node's wanted inputs; with ``axis``, sequences are on a leading axis."""
     if axis is not None:
         whole, g = g, np.zeros((g.shape[axis], *g.shape), g.dtype)
         for b, alone in enumerate(g):
@@ -304,14 +309,14 @@ def _pulled(
 
 
 def _at(axis: int, i: int) -> tuple[Any, ...]:
-    """The key of element ``i`` along an axis counted from the end, which is kept."""
+    """The key of element ``i`` along an axis counted from the end; the axis stays, with length 1."""
     return (..., slice(i, i + 1), *[slice(None)] * (-axis - 1))
 
 
 def _at_step(
     node: Node, axis: int, i: int
 ) -> tuple[Node, dict[Node, tuple[Node, tuple[Any, ...]]]]:
-    """An operation at one step; for each of its inputs, of what it is a part, and which."""
+    """An operation at one step; for each of its inputs, the node and the key that give it."""
     places = iter(operand_axes(node, axis))
     parts: dict[Node, tuple[Node, tuple[Any, ...]]] = {}
     inputs: list[Any] = []
@@ -327,10 +332,10 @@ def _at_step(
     return Node(node.primitive, tuple(inputs), value, node.params, node.scope), parts
 
 
-def _tops(sent: list[_Sent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
-    """The power of two of every row: 0 where its type holds what arrives well."""
+def _tops(given: list[_UseCotangent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
+    """The power of two of every row; 0 where its cotangents are well within the range of the dtype."""
     tops = np.full(len(rows), NOTHING)
-    for s in sent:
+    for s in given:
         size = float(np.abs(s.value).max(initial=0.0))
         if 0 < size < math.inf and s.power != NOT_FINITE:
             i = s.row - rows.start

@@ -1,4 +1,4 @@
-"""The gradient by a weight, split by the time step it was used at."""
+"""``weight_grad_by_time``: the gradient by a weight, split by the time steps that used it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ...tensors.tensor import Tensor
 from ..loops.hosting import on_host
 from ..loops.recurrences import Wanted, chosen
 from ..loops.times import marked_times
-from ..passes.gradients import Inside, gradients_inside
+from ..passes.gradients import ScanGradients, gradients_inside
 from ..passes.scaling import HostArray, sample_norms
 from .parts import CheckedParts, Part
 from .uses import Uses
 
 CHUNK = 4_000_000
-"""How many elements are carried at once, for some steps together."""
+"""About so many elements are carried at once, for some steps together."""
 
 IN_CACHE = 1 << 19
-"""How many of them are found, added up and measured one after the other: they should stay in the cache."""
+"""So many of them are computed, added up and measured together: they should stay in the cache."""
 
 
 def weight_grad_by_time(
@@ -42,60 +42,58 @@ def weight_grad_by_time(
     log: bool = False,
     times: Wanted = None,
 ) -> Any:
-    """∂L/∂W as a sum over time: what each step's use of W contributes.
+    """∂L/∂W as a sum over time: the contribution of each step's use of W.
 
-    For z_t = x_t Wᵀ + …, part t is G_t = δ_{z_t}ᵀ x_t; together they are the gradient. This holds
-    also where all steps were computed in one product, whose result is then told apart along its
-    time axis. Uses of W outside any time step (a penalty on it) belong to none and are left out. In a
-    loop of your own, mark every part of the state, and the initial one with ``time=-1``. To which step
-    an operation between states belongs is said in :func:`tinygrad182.inspect.loops.times.places`.
+    For z_t = x_t Wᵀ + …, part t is G_t = δ_{z_t}ᵀ x_t, and the parts add up to the gradient. If all steps
+    were computed in one product, its result is split along the time axis. Uses of W outside any time step,
+    such as a penalty on it, belong to no part. In your own loop, mark every part of the state, and the
+    initial one with ``time=-1``. :func:`tinygrad182.inspect.loops.times.places` says to which step an
+    operation between states belongs.
 
-    That the parts and what is left out add up to the gradient is checked in every call.
+    Every call checks that the parts, with uses outside any step, add up to the gradient.
 
     Parameters
     ----------
     loss : Tensor
         A single element.
     weight : Tensor or str
-        A leaf that requires grad, such as ``rnn.weight_hh_l0``, or the dotted path that its module has
-        it under.
+        A leaf that requires grad, such as ``rnn.weight_hh_l0``, or its dotted path in the model.
     norm_only : bool
         Return the norms alone, without holding T matrices.
     per_sample : bool
-        Tell the contributions of the B sequences apart too: G_t is the sum over b of
-        δ_{z_t}^(b) ⊗ x_t^(b), whose norm is ‖δ‖·‖x‖. In a loop of your own sequences lie along the first
-        axis of what a step computes with W (behind time, where it computes all steps at once), as in
-        x @ W and h * w; where that has no axis but the weight's, B is 1.
+        Split by the B sequences too: G_t is the sum over b of δ_{z_t}^(b) ⊗ x_t^(b), whose norm is
+        ‖δ‖·‖x‖. In your own loop, sequences must lie along the first axis of a result that a step computes
+        with W (behind time, if one product computes all steps), as in x @ W and h * w. If the result has no
+        axis but the weight's, B is 1.
     log : bool
-        With ``norm_only``: return natural logarithms of the norms, true also where float64 cannot hold
-        these; −∞ where W was not used.
+        With ``norm_only``: return natural logarithms of the norms, which are right also where float64
+        cannot hold the norms; −∞ where W was not used.
     times : int or sequence of int, optional
-        The time steps that are asked for; by default all. The others are computed too, for the check,
-        and not kept.
+        The wanted time steps; by default all. The others are computed too, for the check.
 
     Returns
     -------
     array ``(T, *W.shape)`` in W's dtype, or ndarray ``(T,)`` of Frobenius norms in float64
         By time step, from 0 to the last that the loss depends on, or those of ``times`` in the order of
         time; with ``per_sample`` ``(T, B, *W.shape)`` or ``(T, B)``. Zeros where W was not used. Norms
-        are true also where the parts under- or overflow in W's dtype.
+        are right also where the parts under- or overflow in W's dtype.
 
     Raises
     ------
     GraphError
-        The loss depends on W in no time step, or in an operation on several steps that has no known
-        time axis (on states that were averaged or reshaped before); or the parts do not add up. With
-        ``per_sample`` also: there are not as many sequences at every use, or they do not come first.
+        No time step uses W; or an operation on several steps uses it that has no known time axis (on
+        states that were averaged or reshaped before); or the parts do not add up. With ``per_sample``
+        also: uses have different numbers of sequences, or these are not along the first axis.
     UnknownPathError
-        No parameter of that path.
+        No parameter has that path.
     ArgumentError
-        A step that there is not, or ``log`` without ``norm_only``.
+        No such time step, or ``log`` without ``norm_only``.
 
     Notes
     -----
-    Time is linear in T. Beside the graph and its gradients, T matrices of W's size are held (T · B with
-    ``per_sample``), or those of ``times``. With ``norm_only``, or a few steps, some 4 million numbers are
-    worked on at once, in about 100 MB, however long the sequence is.
+    Time is linear in T. The result holds T matrices of W's size (T · B with ``per_sample``), or those of
+    ``times``. With ``norm_only``, or for a few steps, about 4 million numbers are worked on at once, in
+    about 100 MB for a sequence of any length.
 
     Examples
     --------
@@ -150,7 +148,7 @@ def _named(root: Node, path: str) -> Node:
 
 
 def _parts(root: Node, seed: Array, leaf: Node, per_sample: bool, norm_only: bool) -> CheckedParts:
-    """What each step contributes, in a graph on the host."""
+    """The contribution of each step, in a graph on the host."""
     scans = _scans_using(root, leaf)
     batches = {node.value.shape[-2] for node in scans}
     if not scans or (per_sample and len(batches) > 1):
@@ -165,7 +163,7 @@ def _parts(root: Node, seed: Array, leaf: Node, per_sample: bool, norm_only: boo
 
 
 def _gathered(parts: CheckedParts, wanted: list[int], like: Array) -> Array:
-    """The contributions of the steps asked for, in the weight's type; zeros where it was not used."""
+    """The contributions of the wanted steps in the weight's dtype; zeros where it was not used."""
     xp = backend.namespace(like)
     with xp.on(like), np.errstate(over="ignore", under="ignore"):
         found = xp.zeros((len(wanted), *parts.samples, *like.shape), dtype=like.dtype)
@@ -191,13 +189,13 @@ def _norms(parts: CheckedParts, wanted: list[int], log: bool) -> HostArray:
     return found[wanted]
 
 
-# --- from inside recurrences that are one operation ------------------------------------------------
+# --- from inside fused layers ----------------------------------------------------------------------
 
 
 def _scans_using(root: Node, weight: Node) -> list[Node]:
-    """The recurrences that take a weight as it is.
+    """The fused layers that use a weight.
 
-    None if anything else takes it too, or two of them at the same step.
+    Empty if another operation uses it too, or if two of them use it at one step.
     """
     found: list[Node] = []
     taken: set[int] = set()
@@ -216,7 +214,7 @@ def _scans_using(root: Node, weight: Node) -> list[Node]:
 
 
 def _last_step(root: Node) -> int:
-    """The last time step there is behind the root."""
+    """The last time step of the graph."""
     nodes = ancestors([root], constants=True)
     ends = [steps_of_scan(node)[-1] for node in nodes if is_scan(node)]
     return max([*ends, *(t for node in nodes for t in marked_times(node))])
@@ -230,7 +228,7 @@ def _contributions(
     samples: tuple[int, ...],
     made: Callable[[_Rows], Part],
 ) -> CheckedParts:
-    """Each step's contribution, about :data:`CHUNK` elements at a time."""
+    """The contribution of each step, about :data:`CHUNK` elements at a time."""
     found = gradients_inside([(root, seed)], {*scans, weight}, sums_too=True)
     size = weight.value.size * (samples[0] if made is _Rows.by_sequence else 1)
 
@@ -244,17 +242,17 @@ def _contributions(
 
 
 class _Use(NamedTuple):
-    """How a recurrence uses a weight.
+    """How a fused layer uses a weight.
 
     Attributes
     ----------
     columns : slice
-        Which of the sums' cotangents, and of further weights', are by it.
+        The columns of its cotangent among those of the sums and of further weights.
     operand : array (T, B, ·), or None
-        What it is multiplied by; None: 1.
-    setting : ProductOperands
+        The factor of the weight; None for a bias.
+    operands : ProductOperands
     gates : tuple of int
-        In the order of the columns; none for a further weight.
+        In the order of the columns; empty for a further weight.
     """
 
     columns: slice
@@ -263,16 +261,16 @@ class _Use(NamedTuple):
     gates: tuple[int, ...]
 
     def as_declared(self, rows: Array) -> Array:
-        """Rows (…, rows, ·) of the sums in the order of the weight's."""
+        """Rows (…, rows, ·) of the sums, in the order of the weight's rows."""
         if not self.gates:
             return rows
         return as_declared(self.operands.m, rows, self.gates, self.operands.states.shape[-1])
 
 
 def _use(s: ProductOperands, place: int) -> _Use:
-    """How a weight is used that stands at some place behind the parts of the initial state."""
+    """The use of the weight at some place among the layer's inputs, after the initial state."""
     program, (of_x, of_h, of_others) = s.program, s.columns
-    if place < 4:  # both weights, and both biases
+    if place < 4:  # a weight or a bias
         columns, gates = ((of_x, program.x_gates), (of_h, program.h_gates))[place % 2]
         operand = s.x if place == 0 else s.before if place == 1 else None
         return _Use(columns, operand, s, gates)
@@ -282,7 +280,7 @@ def _use(s: ProductOperands, place: int) -> _Use:
 
 
 class _Rows(NamedTuple):
-    """What some steps have of a weight, each row of one sequence at a step.
+    """The factors of a weight's gradient at some steps; each row is of one sequence at a step.
 
     Attributes
     ----------
@@ -290,12 +288,12 @@ class _Rows(NamedTuple):
     z : array (steps, B, rows)
         Cotangents of the sums.
     powers : int, or ndarray (steps, B) of int
-        Of two, that the rows of z are to be multiplied by.
+        Powers of two by which the rows of z are multiplied.
     a : array (steps, B, ·), or None
-        What the weight is multiplied by; None: 1.
+        The factor of the weight; None for a bias.
     use : _Use
     shape : tuple of int
-        W's.
+        The weight's shape.
     """
 
     times: range
@@ -306,12 +304,12 @@ class _Rows(NamedTuple):
     shape: tuple[int, ...]
 
     def summed(self) -> Part:
-        """What the steps contribute: δᵀ a."""
+        """The contribution of each step: δᵀ a."""
         z, powers, a = self.z, self.powers, self.a
         tops = np.full(len(z), powers if isinstance(powers, int) else 0)
         if not isinstance(powers, int):
             sizes = sizes_of(np, np.max(np.abs(z), axis=-1), powers)
-            if a is not None:  # a row that meets zeros must not hide others
+            if a is not None:  # a row that is multiplied by zeros does not count
                 sizes[~a.any(axis=-1)] = NOTHING
             tops = or_zero(np, sizes.max(axis=1))
             z = times_rows(np, z, np.where(sizes == NOTHING, NOTHING, powers - tops[:, None]))
@@ -319,13 +317,13 @@ class _Rows(NamedTuple):
         return Part(self.times, self._as_declared(part), tops)
 
     def by_sequence(self) -> Part:
-        """What each sequence does: δ ⊗ a."""
+        """The contribution of each sequence: δ ⊗ a."""
         each = self.z[..., None]
         each = each if self.a is None else each * self.a[:, :, None]
         return Part(self.times, self._as_declared(each), self._every_power())
 
     def sizes_by_sequence(self) -> Part:
-        """What the steps contribute, and ‖δ‖ · ‖a‖ of each sequence."""
+        """The contribution of each step, and ‖δ‖ · ‖a‖ of each sequence."""
         norms = sample_norms(self.z)
         norms = norms if self.a is None else norms * sample_norms(self.a)
         return self.summed()._replace(sizes=(norms, self._every_power()))
@@ -334,12 +332,12 @@ class _Rows(NamedTuple):
         return np.broadcast_to(self.powers, self.z.shape[:2])
 
     def _as_declared(self, part: HostArray) -> HostArray:
-        """What was found for rows (…, rows, ·) of the sums, in W's order and shape."""
+        """Rows (…, rows, ·) of the sums as part of the weight's gradient, in its order and shape."""
         return self.use.as_declared(part).reshape(*part.shape[:-2], *self.shape)
 
 
-def _of_scan(node: Node, weight: Node, inside: Inside, size: int) -> Iterator[_Rows]:
-    """The rows of a recurrence, so many steps at once as have about ``size`` elements each."""
+def _of_scan(node: Node, weight: Node, inside: ScanGradients, size: int) -> Iterator[_Rows]:
+    """The rows of a fused layer, for so many steps at once that they fit into the cache."""
     times, count = steps_of_scan(node), max(1, min(CHUNK, IN_CACHE) // size)
     place = (node.inputs or ()).index(weight) - 1 - len(node.primitive.parts)  # type: ignore[union-attr]
     for window in inside.windows:

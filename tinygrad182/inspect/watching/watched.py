@@ -1,4 +1,4 @@
-"""What was watched of a training run: norms of gradients, training step × time, and how they are shown."""
+"""A watched training run: norms of gradients by training step and time, as arrays, table and page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..._numbers import check_whole
 from ...display import charts
 from ...display.reprs import preformatted, shown
 from ...errors import MissingDependencyError
-from ..charts.drawn import Drawn, Paged
 from ..charts.magnitudes import number
+from ..charts.pictures import Drawn, Paged
 from ..microscope.page import page
 from ..microscope.wording import and_
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
 from ..views.flow import ByName, StatesByName
-from .watch_chart import READING, REVERSE, Grid, drawn, loss_text
-from .watch_file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
+from .chart import READING, REVERSE, Grid, drawn, loss_text
+from .file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 
 
 class _Arrays(NamedTuple):
@@ -53,7 +53,7 @@ class WatchedState:
     time : ndarray (T,)
         All time steps that the state had at any training step.
     there : ndarray (S, T), bool
-        Whether it had that time step at that training step; sequences may differ in length.
+        Whether the state has that time step at that training step; sequences may differ in length.
     log10_grad_norm : ndarray (S, T)
         log10 ‖∂L/∂h_t‖: −∞ for a gradient that is exactly 0; NaN also where the state is not there.
     log10_value_norm : ndarray (S, T)
@@ -67,7 +67,7 @@ class WatchedState:
 
     @property
     def _arrays(self) -> _Arrays:
-        """All training steps until now; made again when another was watched."""
+        """Arrays of all training steps until now; rebuilt when another one was watched."""
         if self._read[0] != len(self._moments):
             moments = list(self._moments)
             found = [moment.states.get(self._path, {}).get(self._name) for moment in moments]
@@ -109,9 +109,9 @@ class WatchedState:
 
     @property
     def _badness(self) -> HostArray:
-        """How far the gradient vanishes or explodes at each training step; ∞ where it is not finite.
+        """Decades by which the gradient vanishes or explodes at each training step; ∞ if it is not finite.
 
-        −1 where the last time step has no gradient to compare with.
+        −1 if the last time step has no gradient to compare with.
         """
         known = self.reach < np.inf
         sizes = np.nan_to_num(
@@ -147,7 +147,15 @@ class WatchedState:
 
 
 MOST_IN_FRONT = 4
-"""The states of a page that are each told of before its picture; of more, only the worst are."""
+"""Largest number of states with a sentence above the picture; of more, the worst have one."""
+
+
+class _Course(NamedTuple):
+    """A sentence about the gradient by one state, and how far that vanishes or explodes at worst."""
+
+    badness: float
+    text: str
+
 
 _HEADER = ("state", "training step", "loss", "‖grad‖ first t", "last t", "smallest", "at t")
 
@@ -164,7 +172,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
     every : int or None
         Training steps from one that is watched to the next; None: only losses that were handed over.
     model : str
-        What was watched.
+        The repr of the watched model.
     ended : str
         How the run ended, as a sentence.
     """
@@ -196,7 +204,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
                 self._found[path] = StatesByName(path, new | known)
 
     def _still(self) -> Watched:
-        """What was watched until now, which does not grow while it is shown."""
+        """The watched steps until now; they do not grow while they are shown."""
         return self
 
     @property
@@ -230,13 +238,13 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
     # --- in words ---------------------------------------------------------------------------------
 
     def _sentences(self) -> list[str]:
-        """What was watched, how it ended, and what became of the gradient."""
+        """Sentences: what was watched, how the run ended, and what became of the gradient."""
         if not self._moments:
             return ["Nothing was watched yet: no backward pass was made.", self.ended]
-        return [*self._said(), *(text for _, text in self._courses())]
+        return [*self._said(), *(course.text for course in self._courses())]
 
     def _said(self) -> list[str]:
-        """How the run ended, what was watched of it, and when its loss was first not finite."""
+        """Sentences: how the run ended, what was watched, and when its loss was first not finite."""
         steps, loss = self.steps, self.loss
         evenly = self.every and self.every > 1 and (np.diff(steps) == self.every).all()
         often = f", one in {self.every}" if evenly else ""
@@ -256,13 +264,12 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
             said.append(f"{first}at which it is not finite{before}.")
         return said
 
-    def _courses(self) -> list[tuple[float, str]]:
-        """A sentence for each state, behind how far its gradient vanishes or explodes at the worst."""
+    def _courses(self) -> list[_Course]:
+        """The course of the gradient by each state."""
         steps = self.steps
         return [
-            (
-                float(state._badness.max()),
-                _course(f"{path} {name}".strip(), name, state, steps),
+            _Course(
+                float(state._badness.max()), _course(f"{path} {name}".strip(), name, state, steps)
             )
             for path, stack in self.items()
             for name, state in stack.items()
@@ -327,13 +334,13 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         """The sentences of a page, and those behind a fold where there are many states."""
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
-        worst = sorted(range(len(courses)), key=lambda k: -courses[k][0])[: MOST_IN_FRONT - 1]
-        told = (
+        worst = sorted(range(len(courses)), key=lambda k: -courses[k].badness)[: MOST_IN_FRONT - 1]
+        intro = (
             f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
             "the others."
         )
-        texts = [text for _, text in courses]
-        front = [*self._said(), told, *(texts[k] for k in worst)]
+        texts = [course.text for course in courses]
+        front = [*self._said(), intro, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
 
     def save_html(self, path: str | Path) -> None:
@@ -368,7 +375,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
 
 
 def _course(title: str, name: str, state: WatchedState, steps: HostArray) -> str:
-    """What became of the part of the gradient that reaches the first time step."""
+    """The sentence about the gradient that reaches the first time step."""
     worst, last = state.worst(), len(steps) - 1
     ratio = f"{title}: ‖∂L/∂{name}‖ at the first time step, divided by that at the last, is"
     if state._badness.max() < 0:

@@ -29,18 +29,10 @@ OFF = ("loop_unrolling", "loop_vectorization", "slp_vectorization")
 
 
 def functions(name: str, made_from: str, write: Callable[[], Any], exported: Sequence[str]) -> Any:
-    """Return machine code in memory, which has the addresses of functions by name.
+    """Return machine code in memory, which has the addresses of the ``exported`` functions by name.
 
-    Parameters
-    ----------
-    name : str
-        What is compiled, for the message on stderr.
-    made_from : str
-        What the text depends on, besides the name and the files of :func:`_sources`.
-    write : callable
-        Writes LLVM's text. It is called only if there is no file.
-    exported : sequence of str
-        The names of the functions.
+    ``write()`` gives LLVM's text; it is called only if there is no file. The text depends on ``made_from``,
+    the ``name``, which is also shown on stderr, and the files of :func:`_sources`.
     """
     made_for = _machine().triple, llvm.get_host_cpu_name(), _features(), Code.HEAD
     made_by = llvmlite.__version__, LEVEL, OFF, _sources()

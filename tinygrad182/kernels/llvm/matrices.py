@@ -78,8 +78,7 @@ def pack_transposed(
 ) -> None:  # fmt: skip
     """Pack the transpose of some blocks of a weight (·, K), of n rows each, with the blocks side by side.
 
-    The elements are transposed in squares of registers. The last square may write beyond the last panel, by
-    less than one square for each of its registers. Columns past the end repeat the first one.
+    The last square of registers may write beyond the last panel, by less than a square for each register.
     """
     for j, width in code.over(n, widths):
         panel = Array(to + j * K * len(blocks), 0, len(blocks), width, code.count)

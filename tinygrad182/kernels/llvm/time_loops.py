@@ -70,9 +70,9 @@ class TimeLoop:
     def __init__(self, module: ir.Module, program: Program, dtype: Any) -> None:
         self.program = program
         self.parts = range(len(program.parts))
-        initial = [f"initial{p}" for p in self.parts]
-        others = [f"other{i}" for i in range(len(program.weights))]
-        arrays = *initial, *others, *self.arrays, *self.integers, "scratch"
+        arrays = [f"initial{p}" for p in self.parts]
+        arrays += [f"other{i}" for i in range(len(program.weights))]
+        arrays += [*self.arrays, *self.integers, "scratch"]
         self.code = code = Code(module, self.name, dtype, arrays, self.integers, self.numbers)
         self.T, self.B, self.H, self.first, self.last = (
             code[n] for n in ("T", "B", "H", "first", "last")
@@ -274,11 +274,7 @@ class Backward(TimeLoop):
         self, t: Value, b: Value, before: list[Array], grads: list[Value], sums: Value,
         value: list[Value],
     ) -> None:  # fmt: skip
-        """Run the program's backward listing for a row.
-
-        ``grads`` has the cotangents of the state, and gets the whole ones. ``sums`` gets the cotangents of
-        sums and weights, and ``value`` those of the state before.
-        """
+        """Run the backward listing for a row: from ``grads`` to the whole ones, ``sums`` and ``value``."""
         code, program, powers = self.code, self.program, self.carry.powers
         places = {("before", p): part.at(b) for p, part in enumerate(before)}
         places |= {("after", p): self.states.at(p, t, b) for p in self.parts}

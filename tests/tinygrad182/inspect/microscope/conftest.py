@@ -1,4 +1,4 @@
-"""Charts are made as a page makes them: whole pages are checked against the schema in test_looking.py."""
+"""Charts are made as a page makes them: whole pages are checked against the schema in test_look.py."""
 
 from __future__ import annotations
 

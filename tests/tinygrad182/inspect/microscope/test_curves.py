@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad182 as tg
 from tinygrad182.inspect.charts.curves import Anomaly, curves_chart
-from tinygrad182.inspect.charts.drawn import signalled
+from tinygrad182.inspect.charts.pictures import signalled
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
@@ -114,4 +114,4 @@ def test_selections_are_made_on_demand() -> None:
 
 def test_states_of_several_blocks_share_their_lines() -> None:
     found = texts(spec_of(stack("a", h=[-1.0, 0.0], c=[-1.0, 0.0]), stack("b", h=[-2.0, 0.0])))
-    assert [text for text in found if "∂" in text] == ["‖∂L/∂h_t‖", "‖∂L/∂c_t‖"]
+    assert [text for text in found if "∂" in text] == ["‖∂L/∂hₜ‖", "‖∂L/∂cₜ‖"]

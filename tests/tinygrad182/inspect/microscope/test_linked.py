@@ -11,9 +11,9 @@ import pytest
 import tinygrad182 as tg
 from models.residual import ResidualNet
 from tests.support import Array, const, host, leaf
-from tinygrad182.inspect.charts.kept import spread
-from tinygrad182.inspect.charts.views import Matrix, SingularValues
-from tinygrad182.inspect.microscope.linked import LinkedViews, linked_views
+from tinygrad182.inspect.charts.drawn_steps import spread
+from tinygrad182.inspect.charts.view_arrays import Matrix, SingularValues
+from tinygrad182.inspect.microscope.linked_views import LinkedViews, linked_views
 
 T, B, H, I = 7, 2, 4, 3  # noqa: E741
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -142,7 +142,7 @@ def test_weights_are_outer_products_of_each_step(case: Vanilla, views: LinkedVie
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_at_one_step_has_no_matrix(kind: str) -> None:
     views = linked_views(vanilla(kind, [5]).loss, None, range(6))
-    assert views.matrix == ("the loss reads one step only, t = 5, and the curve is that row")
+    assert views.matrix.startswith("the loss reads one step only, t = 5")
 
 
 @pytest.mark.parametrize("layer", [tg.nn.LSTM, tg.nn.GRU])
@@ -178,10 +178,7 @@ def test_an_lstm_shows_its_cell_and_says_why_it_has_no_gain() -> None:
     views = linked_views((output**2).sum(), "lstm.l0", range(T))
     assert (views.path, views.shares.state) == ("lstm.l0", "c")
     assert list(views.shares.parts) == ["direct", "via h", "local"]
-    assert views.gain == (
-        "h is a product of two factors, so saturation and weight cannot be told apart; the shares "
-        "say which path"
-    )
+    assert views.gain.startswith("h is a product of two factors")
     assert views.singular.values.shape == (T, 2 * H)
     assert list(views.weights.log10_norm) == ["weight_ih_l0", "weight_hh_l0"]
 
@@ -202,7 +199,7 @@ def test_a_residual_network_has_skip_branch_and_a_weight_for_each_depth() -> Non
     norms = [np.linalg.norm(host(block.linear.weight.grad)) for block in net.blocks]
     np.testing.assert_allclose(10**logs, norms, **CLOSE)
     assert list(views.weights.log10_norm) == ["blocks.*.linear.weight"]
-    assert views.gain.startswith("h is a sum of which only a part is a nonlinearity's, so ")
+    assert views.gain.startswith("h is a sum, and a nonlinearity makes only a part of it")
     assert views.singular.values.shape == (5, H)
 
 

@@ -17,10 +17,10 @@ alt = pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")
 
 from tinygrad182.display import charts as _charts  # noqa: E402
-from tinygrad182.inspect.charts import linked_charts as charts  # noqa: E402
-from tinygrad182.inspect.charts.drawn import SLIDE, signalled  # noqa: E402
-from tinygrad182.inspect.charts.views import Matrix, Shares, SingularValues, StepNorms  # noqa: E402
-from tinygrad182.inspect.microscope.linked import linked_views  # noqa: E402
+from tinygrad182.inspect.charts import view_charts as charts  # noqa: E402
+from tinygrad182.inspect.charts.pictures import SLIDE, signalled  # noqa: E402
+from tinygrad182.inspect.charts.view_arrays import Matrix, Shares, SingularValues, StepNorms  # noqa: E402
+from tinygrad182.inspect.microscope.linked_views import linked_views  # noqa: E402
 
 TIME = np.arange(8)
 LINE = np.linspace(0.2, 0.8, 8)

@@ -138,7 +138,7 @@ def looped(T: int = 9, initial: str = "marked") -> Any:
 
 
 @pytest.mark.parametrize("initial", ["marked", "plain"])
-def test_a_loop_of_ones_own(initial: str) -> None:
+def test_a_loop_of_your_own(initial: str) -> None:
     network = rolled(looped(9, initial))
     assert titles(network) == ["input", "tanh loop, 4 units", "loss"]
     box = network.blocks[1]

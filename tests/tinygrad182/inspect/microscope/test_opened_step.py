@@ -12,7 +12,7 @@ import pytest
 import tinygrad182 as tg
 from tests.oracles import loops
 from tinygrad182.display import charts
-from tinygrad182.inspect.charts.drawn import signalled
+from tinygrad182.inspect.charts.pictures import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
 from tinygrad182.inspect.views.operations import StepEdge, StepFlow, StepOperation, step_flow

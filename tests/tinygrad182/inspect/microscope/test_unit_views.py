@@ -12,7 +12,7 @@ import pytest
 import tinygrad182 as tg
 from tinygrad182.display import charts
 from tinygrad182.display.charts import Row
-from tinygrad182.inspect.charts.drawn import signalled
+from tinygrad182.inspect.charts.pictures import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
 from tinygrad182.inspect.views.operations import StepFlow, StepVectors, step_flow
 
@@ -64,14 +64,14 @@ def test_bars_show_the_nearest_step_and_say_so(flow: StepFlow) -> None:
     near = texts(bars, step=5, node=node)
     assert "f at t = 4" in there
     assert "f at t = 4" in near
-    said = "Not the opened step: its units are not kept."
+    said = "Not the opened step: its hidden units are not on this page."
     assert (said in there, said in near) == (False, True)
     power = next(text for text in there if text.startswith("gradient, in units of 1e-"))
     assert int(power.rpartition("e")[2]) < -25
 
 
 def test_columns_that_leave_steps_out_are_said_not_to_be_to_scale(flow: StepFlow) -> None:
-    for shown, title in ([0, 4, 8], "kept steps t, not to scale"), (range(T), "step t"):
+    for shown, title in ([0, 4, 8], "drawn steps t, not to scale"), (range(T), "step t"):
         rows = unit_rows({0: flow}, {0: range(T)}, {0: shown})
         assert title in texts(unit_heatmap(rows), step=4, node=0)
 

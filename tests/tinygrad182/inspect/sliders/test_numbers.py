@@ -15,7 +15,7 @@ import tinygrad182 as tg
 from tests.tinygrad182.inspect.sliders.recipe import Stop, network, rows_of
 from tinygrad182.errors import ArgumentError, UnknownPathError
 from tinygrad182.inspect import playground
-from tinygrad182.inspect.sliders.settings import Setting
+from tinygrad182.inspect.sliders.settings import PlaygroundSetting
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -112,17 +112,14 @@ def test_the_first_sentence_says_the_change(losses: Any) -> None:
 def test_what_a_cell_passes_straight_on_is_the_mean_of_its_gates(losses: Any) -> None:
     """Computed by hand from the states; σ(x) is (1 + tanh(x / 2)) / 2."""
     said = {
-        "LSTM": (1, "keeps {:.0%} of ∂L/∂c on the direct path (the mean of the forget gates)"),
-        "GRU": (
-            1,
-            "keeps {:.0%} of ∂L/∂h without passing a weight matrix (the mean of the update gates z",
-        ),
+        "LSTM": (1, "by the forget gates alone", "keeps {:.0%} of ∂L/∂c on the direct path"),
+        "GRU": (1, "the update gates z alone", "keeps {:.0%} of ∂L/∂h this way"),
     }
     for key, row in losses.items():
         stop = Stop.read(key)
         if stop.cell not in said:
             continue
-        place, words = said[stop.cell]
+        place, reason, words = said[stop.cell]
         net = network(stop, SIZE, SEED)
         (states,) = tg.inspect.gradient_flow(net.loss).values()
         h = np.array(states.h.value)[:-1, 0]
@@ -130,18 +127,20 @@ def test_what_a_cell_passes_straight_on_is_the_mean_of_its_gates(losses: Any) ->
         layer = net.layer
         sums = net.x[1:, 0] @ layer.weight_ih_l0.numpy()[pick].T + h @ net.weight[pick].T
         gates = (1 + np.tanh((sums + layer.bias_ih_l0.numpy()[pick]) / 2)) / 2
-        assert words.format(gates.mean()) in " ".join(row["lines"]), key
+        lines = " ".join(row["lines"])
+        assert words.format(gates.mean()) in lines, key
+        assert reason in lines.lower(), key
 
 
 def test_the_factors_of_saturation_and_weight_make_up_the_change() -> None:
-    found = FULL.measure(Setting(length=10))
+    found = FULL.measure(PlaygroundSetting(length=10))
     change = (found.gradients["h"][0] - found.gradients["h"][-1]) / 9
     np.testing.assert_allclose(found.saturation + found.weight, change, rtol=1e-12)
 
 
 def test_gradients_that_are_exactly_0_are_words() -> None:
     """One ReLU passes nothing back past the last step at which it is off."""
-    setting = Setting(nonlinearity="relu", length=30)
+    setting = PlaygroundSetting(nonlinearity="relu", length=30)
     row = playground(1).row(setting)
     (flow,) = tg.inspect.gradient_flow(network(Stop.read(setting.key), 1, 0).loss).values()
     zeros = np.flatnonzero(flow["h"].grad_norm == 0)
@@ -182,7 +181,7 @@ def test_pictures_of_views(tmp_path: Path) -> None:
     play = playground(4)
     play.save_svg(tmp_path / "view.svg", cell="ResNet", nonlinearity="identity", length=10)
     drawn = (tmp_path / "view.svg").read_text(encoding="utf-8")
-    for text in ("block t", "The states", "via branch", "‖(I + W_hᵀ)ᵏ v‖", "|λ|max multiplied"):
+    for text in ("block t", "The states", "via branch", "‖(I + Wₕᵀ)ᵏ v‖", "|λ|max multiplied"):
         assert text in drawn
     assert "title" in play.spec("shares", cell="LSTM", length=10)
     with pytest.raises(UnknownPathError, match=r"no view 'share'.*'words'"):

@@ -191,7 +191,7 @@ def test_a_loop_that_vanishes_as_loops_do_is_gone_through_once(
 @host_only("a device is not waited for: there the pass has another way")
 def test_gradients_near_1_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Any] = []
-    monkeypatch.setattr(gradients, "is_held", lambda g: looks.append(g) or True)
+    monkeypatch.setattr(gradients, "is_in_range", lambda g: looks.append(g) or True)
     farthest = gradients.farthest
     monkeypatch.setattr(gradients, "farthest", lambda g: looks.append(g) or farthest(g))
     logs(chain([0.0] * 100)[-1].sum())

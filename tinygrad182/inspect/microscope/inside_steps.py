@@ -1,4 +1,4 @@
-"""What the operations inside some steps tell: how large the input is, and what the hidden path does."""
+"""Facts from inside some steps: how large the input is, and the factors on the hidden path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..passes.scaling import HostArray
 from ..views.operations import StepFlow
 
 LARGE = 5.0
-"""An input so many times as large as usual is told."""
+"""Factor from which on an input is called large."""
 
 
 class Large(NamedTuple):
@@ -19,9 +19,9 @@ class Large(NamedTuple):
     Attributes
     ----------
     label : str
-        What is large: ``"x"``, or what the weights make of it.
+        The label of the large operation: ``"x"``, or its product with the weights.
     times : float
-        How many times the median of all steps the smallest of those steps is.
+        The smallest norm at these steps, divided by the median of all others.
     """
 
     label: str
@@ -29,9 +29,9 @@ class Large(NamedTuple):
 
 
 def large_input(flow: StepFlow, steps: list[int]) -> Large | None:
-    """Return what the steps are given, or its first product with weights, if that is large at some steps.
+    """Return the steps' input, or its first product with weights, if it is large at some steps.
 
-    ``flow`` holds those steps and others to compare them with.
+    ``flow`` also holds other steps to compare with.
     """
     here = np.isin(flow.time, steps)
     inputs = [i for i, o in enumerate(flow.operations) if o.kind == "input"]
@@ -46,19 +46,19 @@ def large_input(flow: StepFlow, steps: list[int]) -> Large | None:
 
 
 def _mixes(flow: StepFlow, target: int | str) -> bool:
-    """Whether an operation uses anything else that the step computes or is given."""
+    """Whether an operation uses more than one other operation or input."""
     return isinstance(target, str) or sum(e.target == target for e in flow.edges) > 1
 
 
 class HiddenPath(NamedTuple):
-    """What one step over the hidden path multiplies ∂L/∂c by, part by part, at n steps.
+    """The factors of one step over the hidden path, part by part, at n steps.
 
-    All are decadic logarithms; their sum is that of ‖what arrives at c_{t−1} over h_{t−1}‖ / ‖∂L/∂c_t‖.
+    All are decadic logarithms. Their sum is log10 of ‖the part of ∂L/∂c_{t−1} over h_{t−1}‖ / ‖∂L/∂c_t‖.
 
     Attributes
     ----------
     gates : ndarray (n,)
-        From c_t to the sums that the gates are made of.
+        From c_t to the sums inside the gates.
     weight : ndarray (n,)
         From there to h_{t−1}, through the recurrent weights.
     output : ndarray (n,)
@@ -71,7 +71,7 @@ class HiddenPath(NamedTuple):
 
 
 def hidden_path(flow: StepFlow, cell: str, steps: list[tuple[int, int]]) -> HiddenPath | None:
-    """Split what a step over the hidden path does; None where a step has another form than an LSTM's.
+    """Split the factor of the hidden path; None if a step does not have an LSTM's form.
 
     ``steps`` are pairs of times: a step and the one before it, in the order in which they run.
     """

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-import tinygrad182 as tg
-from tests.support import Array, const
+from tests.support import Array
 from tinygrad182.recurrence.scans import Scan
-from tinygrad182.tensors import functions
 
 Step = Callable[..., Any]
 Expression = tuple[Any, ...]
@@ -256,27 +254,3 @@ def cells(draw: Any, depth: int = 3) -> Cell:
         expressions.append(draws.root(depth))
         draws.new += 1
     return Cell(gates, weights, tuple(expressions))
-
-
-# --- states -----------------------------------------------------------------------------------------
-
-
-def step_by_step(
-    scan: Scan, inputs: list[tg.Tensor], going: Array, **params: Any
-) -> tuple[list[Any], list[Any]]:
-    """The parts as each step computes them, and as they are held past an end."""
-    given_ = scan.operands(tuple(inputs))
-    state, others = given_.initial, dict(zip(scan.weights, given_.others, strict=True))
-    every_new, every_held = [], []
-    for t, goes in enumerate(going):
-        x = given_.x[t] @ given_.weight_ih.T + given_.bias_ih
-        h = state[0] @ given_.weight_hh.T + given_.bias_hh
-        handed_on = {id(part) for part in state}
-        new = scan.step(functions, x, h, state, **others, **params)
-        new = tuple(1.0 * part if id(part) in handed_on else part for part in new)
-        mask = const(goes[:, None])
-        pairs = zip(new, state, strict=True)
-        state = new if goes.all() else tuple(tg.where(mask, a, b.detach()) for a, b in pairs)
-        every_new += new
-        every_held += state
-    return every_new, every_held

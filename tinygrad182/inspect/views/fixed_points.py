@@ -1,4 +1,4 @@
-"""``fixed_points``: where the state of a recurrent cell stays, or nearly, and what a step does there."""
+"""``fixed_points``: states that a recurrent cell leaves unchanged, or nearly, and the Jacobians there."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from ...tensors import functions
 from ...tensors.functions import broadcast_to, concat, matmul
 from ...tensors.tensor import Tensor
 from ...transforms.derivatives import jacobian, vjp
+from ..passes.scaling import HostArray
 from ..table import text_table
-from .descent import Ends, HostArray, minimized
+from .least_squares import EndPoints, minimized
 
 ELEMENTS = 1 << 20
-"""Elements of the Jacobians that are worked on at once, about: what bounds memory."""
+"""About so many elements of Jacobians are worked on at once, which limits memory."""
 
 MARGINAL = 1e-9
 """An eigenvalue nearer to the unit circle than this counts as on it: neither stable nor unstable."""
@@ -37,7 +38,7 @@ _OP = "fixed_points"
 
 @dataclass(frozen=True, eq=False)
 class FixedPoint:
-    """A state s that a step leaves as it is, or that moves more slowly than all states around it.
+    """A state s that a step leaves unchanged, or that moves more slowly than all states around it.
 
     Attributes
     ----------
@@ -46,15 +47,15 @@ class FixedPoint:
     speed : float
         q(s) = ½‖F(s) − s‖², where F is the step.
     is_fixed : bool
-        Whether the state stays as it is, to the tolerance. If not it is a slow point: a minimum of q
-        with q > 0. There one λ is 1: along its eigenvector the states stand in line.
+        Whether the state does not move, to the tolerance. If not, it is a slow point: a minimum of q
+        with q > 0, where one eigenvalue λ is 1.
     jacobian : ndarray ``(S, S)``
         ∂F/∂s, float64; rows and columns in the order of ``state``.
     starts : int
-        How many starts led here.
+        How many searches ended here.
     distance : float
-        How far the nearest of all starts was. A point far from the states of a run has little to do
-        with it.
+        The distance to the nearest of all starts. A point far from the states of a run has little effect
+        on it.
     """
 
     state: dict[str, HostArray]
@@ -102,20 +103,20 @@ class FixedPoint:
 
     @property
     def time_constants(self) -> HostArray:
-        """−1 / ln|λ| ``(S,)``: in so many steps a deviation shrinks by e; where negative, it grows."""
+        """−1 / ln|λ| ``(S,)``: the steps in which a deviation shrinks by a factor e, or grows (−)."""
         with np.errstate(divide="ignore"):
             return -1 / np.log(np.abs(self.eigenvalues))
 
 
 class Nearest(NamedTuple):
-    """The point that each state is nearest to.
+    """The nearest point of each state.
 
     Attributes
     ----------
     point : ndarray of int
-        Which point, counted from 0.
+        The number of the point, from 0.
     distance : ndarray
-        How far away it is.
+        The distance to it.
     """
 
     point: HostArray
@@ -139,9 +140,9 @@ class FixedPoints(Sequence[FixedPoint]):
     names : tuple of str
         The parts of the state.
     starts : int
-        From how many states points were searched.
+        The number of states from which points were searched.
     unsettled : dict of str to ndarray ``(L, H)``
-        The states, by parts, where searches ended that found no point.
+        The states, by parts, at which searches ended without a point.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class FixedPoints(Sequence[FixedPoint]):
         return len(self._points)
 
     def nearest(self, states: Any) -> Nearest:
-        """Which point each state is nearest to, and how near.
+        """Find the nearest point of each state, and the distance.
 
         Parameters
         ----------
@@ -231,40 +232,40 @@ def fixed_points(
 ) -> FixedPoints:
     r"""Fixed and slow points of a recurrent cell under a constant input, and the Jacobians there.
 
-    A trained network works around states that stay where they are: attractors hold what it remembers,
-    saddles decide, slow points pass on [1]_. Near one, a step is linear, and the eigenvalues λ of its
-    Jacobian say what becomes of a deviation, and of a gradient on its way back: in the long run each
-    step multiplies it by \|λ\|max.
+    The states that a trained network does not move shape what it does: attractors hold what it remembers,
+    saddles decide, slow points pass on [1]_. Near such a point a step is about linear. The eigenvalues λ of
+    its Jacobian say how a deviation grows, and a gradient on its way back: in the long run each step
+    multiplies it by \|λ\|max.
 
-    Points are found by minimizing q(s) = ½‖F(s) − s‖² from many states at once: Levenberg and Marquardt's
-    method, and Newton's where q stays above 0. All is computed in float64 on the host, whatever the
-    dtype and the device of the cell, which is left as it is.
+    Points are found by minimizing q(s) = ½‖F(s) − s‖² from many states at once, with the method of
+    Levenberg and Marquardt, and Newton's method where q stays above 0. Everything is computed in float64
+    on the host, for a cell of any dtype and device; the cell is not changed.
 
     Parameters
     ----------
     cell : RecurrentCell or RecurrentLayer
-        Such as ``nn.LSTMCell``, ``nn.LSTM``, or one of your own.
+        Such as ``nn.LSTMCell``, ``nn.LSTM``, or your own class.
     x : Tensor or array ``(I,)``, optional
-        The constant input; zeros by default. For an upper level of a layer that is the output of the
-        level below.
+        The constant input; zeros by default. For an upper level of a layer it is the output of the level
+        below.
     starts : Tensor or array ``(…, H)``, or a tuple with one for each part of the state, optional
-        Where to search from: states of a run, ``(T, B, H)``, are best, for a search finds what is near.
-        By default each part is uniform in ±1.
+        The states from which to search. States of a run, ``(T, B, H)``, are best, because a search finds
+        points nearby. By default each part is uniform in ±1.
     level : int or str, optional
-        Which of a layer's levels, ``1`` or ``"l1"``, or with its direction, ``"l0_reverse"``; not needed
-        for a single one.
+        The level of a layer, ``1`` or ``"l1"``, or with its direction, ``"l0_reverse"``; needed if there
+        are several.
     count : int
-        How many starts: so many are drawn from ``starts`` if it has more.
+        The number of starts; if ``starts`` has more, so many are drawn from it.
     noise : float
         Standard deviation of normal noise that is added to the starts.
     tolerance : float
-        A point is fixed where ‖F(s) − s‖ ≤ ``tolerance`` · max(1, ‖s‖).
+        A point is fixed if ‖F(s) − s‖ ≤ ``tolerance`` · max(1, ‖s‖).
     merge : float
-        Points no farther apart than ``merge`` · max(1, ‖s‖) are one; the slowest of them stays.
+        Points with a distance of at most ``merge`` · max(1, ‖s‖) count as one, the slowest of them.
     max_steps : int
-        How many steps a search may take.
+        The largest number of steps of a search.
     rng : int or numpy.random.Generator, optional
-        For what is drawn.
+        The source of random numbers.
 
     Returns
     -------
@@ -274,19 +275,19 @@ def fixed_points(
     Raises
     ------
     ArgumentError
-        Something else than a recurrent cell or layer, an unknown level, starts of other parts, numbers
-        out of range, or weights, inputs or starts that are not finite.
+        ``cell`` is not a recurrent cell or layer, the level is unknown, ``starts`` has other parts, numbers
+        are out of range, or weights, inputs or starts are not finite.
     ShapeError
-        ``x`` or starts of another shape.
+        ``x`` or ``starts`` has another shape.
     DTypeError
-        Complex or unreadable numbers.
+        Numbers are complex or cannot be read.
     GraphError
         Inside :func:`intervene`, whose gates would not be set here.
 
     Notes
     -----
     A state of two parts, (h, c) of an LSTM, has S = 2 H elements and as many eigenvalues. A search takes
-    about 10 to 30 steps; each costs O(S³) operations a start.
+    about 10 to 30 steps, each with O(S³) operations for every start.
 
     References
     ----------
@@ -296,7 +297,7 @@ def fixed_points(
 
     Examples
     --------
-    Two units that each remember a sign: nine points, of which the four with two signs are stable.
+    Two units that each remember a sign have nine points. The four with two signs are stable:
 
     >>> import numpy as np
     >>> import tinygrad182 as tg
@@ -312,8 +313,8 @@ def fixed_points(
     """
     if MODES.get().interventions:
         raise GraphError(
-            "fixed_points: gates that intervene sets are not set in the cell that is searched; leave the "
-            "context, or give the step an option that sets the gate"
+            "fixed_points: tg.inspect.intervene has no effect on the searched cell; leave the context, or "
+            "give the cell's step an option that sets the gate"
         )
     step = _Step(cell, level, x)
     count = check_whole(_OP, "count", count, 1)
@@ -323,9 +324,9 @@ def fixed_points(
     merge = check_number(_OP, "merge", merge)
     begin = _starts(step, starts, count, noise, generator(rng))
     chunks = np.array_split(begin, min(len(begin), -(-len(begin) * step.size**2 // ELEMENTS)))
-    as_new = Context()  # of modes: no anomaly is looked for, and new tensors are on the host
+    as_new = Context()  # default modes: no search for anomalies, and new tensors on the host
     found = [as_new.run(minimized, step, some, tolerance, most) for some in chunks]
-    ends = Ends(*map(np.concatenate, zip(*found, strict=True)))
+    ends = EndPoints(*map(np.concatenate, zip(*found, strict=True)))
     return _collected(step, begin, ends, merge)
 
 
@@ -333,13 +334,13 @@ def fixed_points(
 
 
 class _Step:
-    """The step F of a cell under a constant input, in float64 on the host: F(s) = s is to be solved."""
+    """The step F of a cell under a constant input, in float64 on the host; the search solves F(s) = s."""
 
     def __init__(self, cell: Any, level: Any, x: Any) -> None:
         if not isinstance(cell, (RecurrentCell, RecurrentLayer)):
             raise ArgumentError(
-                f"{_OP}: {brief(cell)} is not a recurrent cell or layer; pass such as tg.nn.LSTMCell, "
-                "model.lstm, or one of your own class of tg.nn.RecurrentCell"
+                f"{_OP}: {brief(cell)} is not a recurrent cell or layer; pass one such as tg.nn.LSTMCell, "
+                "model.lstm, or your own subclass of tg.nn.RecurrentCell"
             )
         self.scan, self.units = cell.scan, cell.hidden_size
         self.names, self.size = cell.scan.parts, len(cell.scan.parts) * cell.hidden_size
@@ -367,7 +368,7 @@ class _Step:
         return moved
 
     def jacobians(self, states: HostArray) -> HostArray:
-        """∂F/∂s − 1: no row depends on another, so the sum of all has the derivatives of each."""
+        """∂F/∂s − 1. Rows do not depend on each other, so their sum has the derivatives of each."""
         return _by_state(jacobian(lambda s: self(s).sum(axis=0), states)) - np.eye(self.size)
 
     def curvatures(self, states: HostArray, weights: HostArray) -> HostArray:
@@ -386,7 +387,7 @@ def _by_state(derivatives: Tensor) -> HostArray:
 
 
 def _suffix(cell: Any, level: Any) -> str:
-    """What the names of a level's parameters end in; nothing for a cell's."""
+    """The ending of the names of a level's parameters; empty for a cell."""
     start = "weight_hh_"
     levels = [name.removeprefix(start) for name in vars(cell) if name.startswith(start)]
     wanted = f"l{level}" if isinstance(level, (int, np.integer)) else level
@@ -400,7 +401,7 @@ def _suffix(cell: Any, level: Any) -> str:
 
 
 def _in_float64(given: dict[str, Any], owner: str, suffix: str = "") -> dict[str, Any]:
-    """Values of which the Tensors become constants in float64 on the host."""
+    """Values, with Tensors turned into constants in float64 on the host."""
     tensors = {name: value for name, value in given.items() if is_tensor(value)}
     arrays = backend.fetch([value._data for value in tensors.values()])
     found = {
@@ -411,7 +412,7 @@ def _in_float64(given: dict[str, Any], owner: str, suffix: str = "") -> dict[str
 
 
 def _real(values: Any, what: str) -> HostArray:
-    """Finite numbers as float64, of memory of their own."""
+    """Finite numbers as a new float64 array."""
     try:
         numbers = np.asarray(on_host(values))
         if numbers.dtype.kind not in "biuf":
@@ -455,7 +456,7 @@ def _starts(
 def _rows(
     given: Any, names: tuple[str, ...], units: int, what: str
 ) -> tuple[HostArray, tuple[int, ...]]:
-    """States as rows (N, S), and the axes that they had before the last."""
+    """States as rows (N, S), and the lengths of their axes before the last."""
     together = given if isinstance(given, tuple) else (given,)
     if len(names) > 1 and isinstance(given, list):
         together = tuple(given)
@@ -476,12 +477,12 @@ def _rows(
 
 
 def _by_part(rows: HostArray, names: tuple[str, ...]) -> dict[str, HostArray]:
-    """The last axis S as that of each part."""
+    """Rows split along their last axis into the parts of the state."""
     return dict(zip(names, np.split(rows, len(names), axis=-1), strict=True))
 
 
-def _collected(step: _Step, begin: HostArray, ends: Ends, merge: float) -> FixedPoints:
-    """The points that were found, each once."""
+def _collected(step: _Step, begin: HostArray, ends: EndPoints, merge: float) -> FixedPoints:
+    """The points at the ends of all searches, each once."""
     speeds = (ends.residuals**2).sum(axis=1) / 2
     found = np.flatnonzero(ends.is_minimum)
     groups: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""What the playground says of one loss, in sentences whose numbers are computed."""
+"""The playground's sentences about one loss: the course of its gradient, and the reason."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..microscope.wording import amount, factor, pace
 from .measuring import Measured
 
 WHY = {
-    "LSTM": "the mean of the forget gates",
-    "GRU": "the mean of the update gates z, for hₜ = z hₜ₋₁ + (1 − z) n",
-    "ResNet": "the skip hands it on as it is",
+    "LSTM": "the cell state is multiplied by the forget gates alone, never by a matrix",
+    "GRU": "the update gates z alone multiply hₜ₋₁ in hₜ = z hₜ₋₁ + (1 − z) n, never a matrix",
+    "ResNet": "the skip passes the gradient back as it is, never through a matrix",
 }
-"""Why a step back keeps as much as it does on the straight path, by the cell."""
+"""Why a step back keeps so much on the straight path, by cell."""
 
 
-def told(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[str]:
-    """Say what becomes of the gradient, why, and what the last step alone would make of it.
+def sentences_about(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[str]:
+    """Say what becomes of the gradient, why, and what the last step would make of it in the long run.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ def told(found: Measured, loss: str, why: str = "", unit: str = "step") -> list[
     loss : {"last", "all"}
         Whether it reads the last state or every state.
     why : str
-        Why a step back keeps as much as it does on the straight path, if that is known.
+        Why a step back keeps so much on the straight path, if this is known; see :data:`WHY`.
     unit : {"step", "block"}
-        What time counts.
+        The unit of time.
     """
     course = _course(found, unit) if loss == "last" else _level(found)
     return [course, *_cause(found, why, unit), *_last(found, unit)]
@@ -62,13 +62,13 @@ def _level(found: Measured) -> str:
     part = amount(low - high)
     than = "that" if part.endswith("times") else "of that"
     return (
-        f"Every state adds to the loss, so no state is without a gradient of its own. At t = {first}, "
+        f"The loss reads every state, so every state gets a gradient of its own. At t = {first}, "
         f"∂L/∂{found.state} is {part} {than} at t = {last}."
     )
 
 
 def _stopped(found: Measured) -> str:
-    """What is said where nothing, or no number, arrives at the first step."""
+    """The sentence if nothing, or no number, arrives at the first step."""
     logs = found.gradients[found.state]
     first, since = found.time[0], found.time[np.flatnonzero(~np.isfinite(logs))[-1]]
     nothing = logs[0] < 0
@@ -80,18 +80,23 @@ def _stopped(found: Measured) -> str:
 def _cause(found: Measured, reason: str, unit: str) -> list[str]:
     if math.isfinite(found.saturation + found.weight):
         whole, bent = factor(found.saturation + found.weight), factor(found.saturation)
-        parts = f"by {bent} in the nonlinearity and by {factor(found.weight)} in the weight matrix"
-        linear = "all of it in the weight matrix, for nothing saturates"
-        why = parts if found.saturation else linear
-        return [f"On average one {unit} back multiplies it by {whole}: {why}."]
+        if not found.saturation:
+            why = "Nothing saturates, so only the weight matrix changes the gradient: on average"
+            return [f"{why} one {unit} back multiplies it by {whole}."]
+        why = "The nonlinearity and the weight matrix each multiply the gradient: on average"
+        factors = (
+            f"{whole}, which is {bent} (nonlinearity) times {factor(found.weight)} (weight matrix)"
+        )
+        return [f"{why} one {unit} back multiplies it by {factors}."]
     if not math.isfinite(found.kept):
         return []
     grad = f"∂L/∂{found.state}"
+    because = f"{reason[0].upper()}{reason[1:]}: on" if reason else "On"
     around = next((name for name in found.shares if name.startswith("via ")), None)
     if around is None:
         return [
-            f"On average one {unit} back keeps {found.kept:.0%} of {grad} without passing a weight matrix "
-            f"({reason}). What comes back through the matrices is added."
+            f"{because} average one {unit} back keeps {found.kept:.0%} of {grad} this way. The part "
+            "that comes back through the matrices is added."
         ]
     straight, turned, local = (
         float(np.nanmean(found.shares[name][:-1])) for name in ("direct", around, "local")
@@ -99,12 +104,11 @@ def _cause(found: Measured, reason: str, unit: str) -> list[str]:
     ways = f"{straight:.0%} directly and {turned:.0%} {around}"
     if abs(local) >= 0.005:  # a loss that reads every state
         ways = f"{straight:.0%} directly, {turned:.0%} {around} and {local:.0%} from the loss at the {unit}"
-    by = f" ({reason})" if reason else ""
     against = (
         "; a negative share works against the other" if min(straight, turned, local) < 0 else ""
     )
     return [
-        f"On average one {unit} back keeps {found.kept:.0%} of {grad} on the direct path{by}. "
+        f"{because} average one {unit} back keeps {found.kept:.0%} of {grad} on the direct path. "
         f"The gradient comes {ways}{against}."
     ]
 
@@ -113,6 +117,6 @@ def _last(found: Measured, unit: str) -> list[str]:
     if not found.radius > 0:
         return []
     return [
-        f"|λ|max of the last {unit}'s Jacobian is {factor(math.log10(found.radius))}: the factor that each "
-        f"{unit} back would have in the long run if all were like it."
+        f"If all {unit}s were like the last one, each would in the long run multiply the gradient by "
+        f"{factor(math.log10(found.radius))}, the |λ|max of its Jacobian."
     ]

@@ -1,4 +1,4 @@
-"""The picture of two runs side by side: how far every operation is apart, at every step."""
+"""The picture of two runs side by side: the difference of every operation at every step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...display import charts
-from ..charts.kept import spread
+from ..charts.drawn_steps import spread
 from ..graph.traces import TracedBox
 from ..passes.scaling import HostArray
 from .comparing import BOTH, BoxDifference, What
@@ -18,19 +18,19 @@ WIDTH, ROW, LABELS = 420, 15, 135
 """Pixels of a panel, of the row of one operation, and of the text beside them."""
 
 COLUMNS = 210
-"""Columns that can be told apart; each shows the largest difference of its steps."""
+"""Largest number of columns; each shows the largest difference of its steps."""
 
 STEPS = 420
-"""Steps of a curve that can be told apart."""
+"""Largest number of steps of a curve."""
 
-SAME, ODD = "#b9bec6", charts.ORANGE
-"""Colours of what is the same to the last bit, and of what is finite in one run alone."""
+SAME, ODD = charts.PALE_GREY, charts.ORANGE
+"""Colours of numbers that are equal to the last bit, and of numbers that are finite in one run alone."""
 
 MOST = 8
-"""Operations of one module that are drawn, those that differ most."""
+"""Largest number of drawn operations of one module; they are those that differ most."""
 
 LOWEST = -16.5
-"""Decades: below the rounding of float64, which differences of rounding begin with."""
+"""Decades: a little below the rounding of float64."""
 
 
 def diff_chart(
@@ -71,7 +71,7 @@ def diff_chart(
 
 
 def _state_of_interest(box: BoxDifference, tolerance: float) -> str:
-    """The first state whose values differ, or else its gradients; or else the first."""
+    """The first state whose values differ, or else whose gradients differ, or else the first state."""
     states = box.a.states
     for what in BOTH:
         for name in states:
@@ -92,7 +92,7 @@ def _curves(box: BoxDifference, name: str, what: What) -> Any:
     decades = charts.decade_axis(min(known), max(known), most=4)
     ends = alt.Scale(domain=[decades["values"][0], decades["values"][-1]], nice=False)
     axis = alt.Axis(**decades, minExtent=LABELS, maxExtent=LABELS)
-    state = f"{name}_t" if what == "values" else f"∂L/∂{name}_t"
+    state = f"{name}ₜ" if what == "values" else f"∂L/∂{name}ₜ"
     colours = alt.Scale(domain=["a", "b"], range=[charts.BLUE, charts.ORANGE])
     dashes = alt.Scale(domain=["a", "b"], range=[[1, 0], [5, 3]])
     return charts.encoded(
@@ -105,12 +105,12 @@ def _curves(box: BoxDifference, name: str, what: What) -> Any:
 
 
 def _legend(what: What, **settings: Any) -> Any:
-    """A legend beside gradients, which stand on the right."""
+    """A legend beside the gradients, on the right."""
     return charts.altair().Legend(**settings) if what == "gradients" else None
 
 
 def _norms(box: TracedBox, name: str, what: What) -> Iterator[tuple[int, float]]:
-    """Steps and log10 norms of a state in one run; those that are not finite are left out."""
+    """Steps and log10 norms of a state in one run, without those that are not finite."""
     found = {
         int(t): float(norm)
         for steps in box.steps

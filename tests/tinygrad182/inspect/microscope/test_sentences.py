@@ -12,9 +12,9 @@ import pytest
 
 import tinygrad182 as tg
 from tests.support import Array
-from tinygrad182.inspect.charts.kept import telling_steps
-from tinygrad182.inspect.microscope.story import Sentence, story
-from tinygrad182.inspect.microscope.wording import pace
+from tinygrad182.inspect.charts.drawn_steps import steps_to_draw
+from tinygrad182.inspect.microscope.story import story
+from tinygrad182.inspect.microscope.wording import Sentence, pace
 
 SEEDS = range(4)
 T, H, INPUTS = 30, 8, 3
@@ -192,10 +192,10 @@ def test_the_opened_step_has_units_where_others_were_asked_for() -> None:
 def test_a_step_that_is_named_is_kept() -> None:
     flat = np.linspace(-9.0, 0.0, 200)
     for named in range(200):
-        kept = telling_steps([flat], 8, [named])
+        kept = steps_to_draw([flat], 8, [named])
         assert named in kept.places
         assert len(kept.places) == 8
-    assert "what the sentences name" in kept.told
+    assert "that the sentences name" in kept.description
 
 
 @pytest.mark.parametrize("decades", [-3.0, -0.4, 0.4, 3.0])

@@ -1,4 +1,4 @@
-"""What is known of one recurrence beside its curves: shares, gains, and what acts on what over time."""
+"""The views beside the curves: shares, gains, losses by states, singular values, weights."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...engine.backpropagation import ancestors
 from ...engine.recording import Leaf, Node, wrap
 from ...errors import FreedGraphError, GraphError, InPlaceError, ShapeError
 from ...tensors.tensor import Tensor
-from ..charts.kept import spread
-from ..charts.views import Matrix, Shares, SingularValues, StepNorms
-from ..loops.hosting import Opened, opened
+from ..charts.drawn_steps import spread
+from ..charts.view_arrays import Matrix, Shares, SingularValues, StepNorms
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
-from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of
+from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands, gradients_inside
 from ..passes.scaling import log10_norm, zeros_like
 from ..views.jacobians import jacobians_among
@@ -37,21 +37,21 @@ _View = TypeVar("_View")
 
 @dataclass(frozen=True, slots=True)
 class LinkedViews:
-    """The views of one recurrence; in the place of one it does not have stands the reason, in one line.
+    """The views of one recurrence. A str in the place of a view says why the recurrence lacks it.
 
     Attributes
     ----------
     path : str
     time : ndarray ``(K,)``
-        The time steps that are kept.
+        The time steps that are drawn.
     shares : Shares or str
-        Of the state that has the most ways back: an LSTM's ``c``.
+        Shares of the state with the most paths back: an LSTM's ``c``.
     gain : GainSplit or str
     matrix : Matrix or str
-        ‖∂L_k/∂h_t‖, where L_k is what the loss reads of the states of step k, through no other step.
+        ‖∂L_k/∂h_t‖, where L_k is the part of the loss that reads the states of step k directly.
     singular : SingularValues or str
     weights : StepNorms or str
-        ‖∂L/∂W‖ by the step that used W.
+        ‖∂L/∂W‖ by the step that uses W.
     """
 
     path: str
@@ -66,7 +66,7 @@ class LinkedViews:
 def linked_views(
     loss: Tensor, path: str | None, kept: Sequence[int], *, sample: int = 0
 ) -> LinkedViews:
-    """Gather the views that stand beside the curves of one recurrence.
+    """Gather the views beside the curves of one recurrence.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def linked_views(
     path : str or None
         As in :func:`path_split`.
     kept : sequence of int
-        The time steps that are drawn. The views that cost more take some of these, evenly spread.
+        The time steps that are drawn. Expensive views take fewer of them, evenly spread.
     sample : int
         The sequence of the batch whose Jacobians are taken.
 
@@ -89,7 +89,7 @@ def linked_views(
     Examples
     --------
     >>> import tinygrad182 as tg
-    >>> from tinygrad182.inspect.microscope.linked import linked_views
+    >>> from tinygrad182.inspect.microscope.linked_views import linked_views
     >>> lstm = tg.nn.LSTM(1, 8, rng=0)
     >>> output, _ = lstm(tg.ones((20, 1, 1)))
     >>> views = linked_views((output**2).sum(), None, range(20))
@@ -98,10 +98,10 @@ def linked_views(
     >>> views.matrix.log10_norm.shape
     (20, 20)
     >>> print(views.gain)
-    h is a product of two factors, so saturation and weight cannot be told apart; the shares say which path
+    h is a product of two factors, so saturation and weight cannot be told apart; see the shares
     """
     times = sorted(kept)
-    here = opened(loss, None, path, _WHAT, stays_whole)
+    here = ViewedRecurrence.of(loss, path, _WHAT)
     state = "h" if "h" in here.stack else next(iter(here.stack))
     return LinkedViews(
         path or "",
@@ -115,7 +115,7 @@ def linked_views(
 
 
 def _or_reason(find: Callable[[], _View]) -> _View | str:
-    """A view, or why this recurrence has none: the first clause of what it says."""
+    """A view, or the first clause of the error that says why the recurrence lacks it."""
     try:
         return find()
     except (FreedGraphError, InPlaceError):
@@ -125,35 +125,34 @@ def _or_reason(find: Callable[[], _View]) -> _View | str:
 
 
 def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainSplit | str:
-    """The split of a nonlinearity of a sum, or how the state is made instead."""
+    """The split into saturation and weight, or a sentence about how the state is made instead."""
     found = _or_reason(lambda: gain_split(loss, path, state, times=times))
     if not isinstance(found, str):
         return found
-    for what, told in _MADE.items():
+    for what, made in _MADE.items():
         if found.startswith(f"the state made by {what}"):
             return (
-                f"{state} is {told}, so saturation and weight cannot be told apart; "
-                "the shares say which path"
+                f"{state} is {made}, so saturation and weight cannot be told apart; see the shares"
             )
     return found
 
 
 _MADE = {
     "multiply": "a product of two factors",
-    "add": "a sum of which only a part is a nonlinearity's",
-    "subtract": "a difference of which only a part is a nonlinearity's",
+    "add": "a sum, and a nonlinearity makes only a part of it",
+    "subtract": "a difference, and a nonlinearity makes only a part of it",
 }
-"""How reasons name a state that is not a nonlinearity of a sum, by the operation that made it."""
+"""A state that is not a nonlinearity of a sum, by the operation that made it."""
 
 
 # --- shares, gains, singular values ----------------------------------------------------------------
 
 SPLIT = 500_000
-"""About so many elements of a state, over all steps, are split at most."""
+"""Largest number of elements of a state, over all steps, that are split."""
 
 
 def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> Shares:
-    """The shares of the state that has the most parts; of several, the last."""
+    """The shares of the state with the most parts, or of the last such state."""
     each = max(math.prod(shape) for shape in _shapes(stack))
     splits = path_split(loss, path, times=spread(times, max(100, SPLIT // max(each, 1))))
     name = max(reversed(splits), key=lambda name: len(splits[name].shares))
@@ -163,7 +162,7 @@ def _shares(loss: Tensor, path: str | None, stack: Stack, times: list[int]) -> S
 def _singular_values(
     loss: Tensor, path: str | None, stack: Stack, times: list[int], sample: int
 ) -> SingularValues:
-    """The singular values of so many steps that their decompositions take a fraction of a second."""
+    """Singular values of as many steps as take a fraction of a second."""
     size = sum(_units(shape) for shape in _shapes(stack))
     most = max(5, min(50, int(4e9 / max(size, 1) ** 3)))
 
@@ -194,25 +193,25 @@ def _units(shape: tuple[int, ...]) -> int:
 # --- what enters at one step, and what it says about each state -----------------------------------
 
 LOSSES = 40
-"""The (k, t) matrix has at most so many rows, and so many columns."""
+"""Largest number of rows, and of columns, of the matrix."""
 
 TOGETHER = 1 << 20
-"""Elements of all states that the losses of one pass take."""
+"""Elements of all states in one backward pass."""
 
 IN_ALL = 25 * TOGETHER
-"""Elements that all passes take: fewer losses of a large recurrence go back."""
+"""Elements in all backward passes together; a large recurrence gets fewer rows."""
 
 
 class _Entry(NamedTuple):
-    """What the loss sends to the states of one step, through no other step.
+    """The gradient that the loss sends straight to the states of one step.
 
     Attributes
     ----------
     time : int
     parts : list of (Node, key, array)
-        To which elements of a node's cotangent it is added.
+        The arrays, and the elements of a node's cotangent to which they are added.
     power : int
-        Of two, that all arrays are to be multiplied by.
+        The power of two that all arrays are to be multiplied by.
     """
 
     time: int
@@ -220,8 +219,8 @@ class _Entry(NamedTuple):
     power: int
 
 
-def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
-    """What enters at some steps, carried back to some of them, each alone."""
+def _matrix(here: ViewedRecurrence, recurrence: Recurrence, times: list[int]) -> Matrix:
+    """The gradients that enter at some steps, each carried back alone."""
     entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
     wanted = [entry for entry in entries if entry.time in set(times)]
     if len(wanted) < 2:
@@ -229,7 +228,7 @@ def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
             raise GraphError(f"{_WHAT}: the loss reads none of these states")
         where = f"t = {entries[-1].time}"
         raise GraphError(
-            f"{_WHAT}: the loss reads one step only, {where}, and the curve is that row"
+            f"{_WHAT}: the loss reads one step only, {where}, and the curve shows the only row"
         )
     size = max(len(recurrence.times()) * sum(map(math.prod, _shapes(here.stack))), 1)
     chosen = spread(wanted, max(8, min(LOSSES, IN_ALL // size)))
@@ -247,7 +246,7 @@ def _matrix(here: Opened, recurrence: Recurrence, times: list[int]) -> Matrix:
 
 
 def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) -> HostArray:
-    """The log10 norms of the gradients that some entries give a state (entries, columns)."""
+    """log10 norms of the gradients of a state, (entries, columns)."""
     seeds: dict[Node, Array] = {}
     for i, entry in enumerate(entries):
         for node, key, value in entry.parts:
@@ -261,8 +260,8 @@ def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) 
     return (logs.T + powers[:, None] * math.log(2)) / math.log(10)
 
 
-def _entries_whole(here: Opened) -> list[_Entry]:
-    """What enters a recurrence that was run as one operation."""
+def _entries_whole(here: ViewedRecurrence) -> list[_Entry]:
+    """The gradients that enter a recurrence that was run as one operation."""
     scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
     for scan, (given, _) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
@@ -276,8 +275,8 @@ def _entries_whole(here: Opened) -> list[_Entry]:
     return found
 
 
-def _entries(here: Opened) -> list[_Entry]:
-    """What enters a loop; a state that is handed on as it is counts for the last step that has it."""
+def _entries(here: ViewedRecurrence) -> list[_Entry]:
+    """The gradients that enter a loop. A state that is passed on unchanged counts for its last step."""
     steps = steps_of(here.stack)
     states = {node for step in steps.values() for node in step.values()}
     local = gradients_in_bands(here.root, here.seed, states, stop=True)
@@ -294,11 +293,11 @@ def _entries(here: Opened) -> list[_Entry]:
 # --- weights ---------------------------------------------------------------------------------------
 
 MOST_WEIGHTS = 4
-"""More curves cannot be told apart in a small picture."""
+"""Largest number of curves in a small picture."""
 
 
 def _weights(loss: Tensor, path: str | None, times: list[int]) -> StepNorms:
-    """Weights that all steps use, or those of the same name that each step has for itself."""
+    """Norms of weights that all steps share, or of weights that each step has for itself."""
     ((root, seed),) = seeds_of([loss], [None], False, _WHAT)
     stack = one_stack(root, path, _WHAT)
     first, *others = _weights_used(root, stack, spread(times[1:] or times, 3)).values()
@@ -334,7 +333,7 @@ def _of_shared(loss: Tensor, weights: list[Node], times: list[int]) -> dict[str,
 def _of_each_step(
     root: Node, seed: Array, at: Mapping[int, Iterable[Node]], times: list[int]
 ) -> dict[str, HostArray]:
-    """The gradients by the weights that belong to one step each: its layer's, in a deep network."""
+    """Norms for weights that belong to one step each, such as the layers of a deep network."""
     roles: dict[str, dict[int, Node]] = {}
     for t in times:
         for leaf in at.get(t, ()):
@@ -365,7 +364,7 @@ def _weights_used(root: Node, stack: Stack, times: Sequence[int]) -> dict[int, l
 
 
 def _is_matrix(x: Any) -> bool:
-    """Whether a node is a parameter that inputs or states are multiplied by."""
+    """Whether a node is a parameter that multiplies inputs or states."""
     leaf = isinstance(x, Leaf) and x.requires_grad
     return leaf and (x.value.ndim == 2 or (bool(x.name) and x.value.ndim > 2))
 

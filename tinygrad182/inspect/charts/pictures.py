@@ -1,4 +1,4 @@
-"""Pictures of what a view returns, sized for a slide; pages, which open in a browser."""
+"""Pictures of single views, sized for a slide; pages, which open in a browser."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ...display import charts
 from ...engine.recording import is_tensor
 from ...errors import ArgumentError, ShapeError
 from .curves import curves_chart
-from .kept import spread
-from .linked_charts import matrix_chart
-from .views import Matrix
+from .drawn_steps import spread
+from .view_arrays import Matrix
+from .view_charts import matrix_chart
 
 SLIDE = 640, 360
 """Width and height of a picture; an image has three pixels for each of these, 1920 × 1080."""
 
 STEPS = 1000
-"""Steps of a curve that can be told apart on a slide."""
+"""Largest number of steps of a curve on a slide."""
 
 CELLS = 100
-"""Rows and columns of a matrix that can be told apart on a slide."""
+"""Largest number of rows, and of columns, of a matrix on a slide."""
 
 
 class Drawn:
-    """What has a picture: ``.save_png(path)`` and ``.save_svg(path)``, without a browser."""
+    """A result with a picture: ``.save_png(path)`` and ``.save_svg(path)``, without a browser."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class Drawn:
 
 
 class Paged:
-    """What has a page: ``.save_html(path)`` and ``.open()``."""
+    """A result with a page: ``.save_html(path)`` and ``.open()``."""
 
     __slots__ = ()
 
@@ -86,12 +86,36 @@ class Paged:
         write_file("save_html", checked_path("save_html", path), self.page().encode())
 
     def open(self) -> Path:
-        """Write the page into a temporary file, show it in a browser, and return where it is."""
+        """Write the page into a temporary file, open it in a browser, and return its path."""
         folder = Path(tempfile.mkdtemp(prefix="tinygrad182-"))
         path = folder / f"{type(self).__name__.lower()}.html"
         self.save_html(path)
         webbrowser.open(path.as_uri())
         return path
+
+
+class Viewed(Paged):
+    """A page of several views, each of which has a picture."""
+
+    @abstractmethod
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        """The specification of a view, or of all of them as on the page."""
+
+    def save_png(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as an image, on white or on dark.
+
+        ``chosen`` are the other arguments of a microscope's ``chart``, or of a playground's ``spec``.
+        """
+        scale = 2 if view is None else 3  # one view stands on a slide
+        charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
+
+    def save_svg(
+        self, path: str | Path, view: str | None = None, *, dark: bool = False, **chosen: Any
+    ) -> None:
+        """Write a view, or all of them, as a drawing that can be scaled; see :meth:`save_png`."""
+        charts.save_svg("save_svg", self._spec(view, **chosen), path, dark)
 
 
 def slide(chart: Any) -> Any:
@@ -110,7 +134,7 @@ def signalled(chart: Any, *, block: int = 0, step: int = -1, **values: Any) -> A
 
 
 class _Norms(NamedTuple):
-    """What is drawn of a state; a recorded one has Tensors."""
+    """The arrays that are drawn for a state. A recorded state has Tensors."""
 
     time: np.ndarray[Any, Any]
     log_grad_norm: np.ndarray[Any, Any]
@@ -125,7 +149,7 @@ class _Norms(NamedTuple):
 
 
 class _Stack(dict[str, _Norms]):
-    """What is drawn of the states of one path."""
+    """The drawn arrays of the states of one path."""
 
     def __init__(self, path: str, states: Mapping[str, Any]) -> None:
         super().__init__({name: _Norms.of(state) for name, state in states.items()})
@@ -165,7 +189,7 @@ def draw_matrix(
 ) -> None:
     """Write a matrix of norms, as of :func:`state_grad_matrix`, as a picture in decades.
 
-    A norm that is exactly 0 has a colour of its own, which says that a loss does not depend on a step.
+    A norm of exactly 0 has a colour of its own: the loss does not depend on that step.
 
     Parameters
     ----------
@@ -180,7 +204,7 @@ def draw_matrix(
     log : bool
         The matrix holds natural logarithms, as from ``log=True``.
     of : str
-        What the derivatives are by: ``"x"`` for those of :func:`input_grad_matrix`.
+        The symbol of the derivatives' variable: ``"x"`` for :func:`input_grad_matrix`.
     dark : bool
         On a dark background.
 

@@ -20,7 +20,7 @@ from ...errors import ArgumentError, DTypeError, GraphError, TinygradError, brie
 from ...nn import Module
 from ...tensors.tensor import Tensor
 from ..views.flow import gradient_flow
-from .watch_file import Appended, Moment, Norms, Record, end_line, moment_line
+from .file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 
 
@@ -50,7 +50,7 @@ class Watch(Watched):
         self._last = None if path is None else weakref.finalize(model, self._end, _GONE)
 
     def before_backward(self, output: Tensor, gradient: Any) -> None:
-        """Look at a backward pass if it is one of the model's, and its turn has come."""
+        """Record every N-th backward pass of the model."""
         model = self._model()
         if model is None or not _takes_part(model, output):
             return
@@ -60,7 +60,7 @@ class Watch(Watched):
             self.passes += 1
 
     def _look(self, output: Tensor, gradient: Any) -> None:
-        """Keep what is found. A later loss without states, such as a penalty on weights, ends nothing."""
+        """Record a pass. A later loss without states, such as a penalty on weights, only warns."""
         try:
             self._keep(output, gradient)
         except GraphError as error:
@@ -131,7 +131,7 @@ class Watch(Watched):
             self._file = None
 
     def _still(self) -> Watched:
-        """What was watched until now: other threads may be training on."""
+        """A copy of the watched steps until now. Other threads may go on training."""
         with self._lock:
             return Watched(replace(self._record, moments=list(self._moments)))
 
@@ -174,7 +174,7 @@ _NOTE = "tg.inspect.watch was looking at this loss; watch.stop() lets training g
 
 
 def _warn(message: str) -> None:
-    """Warn at the line of the person's own code that is running."""
+    """Warn at the line of the user's code that is running."""
     warnings.warn_explicit(message, UserWarning, *user_place())
 
 
@@ -187,8 +187,8 @@ def _opened(path: str | Path, record: Record, step: int) -> Appended:
 def _takes_part(model: Module, output: Tensor) -> bool:
     """Whether a parameter of the model is in the graph of a loss.
 
-    What was computed last is looked through first, and of each node the input that stands last: weights are
-    found soon, and the past of a loop late.
+    The search begins at the newest operations and at each node's last input, so it finds weights soon,
+    before the past of a loop.
     """
     wanted = {p._node for p in model.parameters()}
     root: Any = output._node
@@ -205,7 +205,7 @@ def _takes_part(model: Module, output: Tensor) -> bool:
 
 
 def _loss(output: Tensor, gradient: Any) -> float:
-    """What is differentiated: of several elements, their sum, each times its cotangent."""
+    """The loss; for several elements, their sum weighted by the cotangent."""
     values = output.detach().numpy().astype(np.float64)
     if gradient is not None:
         values = values * np.asarray(gradient.numpy() if isinstance(gradient, Tensor) else gradient)
@@ -219,24 +219,20 @@ def _norms(state: Any) -> Norms:
 
 
 def watch(
-    model: Module,
-    every: int | None = 10,
-    path: str | Path | None = None,
-    *,
-    step: int = 0,
+    model: Module, every: int | None = 10, path: str | Path | None = None, *, step: int = 0
 ) -> Watch:
     """Watch how gradients flow through a model while it is trained.
 
-    The training loop stays as it is: ``loss.backward()`` is noticed. Before every N-th backward pass of a
-    loss that the model's parameters took part in, :func:`gradient_flow` is asked for the norms of the
-    gradient by every state over time, and these are kept. The pass itself is the plain one, so training
-    gives the same bits with a watch and without. With ``every=10``, training takes up to 9% longer.
+    The training loop stays as it is: the watch notices ``loss.backward()``. Before every N-th backward pass
+    of a loss of the model, it records the norms of :func:`gradient_flow` for every state over time. The
+    pass itself is not changed, so training gives the same bits with a watch and without. With ``every=10``,
+    training takes up to 9% longer.
 
     Parameters
     ----------
     model : Module
-        It is not kept alive. Its recurrent layers mark their states; a loop of one's own does so with
-        :func:`mark`. States of other models that the loss goes through are watched too.
+        The watch does not keep it alive. Recurrent layers mark their states; your own loop does so with
+        :func:`mark`. States of other models in the same graph are watched too.
     every : int or None
         Backward passes from one that is watched to the next; the first is watched. Where gradients are
         accumulated over several losses, each pass counts. None: only losses that are handed to

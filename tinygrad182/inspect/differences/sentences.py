@@ -1,4 +1,4 @@
-"""What differs between two runs, in sentences."""
+"""Sentences about the differences between two runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parted(
     parameters: Mapping[str, ParameterDifference],
     tolerance: float,
 ) -> list[str]:
-    """Return where values or gradients part first, why, and what follows from it."""
+    """Return sentences: where values or gradients part first, why, and where they differ."""
     if parting.cause == "grown":
         return [_grown(parting, what, boxes, tolerance)]
     going = "The values part first" if what == "values" else "Going back, the gradients part first"
@@ -35,7 +35,7 @@ def parted(
 
 
 def _way(parting: Parting) -> list[str]:
-    """Through which operations a value reaches a state, where the gates of a loop have no names."""
+    """The operations through which a value reaches a state, if the gates of a loop have no names."""
     if not parting.way or parting.kind == "gate" or parting.cause not in ("arises", "parameters"):
         return []
     *between, state = parting.way
@@ -44,14 +44,14 @@ def _way(parting: Parting) -> list[str]:
 
 
 def first_step(parting: Parting, what: What) -> str:
-    """Return which step of a recurrence comes first of those that differ."""
+    """Return the sentence about the first step of a recurrence that differs."""
     going = "Of the time steps" if what == "values" else "Of the time steps, going back"
     where = place(parting).removeprefix("at ")
     return f"{going}, the first to differ is {where}: {_numbers(parting, what)}."
 
 
 def place(parting: Parting) -> str:
-    """Where a parting is: ``"at t = 40 in lstm.l1"``."""
+    """The place of a parting: ``"at t = 40 in lstm.l1"``."""
     where = f"in {parting.path}"
     if parting.time is None:
         return where
@@ -79,7 +79,7 @@ def _numbers(parting: Parting, what: What) -> str:
 
 
 def _where(parting: Parting) -> str:
-    """Which number of an array two numbers are."""
+    """The place of two numbers in their arrays."""
     if parting.is_recurrent or len(parting.element) == 2:
         gate = f"gate {parting.gate}, " if parting.gate else ""
         if parting.gate in (parting.label, *parting.way):  # it is named, or a mark of a loop
@@ -89,7 +89,7 @@ def _where(parting: Parting) -> str:
 
 
 def both_numbers(parting: Parting) -> tuple[str, str]:
-    """Both numbers of a parting, with so many digits that they do not look alike."""
+    """Both numbers of a parting, with enough digits to differ."""
     digits = 2
     if 0 < parting.difference < 1:
         digits = min(2 - math.floor(math.log10(parting.difference)), 17)
@@ -108,70 +108,53 @@ def _number(x: float, log10_scale: float, digits: int) -> str:
     return f"{sign}{mantissa}e{exponent}"
 
 
+_WHY: Mapping[str, str] = {
+    "input": "The cause is the input: nothing that was computed before differs.",
+    "between": "Other data comes in here, or something between differs, such as a mask of dropout: all "
+    "that was compared before it agrees.",
+    "uncompared": "Its operands cannot be compared: the runs do not have the same steps, shapes or layers.",
+    "overflow": "Its operands agree, but the coarser dtype cannot hold so large a number.",
+    "parameters, values": "Parameters differ; all its other operands agree.",
+    "parameters, gradients": "Parameters that it is computed with differ; the values agree there.",
+    "values, gradients": "The values that it is computed from differ already.",
+    "unknown, gradients": "Values and parameters cannot be compared, because they were not saved; the "
+    "gradients that it is computed from agree.",
+    "arises, values": "Something else was computed, as by an intervention: its operands agree, the "
+    "parameters included.",
+    "arises, gradients": "The backward pass itself differs, as with a detach, truncate= or another "
+    "derivative rule: the gradients that it is computed from agree, and so do values and parameters.",
+}
+"""Cause, or cause and what is compared → the reason in one sentence."""
+
+
 def _why(parting: Parting, what: What) -> str:
-    match parting.cause, what:
-        case "parameters", "values":
-            return "What it is computed from agrees but for parameters."
-        case "parameters", _:
-            return "The values agree there; the gradient is computed with parameters that differ."
-        case "values", _:
-            return "The values that this gradient is computed from differ already."
-        case "input", _:
-            return "Nothing that was computed before differs."
-        case "between", _:
-            return (
-                "All that was compared before it agrees: other data comes in here, or something between "
-                "differs, as a mask of dropout."
-            )
-        case "uncompared", _:
-            return (
-                "What it is computed from cannot be compared, for the runs do not have the same steps, "
-                "shapes or layers."
-            )
-        case "unknown", _:
-            return (
-                "The gradients that it is computed from agree; whether values or parameters differ cannot "
-                "be told without them."
-            )
-        case "overflow", _:
-            return (
-                "What it is computed from agrees: the coarser dtype cannot hold so large a number."
-            )
-        case _, "values":
-            return (
-                "What it is computed from agrees, the parameters included: something else was computed, "
-                "as by an intervention."
-            )
-    return (
-        "The gradients that it is computed from agree, and so do values and parameters: the backward pass "
-        "itself differs, as with a detach, truncate= or another derivative rule."
-    )
+    return _WHY.get(parting.cause) or _WHY[f"{parting.cause}, {what}"]
 
 
 def _grown(parting: Parting, what: What, boxes: Sequence[BoxDifference], tolerance: float) -> str:
     largest, _ = largest_of(what, boxes)
     going = "" if what == "values" else ", going back,"
     return (
-        f"No single place is the cause that the {what} part: differences begin as rounding, are "
+        f"No single place is the cause: the {what} part by rounding that grows. Differences are "
         f"{parting.difference:.1e} of the largest number{going} {place(parting)} ({parting.label}), and "
         f"grow to {largest:.1e}."
     )
 
 
 def differing(parameters: Mapping[str, ParameterDifference], tolerance: float) -> list[str]:
-    """Return which parameters differ: by name, the rows of which gate, and by how much."""
+    """Return sentences about the parameters that differ: names, gates and sizes."""
     names = [n for n, each in parameters.items() if each.relative_value > tolerance]
     if not names:
         return []
     if len(names) == len(parameters) > 1:
         return [f"All {len(names)} parameters differ."]
-    told = []
+    found = []
     for name in names[:3]:
         each = parameters[name]
         rows = f" in the rows of {_gates(each.gates)}" if each.gates else ""
-        told.append(f"{name} differs{rows}, by {each.value:.2g} at most.")
-    more = len(names) - len(told)
-    return [*told, *([f"{more} more of {len(parameters)} parameters differ."] if more else [])]
+        found.append(f"{name} differs{rows}, by {each.value:.2g} at most.")
+    more = len(names) - len(found)
+    return [*found, *([f"{more} more of {len(parameters)} parameters differ."] if more else [])]
 
 
 def _gates(names: Sequence[str]) -> str:
@@ -179,15 +162,15 @@ def _gates(names: Sequence[str]) -> str:
 
 
 def _following(what: What, boxes: Sequence[BoxDifference], tolerance: float) -> list[str]:
-    """What differs besides, as a list of boxes and steps."""
-    told = []
+    """The boxes and steps that differ."""
+    found = []
     for box in boxes if what == "values" else reversed(boxes):
         rows = [row > tolerance for row in box.computed(what).values()]
         steps = box.time[np.any(rows, axis=0)] if rows else box.time[:0]
         if len(steps):
-            told.append(f"{box.name}{_steps(box, steps)}")
-    told = [*dict.fromkeys(told)]
-    return [f"The {what} that differ are those of {and_(told)}."] if told else []
+            found.append(f"{box.name}{_steps(box, steps)}")
+    found = [*dict.fromkeys(found)]
+    return [f"The {what} that differ are those of {and_(found)}."] if found else []
 
 
 def _steps(box: BoxDifference, steps: HostArray) -> str:
@@ -206,7 +189,7 @@ def _steps(box: BoxDifference, steps: HostArray) -> str:
 
 
 def agreeing(what: What, boxes: Sequence[BoxDifference], tolerance: float, type_: str) -> str:
-    """Return how well values or gradients agree."""
+    """Return a sentence about how well values or gradients agree."""
     largest, where = largest_of(what, boxes)
     if not largest:
         return f"The {what} are the same to the last bit."
@@ -231,23 +214,23 @@ def largest_of(what: What, boxes: Iterable[BoxDifference]) -> tuple[float, str]:
     return most, where
 
 
-def unlike(boxes: Sequence[BoxDifference], alone: tuple[list[str], list[str]]) -> list[str]:
-    """Return what cannot be compared, and why."""
-    told = []
+def unlike(boxes: Sequence[BoxDifference], alone: Sequence[list[str]]) -> list[str]:
+    """Return sentences about the parts that cannot be compared."""
+    found = []
     for names, run in zip(alone, "ab", strict=True):
         if names:
-            told.append(f"{and_(names)} {'is' if len(names) == 1 else 'are'} in {run} alone.")
+            found.append(f"{and_(names)} {'is' if len(names) == 1 else 'are'} in {run} alone.")
     for box in boxes:
-        told += _lengths(box)
+        found += _lengths(box)
         if box.unlike:
             label, (first, second) = next(iter(box.unlike.items()))
             others = len(box.unlike) - 1
             more = f" and {others} more operation{'s' * (others > 1)}" if others else ""
-            told.append(
+            found.append(
                 f"{box.name}: {label}{more} cannot be compared number by number: {label} is "
                 f"{_shape(first)} in a and {_shape(second)} in b."
             )
-    return told
+    return found
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -259,8 +242,8 @@ def _lengths(box: BoxDifference) -> list[str]:
     if np.array_equal(mine, other):
         return []
     unit = "steps" if box.is_recurrent else "calls"
-    told = [f"{box.name} has {len(mine)} {unit} in a and {len(other)} in b."]
+    found = [f"{box.name} has {len(mine)} {unit} in a and {len(other)} in b."]
     common = np.intersect1d(mine, other)
     if box.is_recurrent and len(common):
-        told.append(f"Compared are t = {common[0]} … {common[-1]}.")
-    return told
+        found.append(f"Compared are t = {common[0]} … {common[-1]}.")
+    return found

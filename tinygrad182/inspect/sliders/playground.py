@@ -15,13 +15,13 @@ from ...display.charts import Row
 from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
-from ..charts.drawn import Paged
+from ..charts.pictures import Viewed
 from .charts import VIEWS, Names, chart_spec
 from .measuring import Measured, measure, network_of
 from .page import PARTS, STATES, page
 from .rows import coded_row, loss_row, values_row
-from .settings import INPUTS, STOPS, Draws, Setting, closed_form_of, settings
-from .telling import WHY, told
+from .sentences import WHY, sentences_about
+from .settings import INPUTS, STOPS, Draws, PlaygroundSetting, closed_form_of, settings
 
 Rows = dict[str, Row]
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -30,7 +30,7 @@ _GATES = {"GRU": "z"}
 """The gate that passes a state straight on, where that is not a block of the Jacobian."""
 
 
-class Playground(Paged):
+class Playground(Viewed):
     """Networks at every stop of some sliders, and the page that shows them; see :func:`playground`.
 
     Attributes
@@ -38,7 +38,7 @@ class Playground(Paged):
     hidden_size, seed : int
     stops : dict of str to tuple
         The stops of each control.
-    settings : list of Setting
+    settings : list of PlaygroundSetting
         What the page holds: every combination of stops.
     """
 
@@ -51,7 +51,7 @@ class Playground(Paged):
         self.settings = list(settings(self.stops))
         self._draws = Draws(self.hidden_size, self.seed)
 
-    def measure(self, setting: Setting) -> Measured:
+    def measure(self, setting: PlaygroundSetting) -> Measured:
         """Measure the gradients of one setting.
 
         Raises
@@ -59,18 +59,18 @@ class Playground(Paged):
         ArgumentError
             It is not a setting.
         """
-        if not isinstance(setting, Setting):
+        if not isinstance(setting, PlaygroundSetting):
             raise ArgumentError(f"playground: measure takes one of .settings, not {brief(setting)}")
         loss = self._draws.loss(self._draws.layer(setting), setting)
         return measure(loss, gate=_GATES.get(setting.cell))
 
-    def _loss_row(self, layer: RecurrentLayer, setting: Setting, found: Measured) -> Row:
-        sentences = told(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
+    def _loss_row(self, layer: RecurrentLayer, setting: PlaygroundSetting, found: Measured) -> Row:
+        sentences = sentences_about(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
         exact, form = self._draws.closed_form(layer, setting), closed_form_of(setting)
         slope = setting.loss == "last"
         return loss_row(found, STATES, PARTS, sentences, slope, setting.unit, exact, form)
 
-    def rows(self, some: Sequence[Setting], track: Track = iter) -> tuple[Rows, Rows]:
+    def rows(self, some: Sequence[PlaygroundSetting], track: Track = iter) -> tuple[Rows, Rows]:
         """Return the page's data: a row for each setting by its key, and one for each network's states."""
         losses: Rows = {}
         values: Rows = {}
@@ -88,7 +88,7 @@ class Playground(Paged):
             values[longest.network] = values_row(found[longest], STATES)
         return losses, values
 
-    def row(self, setting: Setting) -> Row:
+    def row(self, setting: PlaygroundSetting) -> Row:
         """Return what the charts draw of one setting, as JSON."""
         losses, values = self.rows([setting])
         return coded_row(losses[setting.key] | values[setting.network])
@@ -106,8 +106,8 @@ class Playground(Paged):
         return page(losses, values, self.row(self._start), self.stops, self._start, self._notes())
 
     @property
-    def _start(self) -> Setting:
-        usual = Setting()
+    def _start(self) -> PlaygroundSetting:
+        usual = PlaygroundSetting()
         return usual if usual in self.settings else self.settings[0]
 
     def _notes(self) -> list[str]:
@@ -121,10 +121,11 @@ class Playground(Paged):
             "block.",
             "The biases are standard normal numbers times the bias scale; the forget bias is added to "
             "those of the LSTM's forget gates.",
-            "The loss is L = v · h at the last step, or the sum of v · h_t over all steps, with one random "
-            "direction v of norm 1. So the gradient of a loss at the last step starts with norm 1.",
+            "The loss is $L = v · h_{T−1}$ at the last step, or the sum of $v · h_t$ over all steps, with"
+            " one random direction $v$ of norm 1. So the gradient of a loss at the last step starts with "
+            "norm 1.",
             "The library computed every number at every stop (gradient_flow, path_split, gain_split, "
-            "step_jacobians). The page computes only the direct share, as what the others leave of 1.",
+            "step_jacobians). The page computes only the direct share: 1 minus the others.",
         ]
 
     def save_html(self, path: str | Path, track: Track = iter) -> None:
@@ -148,7 +149,7 @@ class Playground(Paged):
         view : str, optional
             ``"words"``, ``"gradients"``, ``"states"`` or ``"shares"``.
         **stops
-            The setting, see :class:`Setting`.
+            The setting, see :class:`PlaygroundSetting`.
 
         Raises
         ------
@@ -164,21 +165,11 @@ class Playground(Paged):
         unknown = [name for name in stops if name not in STOPS]
         if unknown:
             raise _no_control(unknown[0])
-        setting = Setting(**stops)
+        setting = PlaygroundSetting(**stops)
         return chart_spec(self.row(setting), Names(STATES, PARTS), view)
 
-    def save_png(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
-    ) -> None:
-        """Write a view of a setting, or all of them, as an image; see :meth:`spec`."""
-        scale = 2 if view is None else 3  # one view stands on a slide
-        charts.save_png("save_png", self.spec(view, **stops), path, dark, scale)
-
-    def save_svg(
-        self, path: str | Path, view: str | None = None, *, dark: bool = False, **stops: Any
-    ) -> None:
-        """Write a view of a setting, or all of them, as a drawing; see :meth:`spec`."""
-        charts.save_svg("save_svg", self.spec(view, **stops), path, dark)
+    def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
+        return self.spec(view, **chosen)
 
     def _repr_html_(self) -> str:
         try:

@@ -67,12 +67,12 @@ class Moment(NamedTuple):
 
 @dataclass
 class Record:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes
     ----------
     model : str
-        What is watched: the model's repr.
+        The repr of the watched model.
     every : int or None
         Backward passes from one that is watched to the next; None: only losses that are handed over.
     moments : list of Moment
@@ -89,7 +89,7 @@ class Record:
     cut: bool = False
 
     def goes_on_from(self, step: int) -> None:
-        """Leave out what was watched at this training step and later: training went back to it."""
+        """Drop this training step and later ones: training went back to it."""
         self.moments = [moment for moment in self.moments if moment.step < step]
         self.end = ""
 
@@ -117,7 +117,7 @@ def moment_line(moment: Moment) -> bytes:
 
 
 def going_on_line(record: Record, step: int) -> bytes:
-    """The line which says that training goes on from a training step, perhaps an earlier one."""
+    """The line of a run that goes on from a training step, perhaps an earlier one."""
     return _line({"goes on from": step, "every": record.every})
 
 
@@ -168,7 +168,7 @@ def read_record(what: str, path: str | Path) -> Record:
 
 
 _DAMAGED = ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
-"""What comes of a line that is no JSON, or JSON with something else in it."""
+"""Errors of a line that is not JSON, or not the expected JSON."""
 
 
 def parsed(what: str, target: Path, data: bytes) -> Record:
@@ -205,7 +205,7 @@ def _begun(what: str, target: Path, whole: list[bytes]) -> Record:
 
 
 def _take(record: Record, line: Mapping[str, Any]) -> None:
-    """Add what a line says to what the lines before it said."""
+    """Add the contents of a line to the record."""
     if "end" in line:
         record.end = str(line["end"])
     elif "goes on from" in line:
@@ -255,7 +255,7 @@ def refuse_record(what: str, target: Path) -> None:
         with target.open("rb") as file:
             found = file.read(len(begin)) == begin
     except OSError:
-        return  # there is none to lose
+        return  # there is no file to lose
     if found:
         raise FileError(f"{what}: {target} is the file of a watched run; choose another name")
 
@@ -287,11 +287,11 @@ class Appended:
         target = checked_path(what, path)
         try:
             _make_folder(target.parent)
-            with ExitStack() as held:
-                appended = cls(target, held.enter_context(target.open("xb", buffering=0)))
+            with ExitStack() as on_failure:
+                appended = cls(target, on_failure.enter_context(target.open("xb", buffering=0)))
                 appended._lock(what)
                 appended.append(header_line(record))
-                held.pop_all()  # which leaves the file open
+                on_failure.pop_all()  # leaves the file open
         except FileExistsError as error:
             raise FileError(
                 f"{what}: {target} is there already; to go on with it, pass step=, how many training "
@@ -303,7 +303,7 @@ class Appended:
 
     @classmethod
     def continued(cls, what: str, path: str | Path, record: Record, step: int) -> Appended:
-        """Go on with a file at a training step, after its last whole line; ``record`` gets what it holds.
+        """Go on with a file at a training step, after its last whole line; ``record`` gets its contents.
 
         Raises
         ------
@@ -312,8 +312,8 @@ class Appended:
         """
         target = checked_path(what, path)
         try:
-            with ExitStack() as held:
-                file = held.enter_context(target.open("r+b", buffering=0))
+            with ExitStack() as on_failure:
+                file = on_failure.enter_context(target.open("r+b", buffering=0))
                 appended = cls(target, file)
                 appended._lock(what)
                 data = file.read()
@@ -321,7 +321,7 @@ class Appended:
                 file.truncate(data.rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
                 appended.append(going_on_line(record, step))
-                held.pop_all()
+                on_failure.pop_all()
         except FileNotFoundError as error:
             raise FileError(
                 f"{what}: there is no file {target} to go on with at step={step}; "
@@ -344,7 +344,7 @@ class Appended:
             ) from error
 
     def append(self, line: bytes) -> None:
-        """Write a whole line in one call; nothing in a process that was forked from the one that began.
+        """Write a whole line in one call. A forked process writes nothing.
 
         Raises
         ------
@@ -365,12 +365,14 @@ class Appended:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # which is what the file itself is asked about
+    except (
+        FileExistsError
+    ) as error:  # mkdir's error; that of the file itself means that the run exists
         raise NotADirectoryError(f"{folder} is not a folder") from error
 
 
 def _same_run(what: str, target: Path, data: bytes, record: Record, step: int) -> list[Moment]:
-    """What a file holds from before a training step, if it is that of the same model."""
+    """The training steps of a file before ``step``, if it belongs to the same model."""
     found = parsed(what, target, data)
     if found.model != record.model:
         raise FileError(
@@ -390,7 +392,7 @@ def _cannot_write(what: str, target: Path, error: OSError) -> FileError:
 
 
 def is_written(path: Path) -> bool:
-    """Whether a process holds a file open to write more; False where that cannot be told."""
+    """Whether a process holds a file open to write more; False if that cannot be known."""
     if _WINDOWS:
         return False
     with path.open("rb") as file:

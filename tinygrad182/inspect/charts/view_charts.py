@@ -1,7 +1,8 @@
-"""The views beside the curves as charts: shares, gains, (k, t) matrices, singular values, weights."""
+"""Charts of single views: shares, gains, matrices over losses and steps, singular values, weights."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -29,11 +30,11 @@ from ...display.charts import (
     finite,
     layered,
 )
-from .views import Matrix, Shares, SingularValues, StepNorms
+from .magnitudes import LOOKS, coded
+from .view_arrays import Matrix, SingularValues
 
 if TYPE_CHECKING:
-    from ..microscope.linked import LinkedViews
-    from ..views.paths import GainSplit
+    from ..microscope.linked_views import LinkedViews
 
 HostArray = np.ndarray[Any, Any]
 
@@ -41,20 +42,20 @@ HostArray = np.ndarray[Any, Any]
 # --- what all charts have in common ----------------------------------------------------------------
 
 Views = Mapping[int, Any]
-"""By the number of its block, the data of one view, or a str: why the block has none."""
+"""By block, the arrays of one view, or a str: why the block lacks it."""
 
 WIDTH, HEIGHT = 340, 160
-"""Pixels inside the axes: three stand side by side on a page."""
+"""Pixels inside the axes; a page shows three charts side by side."""
 
 FEW = 60
-"""Up to so many steps are drawn as points too."""
+"""Up to this many steps, each is also drawn as a point."""
 
-_EDGE_KINDS = ("exactly 0", "NaN", "infinite")
-_SHAPES = ("triangle-down", "cross", "triangle-up")
+_LOOKS = {look.name: look for look in LOOKS.values()}
+"""By name: the data of these charts hold the names themselves."""
 
 
 class _Axis(NamedTuple):
-    """The vertical axis of one block: its ends, and where it has labels."""
+    """The vertical axis of one block: both ends, and the labelled values."""
 
     low: float
     high: float
@@ -62,22 +63,26 @@ class _Axis(NamedTuple):
 
 
 def _by_block(values: Mapping[int, Any]) -> str:
-    """An expression for what belongs to the chosen recurrence."""
+    """An expression for the value of the chosen recurrence."""
     return f"({json.dumps({str(block): value for block, value in values.items()})})[loop]"
 
 
+def _ends(axes: Mapping[int, _Axis]) -> list[str]:
+    """Expressions for the low and the high end of the chosen block's axis."""
+    return [_by_block({block: axis[i] for block, axis in axes.items()}) for i in (0, 1)]
+
+
 def _text(values: Mapping[int, str]) -> Any:
-    """A text that depends on the chosen block, if it does."""
+    """A text, or an expression for the text of the chosen block if these differ."""
     every = list(dict.fromkeys(values.values()))
     return every[0] if len(every) == 1 else altair().ExprRef(_by_block(values))
 
 
 def _cells(values: HostArray) -> list[float | str]:
-    """Numbers to draw; those that are none by their name."""
-    return [
-        x if x is not None else "NaN" if np.isnan(v) else _EDGE_KINDS[2 if v > 0 else 0]
-        for x, v in zip(finite(values.tolist()), values.tolist(), strict=True)
-    ]
+    """Numbers to draw; a name where there is no finite number."""
+    words = coded(values[~np.isfinite(values)])
+    names = iter(LOOKS[str(word)].name for word in words)
+    return [next(names) if x is None else x for x in finite(values.tolist())]
 
 
 def _log10(values: HostArray) -> HostArray:
@@ -100,7 +105,7 @@ def _decades(*logs: HostArray) -> _Axis:
 
 
 def _factors(low: float, high: float) -> _Axis:
-    """An axis of log10 factors around 1, as 0.5, 1, 2 where there is room; its labels enclose all."""
+    """An axis of log10 factors around 1, labelled 0.5, 1, 2 where there is room."""
     low, high = min(low, -0.02), max(high, 0.02)
     powers = range(math.floor(low) - 1, math.ceil(high) + 2)
     every = ([n + math.log10(d) for n in powers for d in digits] for digits in _DIGITS)
@@ -114,9 +119,9 @@ _DIGITS = (1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3)
 
 
 def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
-    """The fewest of some ticks between which everything lies.
+    """Keep the fewest ticks that enclose the range.
 
-    >>> from tinygrad182.inspect.charts.linked_charts import _enclosing
+    >>> from tinygrad182.inspect.charts.view_charts import _enclosing
     >>> _enclosing([-2.0, -1.0, 0.0, 1.0], -0.5, 0.0)
     [-1.0, 0.0]
     """
@@ -126,7 +131,7 @@ def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
 
 
 def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
-    """The time axis: the page's window, or all of a block's steps."""
+    """The time axis: the page's window, or all steps of the block."""
     alt = altair()
     ends = {b: [int(t[0]), int(t[-1])] for b, t in times.items()}
     window = "window" if linked else _by_block(ends)
@@ -140,17 +145,16 @@ def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
 
 def _y(axes: Mapping[int, _Axis], title: str, label: str, field: str = "y") -> Any:
     alt = altair()
-    low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
     return alt.Y(
         f"{field}:Q",
         scale=alt.Scale(
-            domain=[alt.ExprRef(low), alt.ExprRef(high)], nice=False, zero=False, clamp=False
+            domain=[alt.ExprRef(end) for end in _ends(axes)], nice=False, zero=False, clamp=False
         ),
         axis=alt.Axis(
             title=title,
             values=alt.ExprRef(_by_block({b: a.ticks for b, a in axes.items()})),
             labelExpr=label,
-            tickCount=20,  # of more than one for 40 pixels, Vega would leave out every second one
+            tickCount=20,  # with fewer, Vega leaves out every second label
         ),
     )
 
@@ -161,19 +165,19 @@ _NOTHING = _Axis(0.0, 1.0, [])
 
 
 def _curve(block: int, part: str, time: HostArray, values: HostArray) -> Row:
-    """One curve as a row, with lists over time."""
+    """One curve as a row that holds lists over time."""
     row = {"block": block, "part": part, "t": time.tolist(), "v": _cells(values)}
     return {**row, "few": True} if len(time) <= FEW else row
 
 
 def _flat(rows: list[Row], condition: str, *fields: str) -> Any:
-    """The chosen block's rows, one for each element of their lists."""
+    """The chosen block's rows, one for each element of the lists."""
     chart = altair().Chart(data(rows)).transform_filter(f"datum.block == loop{condition}")
     return chart.transform_flatten(list(fields or ("t", "v")))
 
 
 def _drawn(rows: list[Row], colours: Mapping[str, str], x: Any, y: Any) -> list[Any]:
-    """Curves with gaps, and points where there are few steps; ``colours`` are in the legend's order."""
+    """Curves with gaps, and points if there are few steps; ``colours`` are in the legend's order."""
     alt = altair()
     there = dict.fromkeys((row["block"], row["part"]) for row in rows)
     here = {block: [p for p in colours if (block, p) in there] for block, _ in there}
@@ -204,9 +208,9 @@ def _drawn(rows: list[Row], colours: Mapping[str, str], x: Any, y: Any) -> list[
 
 
 def _legend(here: Mapping[int, list[str]], nan: str = "NaN") -> Any:
-    """A legend above the chart, of what the chosen block has.
+    """A legend above the chart with the parts of the chosen block.
 
-    One without an entry would push all others out of the picture, so there is a blank one then.
+    A legend without entries would push the others out of the picture, so it then has a blank entry.
     """
     alt = altair()
     here = {block: names or [""] for block, names in here.items()}
@@ -218,27 +222,25 @@ def _legend(here: Mapping[int, list[str]], nan: str = "NaN") -> Any:
 
 
 def _odd(rows: list[Row]) -> dict[int, list[str]]:
-    """By block, which kinds of values there are that are drawn as marks."""
+    """By block, the names of the values that are drawn as marks."""
     found: dict[int, set[str]] = {}
     for row in rows:
-        found.setdefault(row["block"], set()).update(set(_EDGE_KINDS).intersection(row["v"]))
-    return {
-        block: [kind for kind in _EDGE_KINDS if kind in kinds] for block, kinds in found.items()
-    }
+        found.setdefault(row["block"], set()).update(_LOOKS.keys() & set(row["v"]))
+    return {block: [kind for kind in _LOOKS if kind in kinds] for block, kinds in found.items()}
 
 
 def _edges(
     rows: list[Row], axes: Mapping[int, _Axis], x: Any, y: Any, linked: bool, nan: str
 ) -> list[Any]:
-    """Marks at the edge for what has no logarithm, or is not a number; none if there are none."""
+    """Marks at the edge for values without a finite logarithm, if there are any."""
     alt = altair()
     odd = _odd(rows)
     if not any(odd.values()):
         return []
-    low, high = (_by_block({b: a[i] for b, a in axes.items()}) for i in (0, 1))
-    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=[*_SHAPES, "M0,0"])
+    low, high = _ends(axes)
+    scale = alt.Scale(domain=[*_LOOKS, ""], range=[*(x.shape for x in _LOOKS.values()), "M0,0"])
     shape = alt.Shape("v:N", scale=scale, legend=_legend(odd, nan))
-    rows = [row for row in rows if any(k in row["v"] for k in _EDGE_KINDS)]
+    rows = [row for row in rows if any(k in row["v"] for k in _LOOKS)]
     inside = " && inrange(datum.t, window)" if linked else ""  # marks at the edge are not clipped
     return [
         encoded(
@@ -255,20 +257,20 @@ def _edges(
 
 
 def _level(value: float) -> Any:
-    """A line across at a height that means something."""
+    """A horizontal line at a reference value."""
     alt = altair()
     return encoded(alt.Chart(data([{"y": value}])).mark_rule(color=GREY, clip=True), y="y:Q")
 
 
-class _Panel(NamedTuple):
-    """What the charts share: the views that there are, their axes, and where the chart will stand.
+class Panel(NamedTuple):
+    """Data and size of one chart of a view.
 
     Attributes
     ----------
     views : mapping of int to Any
-        By block; a str where there is none.
+        By block; a str says why there is none.
     times : mapping of int to ndarray
-        By block, what the signal ``loop_step`` counts.
+        By block, the time steps that the signal ``loop_step`` counts.
     linked : bool
     size : tuple of int
         Width and height inside the axes.
@@ -278,13 +280,6 @@ class _Panel(NamedTuple):
     times: Mapping[int, HostArray]
     linked: bool
     size: tuple[int, int]
-
-    @classmethod
-    def of(
-        cls, views: Views, time: Mapping[int, HostArray] | None, linked: bool, size: tuple[int, int]
-    ) -> _Panel:
-        own = {b: np.array([0, 1]) if isinstance(v, str) else v.time for b, v in views.items()}
-        return cls(views, own if time is None else {b: time[b] for b in views}, linked, size)
 
     @property
     def found(self) -> dict[int, Any]:
@@ -308,8 +303,16 @@ class _Panel(NamedTuple):
         x = self.x()
         return [*_drawn(rows, colours, x, y), *_edges(rows, axes, x, y, self.linked, nan)]
 
+    def rows(self, parts: Mapping[int, Mapping[str, HostArray]]) -> list[Row]:
+        """The curves of each block, by the name of the part."""
+        return [
+            _curve(b, part, self.views[b].time, values)
+            for b, some in parts.items()
+            for part, values in some.items()
+        ]
+
     def chart(self, layers: Iterable[Any], title: Callable[[Any], str], subtitle: list[str]) -> Any:
-        """All layers, the chosen step's rule, and the reason where there is nothing to draw."""
+        """All layers, the rule at the chosen step, and the reason if a block lacks the view."""
         titles = {b: title(view) for b, view in self.found.items()}
         titles = {b: titles.get(b) or next(iter(titles.values()), "") for b in self.views}
         width, height = self.size
@@ -331,7 +334,7 @@ class _Panel(NamedTuple):
         return encoded(rule, x=self.x())
 
     def _reasons(self) -> list[Any]:
-        """Why a block has no such view, in the middle of the chart."""
+        """In the middle of the chart: why a block lacks the view."""
         alt = altair()
         rows = [
             {"block": b, "why": "\n".join(textwrap.wrap(f"Not here: {view}.", self.size[0] // 8))}
@@ -348,34 +351,55 @@ class _Panel(NamedTuple):
 
 # --- the charts -------------------------------------------------------------------------------------
 
+
+class ViewChart:
+    """A function that draws one view of several blocks: a decorator of a function of a :class:`Panel`."""
+
+    def __init__(self, draw: Callable[[Panel], Any]) -> None:
+        self._draw = draw
+        functools.update_wrapper(self, draw)
+
+    def __call__(
+        self,
+        views: Views,
+        time: Mapping[int, HostArray] | None = None,
+        *,
+        linked: bool = False,
+        width: int = WIDTH,
+        height: int = HEIGHT,
+    ) -> Any:
+        """Draw the view.
+
+        Parameters
+        ----------
+        views : mapping of int to Any
+            By block, the arrays of the view, or a str: why the block lacks it.
+        time : mapping of int to ndarray, optional
+            By block, the time steps that the signal ``loop_step`` counts; by default the view's own.
+        linked : bool
+            Whether the time axis is the page's signal ``window``.
+        width, height : int
+            Pixels inside the axes.
+        """
+        own = {b: np.array([0, 1]) if isinstance(v, str) else v.time for b, v in views.items()}
+        times = own if time is None else {b: time[b] for b in views}
+        return self._draw(Panel(views, times, linked, (width, height)))
+
+
 _PARTS = {"direct": BLUE, "via h": ORANGE, "via branch": ORANGE, "local": GREEN}
 
 
-def shares_chart(
-    views: Mapping[int, Shares | str],
-    time: Mapping[int, HostArray] | None = None,
-    *,
-    linked: bool = False,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
-    """Where a state's gradient comes from at each step: curves, for shares may be below 0 and above 1.
+@ViewChart
+def shares_chart(panel: Panel) -> Any:
+    """Where a state's gradient comes from at each step: curves, because shares may leave 0 to 1.
 
-    Parameters
-    ----------
-    views : mapping of int to Shares or str
-        By block.
-    time : mapping of int to ndarray, optional
-        By block, the time steps that the signal ``loop_step`` counts; by default the view's own.
-    linked : bool
-        The time axis is the page's signal ``window``, and what comes back to a state over step t stands
-        at t, as everything else on the page does; otherwise it stands at the state's own step, t − 1.
-        The last state, to which nothing comes back over a step, is then left out.
-    width, height : int
-        Inside the axes.
+    What comes back to a state over step t stands at t on a page, as everything else there does; the last
+    state, to which nothing comes back over a step, is then left out. Alone, it stands at the state's own
+    step, t − 1.
     """
-    panel = _Panel.of(views, time, linked, (width, height))
-    times = {b: view.time[:-1] + 1 if linked else view.time for b, view in panel.found.items()}
+    times = {
+        b: view.time[:-1] + 1 if panel.linked else view.time for b, view in panel.found.items()
+    }
     rows = [
         _curve(block, part, times[block], values[: len(times[block])])
         for block, view in panel.found.items()
@@ -387,7 +411,7 @@ def shares_chart(
     axes = {b: _share_axis(view.parts.values()) for b, view in panel.found.items()}
     y = panel.y(axes, "share of ‖δ‖²", "format(datum.value, '~g')")
     layers = [_level(0.0), _level(1.0), *panel.lines(rows, colours, axes, y, "δ is 0 or NaN")]
-    if linked:
+    if panel.linked:
         return panel.chart(
             layers,
             lambda view: f"How δ = ∂L/∂{view.state}ₜ₋₁ comes back through step t",
@@ -417,30 +441,18 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
     return _Axis(low - room, high + room, ticks.tolist())
 
 
-def gain_chart(
-    views: Mapping[int, GainSplit | str],
-    time: Mapping[int, HostArray] | None = None,
-    *,
-    linked: bool = False,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
-    """By which factor each step scales the gradient: saturation, weight and their product.
-
-    Parameters are those of :func:`shares_chart`.
-    """
-    panel = _Panel.of(views, time, linked, (width, height))
-    product = "gain = product"  # first, so below the others, and wider, for it may be one of them
+@ViewChart
+def gain_chart(panel: Panel) -> Any:
+    """By which factor each step scales the gradient: saturation, weight and their product."""
+    product = (
+        "gain = product"  # first and wider, so that it shows behind a factor with equal values
+    )
     factors = {product: BLUE, "saturation": ORANGE, "weight": GREEN}
     logs = {
         b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
         for b, v in panel.found.items()
     }
-    rows = [
-        _curve(b, part, panel.found[b].time, values) | {"width": 4 if part == product else 1.5}
-        for b, parts in logs.items()
-        for part, values in parts.items()
-    ]
+    rows = [row | {"width": 4 if row["part"] == product else 1.5} for row in panel.rows(logs)]
     axes = {b: _factors(*_range(*parts.values())) for b, parts in logs.items()}
     y = panel.y(axes, "factor of one step back", _FACTOR)
     return panel.chart(
@@ -450,24 +462,10 @@ def gain_chart(
     )
 
 
-def weights_chart(
-    views: Mapping[int, StepNorms | str],
-    time: Mapping[int, HostArray] | None = None,
-    *,
-    linked: bool = False,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
-    """What each step adds to the gradients by the weights, in decades.
-
-    Parameters are those of :func:`shares_chart`.
-    """
-    panel = _Panel.of(views, time, linked, (width, height))
-    rows = [
-        _curve(b, name, view.time, logs)
-        for b, view in panel.found.items()
-        for name, logs in zip(_short(view.log10_norm), view.log10_norm.values(), strict=True)
-    ]
+@ViewChart
+def weights_chart(panel: Panel) -> Any:
+    """The part of each step in the gradients by the weights, in decades."""
+    rows = panel.rows({b: _short(view.log10_norm) for b, view in panel.found.items()})
     names = dict.fromkeys(row["part"] for row in rows)
     colours = dict(zip(names, PALETTE * len(names), strict=False))
     axes = {b: _decades(*view.log10_norm.values()) for b, view in panel.found.items()}
@@ -479,43 +477,30 @@ def weights_chart(
     )
 
 
-def _short(names: Iterable[str]) -> list[str]:
-    """Names of weights without their layer, which stands on its box, if that leaves them apart.
+def _short(norms: Mapping[str, HostArray]) -> dict[str, HostArray]:
+    """Names of weights without their layer, which stands on its box, if they stay distinct.
 
-    >>> from tinygrad182.inspect.charts.linked_charts import _short
-    >>> _short(["weight_ih_l0_reverse", "weight_hh_l0_reverse"])
-    ['weight_ih', 'weight_hh']
+    >>> from tinygrad182.inspect.charts.view_charts import _short
+    >>> _short({"weight_ih_l0_reverse": 0, "weight_hh_l0_reverse": 1})
+    {'weight_ih': 0, 'weight_hh': 1}
     """
-    full = list(names)
-    short = [re.sub(r"_l\d+(_reverse)?$", "", name) for name in full]
-    return short if len(set(short)) == len(short) else full
+    short = {re.sub(r"_l\d+(_reverse)?$", "", name): logs for name, logs in norms.items()}
+    return short if len(short) == len(norms) else dict(norms)
 
 
-def singular_chart(
-    views: Mapping[int, SingularValues | str],
-    time: Mapping[int, HostArray] | None = None,
-    *,
-    linked: bool = False,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
-    """How far single steps can stretch a gradient: the singular values of their Jacobians.
+@ViewChart
+def singular_chart(panel: Panel) -> Any:
+    """How far single steps can stretch a gradient: singular values of the step Jacobians.
 
     A band from the smallest to the largest, with the median; its lower end may run out of the picture.
-    Parameters are those of :func:`shares_chart`.
     """
-    panel = _Panel.of(views, time, linked, (width, height))
     colours = {"largest": ORANGE, "median": BLUE, "smallest": GREY}
     logs = {b: _log10(view.values) for b, view in panel.found.items()}
     curves = {
         b: {"largest": v[:, 0], "median": np.median(v, axis=1), "smallest": v[:, -1]}
         for b, v in logs.items()
     }
-    rows = [
-        _curve(b, part, panel.found[b].time, values)
-        for b, parts in curves.items()
-        for part, values in parts.items()
-    ]
+    rows = panel.rows(curves)
     axes = {b: _singular_axis(curves[b], v) for b, v in logs.items()}
     y = panel.y(axes, "singular value", _FACTOR)
     bands = [
@@ -541,7 +526,7 @@ def singular_chart(
 
 
 def _of_step(view: SingularValues) -> str:
-    """Which Jacobians they are of; of a state with many names only that they are of all of it."""
+    """The title: the Jacobian, or "all of the state" if the state has many names."""
     names = ", ".join(view.names)
     state = f"({names})" if len(view.names) > 1 else names
     if len(state) > 8:
@@ -550,24 +535,14 @@ def _of_step(view: SingularValues) -> str:
 
 
 def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
-    """An axis that shows the largest and the median well, and the smallest for two decades more."""
+    """An axis of the largest and the median, with two more decades for the smallest."""
     low, high = _range(curves["largest"], curves["median"])
     return _factors(max(_range(values)[0], low - 2), high)
 
 
-def matrix_chart(
-    views: Mapping[int, Matrix | str],
-    time: Mapping[int, HostArray] | None = None,
-    *,
-    linked: bool = False,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> Any:
-    """What the loss at each step says about each state, as colours; zeros have a colour of their own.
-
-    Parameters are those of :func:`shares_chart`.
-    """
-    panel = _Panel.of(views, time, linked, (width, height))
+@ViewChart
+def matrix_chart(panel: Panel) -> Any:
+    """The gradient of the loss at each step by each state, as colours; zeros have a colour of their own."""
     rows = [row for b, view in panel.found.items() for row in _matrix_rows(b, view)]
     axes = {b: _row_axis(view.rows) for b, view in panel.found.items()}
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
@@ -605,7 +580,7 @@ def _matrix_rows(block: int, view: Matrix) -> list[Row]:
 
 
 def _between(steps: HostArray) -> tuple[list[float], list[float]]:
-    """Where the cells of some steps begin and end; they overlap by a hair, or seams show."""
+    """Where cells begin and end. They overlap by a hair; otherwise seams show."""
     first, last = float(steps[0]) - 0.5, float(steps[-1]) + 0.5
     middle, hair = (steps[1:] + steps[:-1]) / 2, (last - first) / 500
     return [first, *middle.tolist()], [*(middle + hair).tolist(), last]
@@ -620,8 +595,7 @@ def _row_axis(rows: HostArray) -> _Axis:
 def _magnitude(decades: Mapping[int, _Axis]) -> Any:
     """The colours of magnitudes in decades."""
     alt = altair()
-    low, high = (_by_block({b: a[i] for b, a in decades.items()}) for i in (0, 1))
-    domain = [alt.ExprRef(f"{end} + 0") for end in (low, high)]
+    domain = [alt.ExprRef(f"{end} + 0") for end in _ends(decades)]
     ticks = alt.ExprRef(_by_block({b: [a.low, a.high] for b, a in decades.items()}))
     there = alt.ExprRef(f"{_by_block(dict.fromkeys(decades, 1))} || 0")
     legend = alt.Legend(
@@ -633,10 +607,22 @@ def _magnitude(decades: Mapping[int, _Axis]) -> Any:
 
 
 def _oddities(rows: list[Row]) -> Any:
-    """The colours of cells that have no logarithm, or are not a number."""
+    """The colours of cells without a finite logarithm."""
     alt = altair()
-    scale = alt.Scale(domain=[*_EDGE_KINDS, ""], range=["#c9ccd1", PINK, ORANGE, "transparent"])
+    scale = alt.Scale(
+        domain=[*_LOOKS, ""], range=[*(x.colour for x in _LOOKS.values()), "transparent"]
+    )
     return alt.Color("v:N", scale=scale, legend=_legend(_odd(rows)))
+
+
+CHARTS = {
+    "shares": shares_chart,
+    "gain": gain_chart,
+    "matrix": matrix_chart,
+    "singular": singular_chart,
+    "weights": weights_chart,
+}
+"""Name of a view in :class:`LinkedViews` → its chart."""
 
 
 def charts_of(
@@ -646,16 +632,9 @@ def charts_of(
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> dict[str, Any]:
-    """The charts of a page by the view's name: those that any of its blocks has, linked."""
-    kinds: dict[str, Callable[..., Any]] = {
-        "shares": shares_chart,
-        "gain": gain_chart,
-        "matrix": matrix_chart,
-        "singular": singular_chart,
-        "weights": weights_chart,
-    }
+    """Return the linked charts of a page by view; views that no block has are left out."""
     found = {}
-    for name, draw in kinds.items():
+    for name, draw in CHARTS.items():
         views = {b: getattr(linked, name) for b, linked in blocks.items()}
         if not all(isinstance(view, str) for view in views.values()):
             own = {b: linked.time for b, linked in blocks.items()}

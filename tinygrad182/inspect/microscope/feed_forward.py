@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +13,11 @@ from ...engine.recording import Node
 from ..loops.hosting import on_host
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import HostArray, log10_norm
-from .wording import LEVEL, amount, passes
-
-Told = tuple[Literal["regime", "place"], str, dict[str, Any]]
+from .wording import LEVEL, Sentence, amount, passes
 
 
 class _Trunk(NamedTuple):
-    """The way back from the last operation inside a module, always to the input that gets most.
+    """The path back from the last operation inside a module, always to the input with the largest gradient.
 
     Attributes
     ----------
@@ -33,10 +31,10 @@ class _Trunk(NamedTuple):
     log: HostArray
 
 
-def of_layers(root: Node, seed: Array) -> list[Told]:
-    """Say how the gradient changes between the first layer and the last, and where most.
+def of_layers(root: Node, seed: Array) -> list[Sentence]:
+    """Say how the gradient changes between the first layer and the last, and where it changes most.
 
-    Norms are over all elements. What a loss makes of the last layer's result, such as a mean, is left out.
+    Norms are over all elements. Operations of the loss behind the last layer, such as a mean, are left out.
     """
     ((root, seed),) = on_host([(root, seed)]).seeds
     trunk = _trunk(root, seed)
@@ -54,31 +52,32 @@ def of_layers(root: Node, seed: Array) -> list[Told]:
         trunk.nodes[i].scope.module or _place(trunk, i) for i in (0, len(trunk.nodes) - 1)
     )
     text = f"Going back from {last} to {first}, the gradient {change}: {becomes}."
-    found: list[Told] = [("regime", text, {"decades": net})]
+    found = [Sentence(text, "", "regime", numbers={"decades": net})]
     if abs(net) >= LEVEL:
         steps = np.diff(trunk.log)
         most = int(np.argmax(steps * np.sign(net)))
         node, decades = trunk.nodes[most], float(steps[most])
         text = f"It {change} most at {_place(trunk, most)}, which {passes(decades)}."
-        found.append(
-            ("place", text, {"op": node.op, "module": node.scope.module, "factor": decades})
-        )
+        numbers = {"op": node.op, "module": node.scope.module, "factor": decades}
+        found.append(Sentence(text, "", "place", numbers=numbers))
     return found
 
 
-def _broken(trunk: _Trunk, at: int) -> Told:
+def _broken(trunk: _Trunk, at: int) -> Sentence:
     log = float(trunk.log[at])
     what = "NaN" if math.isnan(log) else "exactly 0" if log < 0 else "infinite"
     place = _place(trunk, max(at - 1, 0))
     if not at:
-        return "regime", f"The gradient is {what} where {place} gets it.", {"what": what}
+        text = f"The gradient is {what} where {place} gets it."
+        return Sentence(text, "", "regime", numbers={"what": what})
     node = trunk.nodes[at - 1]
     text = f"From {place} back, the gradient is {what}: that operation makes it so."
-    return "regime", text, {"what": what, "op": node.op, "module": node.scope.module}
+    numbers = {"what": what, "op": node.op, "module": node.scope.module}
+    return Sentence(text, "", "regime", numbers=numbers)
 
 
 def _place(trunk: _Trunk, i: int) -> str:
-    """An operation by its module; a nonlinearity between layers by the one that it follows."""
+    """The name of an operation by its module; of a nonlinearity between layers, by the layer before it."""
     node, module = trunk.nodes[i], trunk.nodes[i].scope.module
     if node.primitive is None:
         return "the input"

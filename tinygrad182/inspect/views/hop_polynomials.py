@@ -1,4 +1,4 @@
-"""Cotangents by the number of hops on the way: polynomials in λ, of which every hop is a factor."""
+"""Cotangents by the number of hops on their way: polynomials in λ, where every hop multiplies by λ."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ...primitives.index import Slice
 from ...recurrence.scans import is_scan
 from ..loops.steps import Scaled, Steps, scaled
 from ..loops.times import Times
-from ..passes.along import sent
-from ..passes.gradients import RowCotangents, Rows, at_band, states_of
+from ..passes.along import input_cotangents
+from ..passes.gradients import PartCotangents, RowCotangents, at_band, states_of
 from ..passes.scaling import Band, Power, joined
 
 
 class Polynomials(Cotangents):
-    """Cotangents as polynomials: sums of their own, with powers of two, for every coefficient.
+    """Cotangents as polynomials: each coefficient has sums of its own, with powers of two.
 
-    A hop multiplies by λ: what goes over its edge is added to the next coefficient. The last one keeps all
-    that is of a higher degree.
+    A hop multiplies by λ: the cotangent of its edge is added to the next coefficient. The last coefficient
+    also has everything of a higher degree.
 
     Parameters
     ----------
@@ -43,24 +43,24 @@ class Polynomials(Cotangents):
         super().__init__()
         self.of = [RowCotangents() for _ in range(last + 1)]
         self.arrived: dict[int, Scaled] = {}
-        """By coefficient, what arrived at the states of the recurrence popped last."""
+        """By coefficient, the cotangents of the states of the fused layer popped last."""
         self.found: list[tuple[int, Band]] = []
-        """The bands of the node popped last, and the coefficients that they are of."""
+        """The bands of the node popped last, each with its coefficient."""
         self.hop = False
         """Whether the edge that is added next is a hop."""
         self._layout: list[tuple[int, Power]] = [(0, 0)]
 
     def add(self, node: Node, cotangent: Any) -> None:
-        """Add what arrives over one edge; of a seed, the first coefficient."""
+        """Add the cotangent of one edge; a seed is added to the first coefficient."""
         for i, (j, power) in enumerate(self._layout):
             self.after(j, self.hop).put(node, at_band(cotangent, i), power)
 
     def after(self, j: int, hop: bool) -> RowCotangents:
-        """The sums of what was of degree ``j`` before an edge."""
+        """The sums that take a coefficient of degree ``j`` after an edge."""
         return self.of[min(j + hop, len(self.of) - 1)]
 
     def pop(self, node: Node) -> Any:
-        """The coefficients' bands on a leading axis; those of a recurrence are in :attr:`arrived`."""
+        """The coefficients' bands on a leading axis; those of a fused layer are in :attr:`arrived`."""
         if is_scan(node):
             return self._pop_scan(node)
         self.found = []
@@ -82,7 +82,7 @@ class Polynomials(Cotangents):
 
 
 class InsideScans:
-    """Polynomials on their way back through recurrences that were run as one operation.
+    """Polynomials on their way back through fused layers.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class InsideScans:
     times : dict of Node to int
         The time steps of the nodes that belong to one.
     watched : dict of Node to int
-        Recurrences, and the part of their states whose gradients are to be kept.
+        Fused layers, and the part of their states whose gradients are kept.
 
     Attributes
     ----------
@@ -119,19 +119,16 @@ class InsideScans:
         self._arrived: dict[Node, dict[int, Scaled]] = {}
 
     def arrive(self, node: Node) -> None:
-        """Note what arrived at a recurrence, which was popped last."""
+        """Note the cotangents of a fused layer, which was popped last."""
         self._arrived[node] = self.sums.arrived
 
     def finish(self) -> None:
-        """Go through the recurrences that send nothing on."""
+        """Go through the fused layers behind which there is no target."""
         for node in list(self._arrived):
             self._pull_scan(node, ())
 
     def pull(self, node: Node, g: Any, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """The cotangents a node sends to its inputs.
-
-        Those of a recurrence, and those whose rows have powers of their own, are put there.
-        """
+        """Return the cotangents of a node's inputs; add those with powers by rows to the sums."""
         if is_scan(node):
             self._pull_scan(node, wanted)
         elif all(isinstance(power, int) for _, (_, power) in self.sums.found):
@@ -144,15 +141,15 @@ class InsideScans:
     def _pull_rows(
         self, node: Node, j: int, g: Array, power: Power, wanted: Container[Any]
     ) -> None:
-        """Send on one coefficient, as it is where its rows stay apart, else as bands."""
-        for parent, cotangent, powers in sent(node, g, power, wanted):
+        """Send one coefficient on, with powers by rows."""
+        for parent, cotangent, powers in input_cotangents(node, g, power, wanted):
             self._after(node, parent, j).put(parent, cotangent, powers)
 
     def _after(self, node: Node, parent: Node, j: int) -> RowCotangents:
         return self.sums.after(j, self.is_hop(parent, self.times.get(node)))
 
     def _pull_scan(self, node: Node, wanted: Container[Any]) -> None:
-        """Go back through a recurrence, and send on what comes of it."""
+        """Go back through a fused layer, and add the cotangents of its inputs."""
         steps, count = Steps(node), len(self.sums.of)
         weight, H = steps.given.weight_ih, steps.states.shape[-1]
         by_x = of_gates(np, weight, node.residuals.program.x_gates, H)
@@ -178,27 +175,27 @@ class InsideScans:
                 self._put(node, initial, *to_one(np, value, found.initial_powers), steps.start)
 
     def of(self, node: Node) -> tuple[Array, Array]:
-        """What was found of a recurrence; zeros where the loss does not depend on it."""
+        """The coefficients inside a fused layer; zeros if the loss does not depend on it."""
         if node in self.found:
             return self.found[node]
         shape = (len(self.sums.of), *node.value.shape[-3:])
         return np.zeros(shape), np.zeros(shape[:-1], np.int64)
 
     def _put(self, node: Node, parent: Any, values: Array, powers: Array, time: int | None) -> None:
-        """Add coefficients (K, …, B, H), whose rows have powers (K, …, B), to what an input gets."""
+        """Add coefficients (K, …, B, H), with powers (K, …, B) of rows, to an input's cotangent."""
         xp, hop = backend.namespace(node.value), self.is_hop(parent, time)
         for j, (g, rows) in enumerate(zip(values, powers, strict=True)):
             if not g.any():
                 continue
             sums, g = self.sums.after(j, hop), match_input(xp, node, parent, g)
-            if (part := states_of(parent)) is not None:
-                sums.put_rows(part[0], Rows(part[1], g, rows[..., None]))
+            if (state := states_of(parent)) is not None:
+                sums.put_rows(state.node, PartCotangents(state.part, g, rows[..., None]))
             else:
                 sums.put(parent, g, rows[..., None])
 
 
 def _joined(windows: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Values and powers from those of windows (K, T, …), the last window first."""
+    """Join the values and powers of windows (K, T, …), of which the last comes first."""
     values, powers = zip(*reversed(windows), strict=True)
     return np.concatenate(values, axis=1), np.concatenate(powers, axis=1)
 
@@ -207,7 +204,7 @@ def _joined(windows: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
-    """What arrives at the states of some steps, by coefficients (parts, K, steps, B, H), in float64."""
+    """The cotangents of some steps' states, by coefficients (parts, K, steps, B, H), in float64."""
     parts, _, B, H = next(iter(arrived.values())).values.shape
     values = np.zeros((parts, count, len(steps), B, H))
     powers = np.zeros((count, len(steps), B), np.int64)
@@ -217,13 +214,9 @@ def _dense(arrived: dict[int, Scaled], count: int, steps: Array) -> Scaled:
 
 
 def _back(
-    steps: Steps,
-    chunk: Array,
-    given: Scaled,
-    kind: Callable[..., Carry],
-    later: Any,
+    steps: Steps, chunk: Array, given: Scaled, kind: Callable[..., Carry], later: Any
 ) -> StepCotangents:
-    """Go back over some steps in float64, the last that are left: all coefficients at once."""
+    """Go back over some steps in float64, with all coefficients at once."""
     start, stop = int(chunk[0]), int(chunk[-1]) + 1
     first = steps.given.initial if start == 0 else steps.states[:, start - 1]
     lengths = steps.lengths()
@@ -243,15 +236,15 @@ def _back(
 
 
 _REACH = 2.0**200
-"""Rows are rescaled where their largest element is beyond that, or below its inverse."""
+"""PartCotangents are rescaled where their largest element is beyond that, or below its inverse."""
 
 _SPREAD = 128
-"""A row's power lies at most this far below that of the coefficient before it, which a hop adds to it."""
+"""A row's power is at most this far below that of the coefficient before it, which a hop adds to it."""
 
 _FAR = 300
-"""What arrives is brought to the powers of the sum it joins, unless these lie further apart than this.
+"""A cotangent is brought to the powers of the sum it joins, unless the powers differ by more than this.
 
-Then the sum too is brought to the higher of both."""
+Then the sum is brought to the higher power of both."""
 
 
 class Hopping(Carry):
@@ -281,7 +274,7 @@ class Hopping(Carry):
         self._note_lift()
 
     def add(self, t: int) -> None:
-        """Multiply what goes over a hop by λ, add what arrives at step t, and rescale."""
+        """Multiply the hopping part by λ, add the cotangents of step t, and rescale."""
         if self.begun and self.hop is not None:
             self._shift(self.value[self.hop])
         self.begun = True
@@ -293,14 +286,14 @@ class Hopping(Carry):
             self._bring_to(self._exponents())
 
     def _shift(self, value: Array) -> None:
-        """Multiply by λ what goes on through the hopping part."""
+        """Multiply the hopping part by λ."""
         higher = value[:-1] if self._lift is None else value[:-1] * self._lift
         value[-1] += higher[-1]
         value[1:-1] = higher[:-1]  # NumPy copies what overlaps
         value[0] = 0.0
 
     def _add(self, t: int) -> None:
-        """Add what arrives at step t, brought to the powers here, or these to it."""
+        """Add the cotangents of step t, brought to the powers here, or these to theirs."""
         some, powers = self.tops[:, t] != NOTHING, self.powers[:, t]
         shift = np.where(some, powers - self.power, 0)
         if np.abs(shift).max() > _FAR:
@@ -315,7 +308,7 @@ class Hopping(Carry):
     def _bring_to(self, tops: Array) -> None:
         """Give every row the power of its largest element.
 
-        None lies far below that of a lower coefficient, whose row is shifted to it.
+        It is raised where a lower coefficient, whose row will be added to it, has a much higher power.
         """
         some = tops != NOTHING
         lowest = np.where(some, tops, tops.max()).min(axis=0)
@@ -328,24 +321,24 @@ class Hopping(Carry):
         self._note_lift()
 
     def _note_lift(self) -> None:
-        """Note what a row is multiplied by where it is added to one of the next power."""
+        """Note the factor of a row when it is added to the next coefficient."""
         down = self.power[:-1] - self.power[1:]
         self._lift = shifted(np.ones((*down.shape, 1)), down[..., None]) if down.any() else None
 
 
-# --- through a loop of one's own -----------------------------------------------------------------
+# --- through your own loop -----------------------------------------------------------------------
 #
 # All coefficients of a cotangent are one array. Every row (the elements along the last axis) of every
 # coefficient has a power of two of its own, and the arithmetic is in float64. So the elements of a cell
-# state, whose gradients drift apart by a factor at every step, stay one array. What is computed from a row
-# may count as 0 where it is smaller than 2^-800 times the row's largest element, as in the loops.
+# state, whose gradients drift apart by a factor at every step, stay in one array. A result that is smaller
+# than 2^-800 times the largest element of its row may become 0, as in the fused loops.
 
 WithPowers = tuple[Array, Array]
 """Coefficients (K, …), and the powers of their rows, which broadcast against them."""
 
 
 def in_float64(root: Node) -> dict[Node, Node]:
-    """What stands for each node of a graph on the host: the same in float64, as NumPy's arrays."""
+    """Copy a graph on the host, with float64 values as NumPy's arrays; return the copy of each node."""
     twins: dict[Any, Node] = {}
     for node in ancestors([root], constants=True):
         twin = twins[node] = copy(node)
@@ -357,9 +350,9 @@ def in_float64(root: Node) -> dict[Node, Node]:
 
 
 class Coefficients(Cotangents):
-    """Cotangents as polynomials in λ, of which every hop is a factor.
+    """Cotangents as polynomials in λ, where every hop multiplies by λ.
 
-    The last coefficient keeps all that is of a higher degree.
+    The last coefficient also has everything of a higher degree.
 
     Parameters
     ----------
@@ -371,7 +364,7 @@ class Coefficients(Cotangents):
     Attributes
     ----------
     powers : array
-        Those of the cotangent popped last.
+        The powers of the cotangent popped last.
     """
 
     def __init__(self, count: int, is_hop: Callable[[Node, Node], bool]) -> None:
@@ -410,13 +403,13 @@ class Coefficients(Cotangents):
         return values
 
     def pull(self, node: Node, g: Array, wanted: Container[Any]) -> list[tuple[Node, Any]]:
-        """Add what a node sends to its inputs: as it is where rows stay apart, else by powers."""
-        for parent, cotangent, powers in sent(node, g, self.powers, wanted):
+        """Add the cotangents of a node's inputs."""
+        for parent, cotangent, powers in input_cotangents(node, g, self.powers, wanted):
             self._send(node, parent, cotangent, powers)
         return []
 
     def _send(self, node: Node, parent: Node, cotangent: Any, powers: Array) -> None:
-        """Add over one edge; what goes over a hop is of the next degree, and the last stays the last."""
+        """Add the cotangent of one edge; a hop raises the degree of every coefficient but the last."""
         if not self.is_hop(node, parent):
             self.put(parent, cotangent, powers)
             return
@@ -432,7 +425,7 @@ class Coefficients(Cotangents):
 
 
 def _sum(terms: list[WithPowers]) -> WithPowers:
-    """The sum of coefficients; each row at the power of its largest part where one is far from 1."""
+    """The sum of coefficients; each row is at the power of its largest part."""
     values, powers = terms[0]
     if len(terms) == 1:
         size = np.abs(values).max(axis=-1 if values.ndim > 1 else (), initial=0.0)
@@ -445,13 +438,13 @@ def _sum(terms: list[WithPowers]) -> WithPowers:
 
 
 def at_coefficient_powers(values: Array, powers: Array) -> WithPowers:
-    """The coefficients with a power (K,) for each, at which its largest element is about 1."""
+    """The coefficients with one power each (K,), at which its largest element is about 1."""
     top = or_zero(np, _tops(values, powers).reshape(len(values), -1).max(axis=1))
     return shifted(values, powers - top.reshape(-1, *(1,) * (values.ndim - 1))), top
 
 
 def _tops(values: Array, powers: Array) -> Array:
-    """The power of two that each row's largest element is about; each element's, if these have powers."""
+    """The power of two of each row's largest element, or of each element where elements have powers."""
     sizes = np.abs(values)
     if values.ndim > 1 and powers.shape[-1] == 1:
         sizes = sizes.max(axis=-1, keepdims=True, initial=0.0)

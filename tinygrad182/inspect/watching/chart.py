@@ -18,8 +18,6 @@ from ...display.charts import (
     BLUE,
     GREY,
     MAGNITUDE,
-    ORANGE,
-    PINK,
     Row,
     altair,
     data,
@@ -28,8 +26,8 @@ from ...display.charts import (
     finite,
     layered,
 )
-from ..charts.kept import spread, telling_steps
-from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO, coded, norm_text
+from ..charts.drawn_steps import spread, steps_to_draw
+from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, Extent, coded, norm_text
 from ..passes.scaling import HostArray
 
 READING = (
@@ -58,9 +56,8 @@ WIDTH, BESIDE, LOSS_HEIGHT = 720, 300, 90
 HEIGHTS = 70, 230, 480
 """The lowest and the highest heatmap, and how high all of them are together if these allow it."""
 
-_ODD = {ZERO: "exactly 0", INFINITE: "infinite", NOT_A_NUMBER: "NaN"}
-_ODD_COLOURS = {ZERO: "#c9ccd1", INFINITE: ORANGE, NOT_A_NUMBER: PINK}
-_ODD_SHAPES = {ZERO: "triangle-left", INFINITE: "triangle-right", NOT_A_NUMBER: "cross"}
+_SHAPES = {ZERO: "triangle-left", INFINITE: "triangle-right", NOT_A_NUMBER: "cross"}
+"""Marks at the edges of curves whose norms grow to the right."""
 
 
 class Grid(NamedTuple):
@@ -95,17 +92,12 @@ class _Columns(NamedTuple):
 
 
 def drawn(
-    grids: Sequence[Grid],
-    steps: HostArray,
-    loss: HostArray,
-    step: int | None,
-    slider: bool = False,
+    grids: Sequence[Grid], steps: HostArray, loss: HostArray, step: int | None, slider: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the picture, and what was left out of it.
+    """Return the picture, and sentences about what was left out.
 
     Parameters
     ----------
-    grids : sequence of Grid
     steps, loss : ndarray (S,)
     step : int or None
         The training step at the rule; by default the last.
@@ -116,15 +108,15 @@ def drawn(
         empty = altair().Chart(data([{}])).mark_text(text="Nothing was watched yet.")
         return charts.spec(empty), []
     most_steps, most_times = _room(grids, len(steps))
-    places, told = _telling(grids, loss, most_steps)
+    places, thinned = _drawn_steps(grids, loss, most_steps)
     columns = _Columns(places, steps[places], *_borders(steps[places], WIDTH))
     times = [spread(range(len(grid.time)), most_times) for grid in grids]
-    found = _Found(grids, places, loss[places])
+    shared = _Scale.of(grids, places, loss[places])
     with charts.unchecked():
         rows = [
-            [_loss_chart(columns, loss), _key(columns, found)],
+            [_loss_chart(columns, loss), _key(columns, shared)],
             *[
-                [_heatmap(k, grid, columns, kept, found), _curves(grid, columns, kept, found)]
+                [_heatmap(k, grid, columns, kept, shared), _curves(grid, columns, kept, shared)]
                 for k, (grid, kept) in enumerate(zip(grids, times, strict=True))
             ],
         ]
@@ -132,33 +124,33 @@ def drawn(
     wanted = steps[-1] if step is None else step
     first = int(np.argmin(np.abs(columns.steps - wanted)))
     spec["params"] = _params(first, len(places), len(grids), slider)
-    thinned = [
+    thinned += [
         f"{grid.title}: {len(kept)} of {len(grid.time)} time steps are drawn, evenly spaced."
         for grid, kept in zip(grids, times, strict=True)
         if len(kept) < len(grid.time)
     ]
-    return spec, [*told, *thinned]
+    return spec, thinned
 
 
 # --- what is drawn --------------------------------------------------------------------------------
 
 
 def _room(grids: Sequence[Grid], steps: int) -> tuple[int, int]:
-    """How many training steps and time steps each heatmap may have; at least 8 and 8."""
+    """Largest numbers of training steps and time steps of each heatmap; at least 8 and 8."""
     cells = MOST_CELLS // max(len(grids), 1)
     length = max((len(grid.time) for grid in grids), default=1)
     times = min(length, max(math.isqrt(cells * 2 // 3), cells // steps, 8))
     return max(cells // times, 8), times
 
 
-def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
-    """The training steps with most to see, by their positions, and a sentence about them."""
+def _drawn_steps(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[int], list[str]]:
+    """Positions of the training steps with most to see, and a sentence about them."""
     count = len(loss)
     if count <= most:
         return list(range(count)), []
     ends = [grid.log10[::-1, i] for grid in grids for i in (0, -1)]  # their first event comes last
     odd = np.flatnonzero(~np.isfinite(loss))[:1]
-    kept = telling_steps(ends, most, [count - 1 - int(i) for i in odd])
+    kept = steps_to_draw(ends, most, [count - 1 - int(i) for i in odd])
     return sorted(count - 1 - i for i in kept.places), [
         f"{len(kept.places)} of {count} watched training steps are drawn: the first and the last, where "
         "the gradient or the loss first is not finite or exactly 0, where the gradient changes most, and "
@@ -167,7 +159,7 @@ def _telling(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[list[in
 
 
 def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
-    """Where cells begin and end: half way to their neighbours, and a pixel over, or seams show."""
+    """Both ends of the cells. They overlap by a pixel; otherwise seams show."""
     gap = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
     middle = (steps[1:] + steps[:-1]) / 2
     first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
@@ -175,20 +167,21 @@ def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
     return [first, *middle.tolist()], [*over.tolist(), last]
 
 
-class _Found:
-    """The range of all finite logarithms, and which words occur."""
+class _Scale(NamedTuple):
+    """Shared by all heatmaps: the range of their norms, the words that occur, and their height."""
 
-    def __init__(self, grids: Sequence[Grid], places: list[int], loss: HostArray) -> None:
-        some = [grid.log10[places][grid.there[places]] for grid in grids]
-        every = np.concatenate([*some, np.zeros(0)])
-        ends = every[np.isfinite(every)]
-        self.low, self.high = (float(ends.min()), float(ends.max())) if ends.size else (-1.0, 0.0)
-        if self.high - self.low < 0.1:
-            self.low, self.high = self.low - 0.5, self.high + 0.5
-        words = {*coded(every), *coded(np.abs(loss))}
-        self.words = [word for word in _ODD if word in words]
-        count = max(len(grids), 1)
-        self.height = min(max(HEIGHTS[2] // count, HEIGHTS[0]), HEIGHTS[1])
+    low: float
+    high: float
+    words: list[str]
+    height: int
+
+    @classmethod
+    def of(cls, grids: Sequence[Grid], places: list[int], loss: HostArray) -> _Scale:
+        low, high, words = Extent.of(g.log10[places][g.there[places]] for g in grids)
+        words += Extent.of([np.abs(loss)]).words
+        room = 0.5 if high - low < 0.1 else 0.0
+        height = min(max(HEIGHTS[2] // max(len(grids), 1), HEIGHTS[0]), HEIGHTS[1])
+        return cls(low - room, high + room, [word for word in LOOKS if word in words], height)
 
 
 # --- charts ---------------------------------------------------------------------------------------
@@ -211,13 +204,13 @@ def _x(columns: _Columns, field: str = "x") -> Any:
 
 
 def _chosen(condition: str, columns: _Columns) -> Any:
-    """The training steps of which something is true, one row each."""
+    """One row for each training step that meets a condition."""
     rows: list[Row] = [{"i": i, "x": step} for i, step in enumerate(columns.steps.tolist())]
     return altair().Chart(data(rows)).transform_filter(condition)
 
 
 def _rule(columns: _Columns) -> list[Any]:
-    """The rule at the chosen training step: dark on light, to be seen on every colour."""
+    """The rule at the chosen training step: black on white, visible on every colour."""
     x = _x(columns)
     there = _chosen("datum.i === moment", columns)
     return [
@@ -259,7 +252,7 @@ def _loss_chart(columns: _Columns, loss: HostArray) -> Any:
 
 
 def loss_text(loss: float) -> str:
-    """A loss as a reader sees it.
+    """Write a loss.
 
     >>> [loss_text(x) for x in (0.0123456, math.nan, -math.inf)]
     ['0.01235', 'NaN', '−∞']
@@ -271,18 +264,22 @@ def loss_text(loss: float) -> str:
 
 def _odd_colour(field: str) -> Any:
     alt = altair()
-    scale = alt.Scale(domain=list(_ODD_COLOURS), range=list(_ODD_COLOURS.values()))
+    scale = alt.Scale(domain=list(LOOKS), range=[look.colour for look in LOOKS.values()])
     return alt.Color(f"{field}:N", scale=scale, legend=None)
 
 
-def _key(columns: _Columns, found: _Found) -> Any:
-    """What the colours mean, and which training step stands at the rule."""
+def _key(columns: _Columns, shared: _Scale) -> Any:
+    """The key of the colours, and the training step at the rule."""
     alt = altair()
     steps = json.dumps(columns.steps.tolist())
-    told = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
-    mark = told.mark_text(align="left", fontSize=16, fontWeight="bold")
+    moment = alt.Chart(data([{}])).transform_calculate(text=f"'Training step ' + {steps}[moment]")
+    mark = moment.mark_text(align="left", fontSize=16, fontWeight="bold")
     said = encoded(mark, text="text:N", x=alt.value(0), y=alt.value(14))
-    names = ["at the rule", f"at training step {columns.steps[0]}", *(_ODD[w] for w in found.words)]
+    names = [
+        "at the rule",
+        f"at training step {columns.steps[0]}",
+        *(LOOKS[w].name for w in shared.words),
+    ]
     rows: list[Row] = [{"what": name, "k": k} for k, name in enumerate(names)]
     chart = alt.Chart(data(rows)).transform_calculate(y="datum.k * 16 + 38")
     y = alt.Y("y:Q", scale=alt.Scale(domain=[0, LOSS_HEIGHT], range=[0, LOSS_HEIGHT]), axis=None)
@@ -294,14 +291,14 @@ def _key(columns: _Columns, found: _Found) -> Any:
     )
     line = encoded(lines, x=alt.value(4), x2=alt.value(36), y=y, color=colour, strokeDash=dash)
     layers = [said, text, line]
-    if found.words:
+    if shared.words:
         odd = chart.transform_filter("datum.k > 1").mark_square(size=120, opacity=1)
-        colours = alt.Scale(domain=names[2:], range=[_ODD_COLOURS[word] for word in found.words])
+        colours = alt.Scale(domain=names[2:], range=[LOOKS[word].colour for word in shared.words])
         patch = alt.Fill("what:N", scale=colours, legend=None)
         layers.append(encoded(odd, x=alt.value(14), y=y, fill=patch))
         shape = alt.Shape(
             "what:N",
-            scale=alt.Scale(domain=names[2:], range=[_ODD_SHAPES[word] for word in found.words]),
+            scale=alt.Scale(domain=names[2:], range=[_SHAPES[word] for word in shared.words]),
             legend=None,
         )
         point = chart.transform_filter("datum.k > 1").mark_point(
@@ -322,7 +319,7 @@ def _t(grid: Grid, title: str = "step t") -> Any:
 
 
 def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> list[Row]:
-    """A row for each training step, with lists over time of the cells that are there."""
+    """One row for each training step, with lists over the time steps that it has."""
     bottom, top = _borders(grid.time[list(kept)], height)
     rows: list[Row] = []
     for i, place in enumerate(columns.places):
@@ -342,9 +339,9 @@ def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> li
     return rows
 
 
-def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -> Any:
+def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], shared: _Scale) -> Any:
     alt = altair()
-    rows = _rows(grid, columns, kept, found.height)
+    rows = _rows(grid, columns, kept, shared.height)
     flat = alt.Chart(data(rows)).transform_flatten(["at", "t", "top", "v"])
     flat = flat.transform_calculate(norm=norm_text("datum.v"))
     x = _x(columns)
@@ -358,11 +355,11 @@ def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: 
         flat.transform_filter("isNumber(datum.v)").mark_rect().properties(name=f"{_NUMBERS}_{k}")
     )
     words = flat.transform_filter("isString(datum.v)").mark_rect().properties(name=f"{_WORDS}_{k}")
-    scale = alt.Scale(scheme=MAGNITUDE, domain=[found.low, found.high])
+    scale = alt.Scale(scheme=MAGNITUDE, domain=[shared.low, shared.high])
     legend = None
     if k == 0:
-        ticks = decade_axis(found.low, found.high, 6)
-        ticks["values"] = [v for v in ticks["values"] if found.low <= v <= found.high]
+        ticks = decade_axis(shared.low, shared.high, 6)
+        ticks["values"] = [v for v in ticks["values"] if shared.low <= v <= shared.high]
         legend = alt.Legend(
             title="norm of the gradient, in decades", orient="top", direction="horizontal",
             gradientLength=320, gradientThickness=10, titleOrient="left", titleLimit=240,
@@ -376,20 +373,20 @@ def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], found: 
         *_rule(columns),
     ]
     title = f"{grid.title}: ‖∂L/∂{grid.name}ₜ‖"
-    chart = layered(layers, width=WIDTH, height=found.height, title=title)
+    chart = layered(layers, width=WIDTH, height=shared.height, title=title)
     return chart.resolve_scale(color="independent")
 
 
-def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -> Any:
+def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], shared: _Scale) -> Any:
     """The norms over time at the rule, and at the first training step."""
     alt = altair()
-    room = 0.04 * (found.high - found.low)
-    scale = alt.Scale(domain=[found.low - room, found.high + room], nice=False, zero=False)
-    axis = alt.Axis(title="norm, in decades", grid=True, **decade_axis(found.low, found.high, 5))
+    room = 0.04 * (shared.high - shared.low)
+    scale = alt.Scale(domain=[shared.low - room, shared.high + room], nice=False, zero=False)
+    axis = alt.Axis(title="norm, in decades", grid=True, **decade_axis(shared.low, shared.high, 5))
     x, y = alt.X("v:Q", scale=scale, axis=axis), _t(grid)
     rows = [
         {"i": row["i"], "t": row["at"], "v": row["v"]}
-        for row in _rows(grid, columns, kept, found.height)
+        for row in _rows(grid, columns, kept, shared.height)
     ]
     layers = []
     for condition, colour, dash in (
@@ -400,13 +397,13 @@ def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], found: _Found) -
         numbers = flat.transform_calculate(v="isNumber(datum.v) ? datum.v : null")
         line = numbers.mark_line(color=colour, strokeWidth=2, strokeDash=dash, clip=True)
         layers.append(encoded(line, x=x, y=y, order=alt.Order("t:Q")))
-        for word in found.words:
+        for word in shared.words:
             mark = flat.transform_filter(f"datum.v === {word!r}").mark_point(
-                color=colour, shape=_ODD_SHAPES[word], filled=True, size=36, opacity=1
+                color=colour, shape=_SHAPES[word], filled=True, size=36, opacity=1
             )
             edge = alt.value(4 if word == ZERO else BESIDE - 4)
             layers.append(encoded(mark, x=edge, y=y))
-    return layered(layers, width=BESIDE, height=found.height)
+    return layered(layers, width=BESIDE, height=shared.height)
 
 
 # --- the whole ------------------------------------------------------------------------------------
@@ -431,7 +428,7 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     if not slider or count < 2:
         return [{"name": "moment", "value": first}]
     bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
-    # A bound selection takes no clicks unless told to, and it can stand in one view of a layer only.
+    # A bound selection takes no clicks without "on", and it can stand in one view of a layer only.
     marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
     moves = [f"@{name}_marks:{how}" for name in marks for how in ("click", _DRAG)]
     select = {

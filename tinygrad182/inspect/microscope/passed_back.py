@@ -1,4 +1,4 @@
-"""What a step hands back of the gradient it gets: over the path of the state alone, and by its factors."""
+"""The gradient that a step passes back over the path of the state alone, and the factors on that path."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, wrap
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
-from ..loops.hosting import opened
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..loops.steps import Steps, arriving, is_whole, scans_of, stays_whole
+from ..loops.steps import Steps, arriving, is_whole, scans_of
+from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
 from ..views.gates import gate_names
@@ -29,15 +29,15 @@ from ..views.gates import gate_names
 
 
 class Far(NamedTuple):
-    """A loss, followed from the last step alone that it reads.
+    """A loss that reads one step only: the last one that the original loss reads.
 
     Attributes
     ----------
     loss : Tensor
-        The loss, or what stands for it: a sum over states whose gradient at the last step that the loss
-        reads is the loss's own, and which reads no other step.
+        A sum over states with the original loss's gradient at its last step; or that loss itself if it
+        reads one step only.
     reads : dict of str to list of int
-        The steps at which the loss reads a recurrence's states, not through another recurrence.
+        The steps at which the loss reads a recurrence's states directly.
     last : dict of str to set of str
         The names of the states that it reads at the last of them.
     """
@@ -48,10 +48,10 @@ class Far(NamedTuple):
 
 
 def far(loss: Tensor) -> Far:
-    """Follow a loss from the last step alone of each recurrence that it reads.
+    """Reduce a loss to the last step that it reads of each recurrence.
 
-    A loss over all steps sends every state something at its own step, which hides what becomes of the
-    gradient that has come a long way.
+    A loss over all steps sends a new gradient to every state. That hides what becomes of the gradient that
+    comes from far away.
     """
     ((root, seed),) = seeds_of([loss], [None], False, "story")
     stacks = stacks_of(ancestors([root], constants=True), "story")
@@ -69,7 +69,7 @@ def far(loss: Tensor) -> Far:
 
 
 class _Own(NamedTuple):
-    """What the loss sends straight to one state: the node and where in its value the state stands."""
+    """The gradient that the loss sends straight to one state, and the state's place in its node."""
 
     state: str
     node: Node
@@ -79,9 +79,9 @@ class _Own(NamedTuple):
 
 
 def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
-    """By step, counted in the order of the run, what of it is not 0.
+    """Gradients that the loss sends straight to states, by step in the order of the run, without zeros.
 
-    What a sequence gets past its end is left out: it goes nowhere.
+    A gradient past the end of a sequence goes nowhere and is left out.
     """
     found: dict[int, list[_Own]] = {}
     for name, r in stack.items():
@@ -104,7 +104,7 @@ def _own(stack: Stack, bands: dict[Node, list[Band]]) -> dict[int, list[_Own]]:
 
 
 def _going(node: Node, g: Any) -> Any:
-    """A gradient by states, with zeros for the sequences that have ended: their states are held."""
+    """A gradient by states, with zeros for sequences that have ended, whose states are frozen."""
     inputs: tuple[Any, ...] = node.inputs or ()
     xp = backend.namespace(g)
     with backend.on(g):
@@ -139,24 +139,24 @@ def _sum_of(states: list[_Own], top: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What some steps hand back straight, from a state to the one before by sums and gates alone.
+    """The gradient that some steps pass back by sums and gates alone, from a state to the one before.
 
     Attributes
     ----------
     time : ndarray ``(n,)``
     value : ndarray ``(n,)``
-        The mean of what the state before is multiplied by.
-    kept : ndarray ``(n,)``
-        ‖m ∘ δ_t‖ / ‖δ_t‖, where m is that factor and δ_t the gradient by the state.
+        The mean of m, the factor that the state before is multiplied by.
+    straight : ndarray ``(n,)``
+        ‖m ∘ δ_t‖ / ‖δ_t‖, where δ_t is the gradient by the state.
     around : ndarray ``(n,)``
-        ‖δ_{t−1} − m ∘ δ_t‖ / ‖δ_t‖: what comes back over all other ways.
+        ‖δ_{t−1} − m ∘ δ_t‖ / ‖δ_t‖: the part over all other paths.
     share : ndarray ``(n,)``
         ⟨m ∘ δ_t, δ_{t−1}⟩ / ‖δ_{t−1}‖²: the share of the gradient by the state before.
     """
 
     time: HostArray
     value: HostArray
-    kept: HostArray
+    straight: HostArray
     around: HostArray
     share: HostArray
 
@@ -169,7 +169,7 @@ class _Delta(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One step: what the state before is multiplied by (None if not by that alone), and both gradients."""
+    """One step: the factor of the state before (None if there is no such path), and both gradients."""
 
     time: int
     factor: HostArray | None
@@ -178,20 +178,20 @@ class _Step(NamedTuple):
 
 
 class Path:
-    """The path of the state alone through a recurrence, if one of its states has one.
+    """The path of the state alone through a recurrence, if a state has one.
 
     Attributes
     ----------
     state : str
-        The state that has it; else the first.
+        The state with such a path, or else the first.
     gate : str
-        The name of the gate that the state before is multiplied by; ``""`` for none, or several.
+        The name of the gate that multiplies the state before; ``""`` for none, or several.
     exists : bool
-        Whether any has one: not in a vanilla RNN.
+        Whether a state has such a path; a vanilla RNN has none.
     """
 
     def __init__(self, loss: Tensor, path: str) -> None:
-        self._root, self._seed, self._stack, _ = opened(loss, None, path, "story", stays_whole)
+        _, self._root, self._seed, self._stack, _ = ViewedRecurrence.of(loss, path, "story")
         self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
         self.state, self.gate, self.exists = next(iter(self._stack)), "", False
         after, before = self._any_step()
@@ -204,7 +204,7 @@ class Path:
                     return
 
     def _any_step(self) -> tuple[dict[str, Node], dict[str, Node]]:
-        """The states of a step and those before."""
+        """The states of a step, and those of the step before."""
         if self._scans:
             side = self._scans[0].at(np.array([0]))
             return side.after, side.before
@@ -213,7 +213,7 @@ class Path:
         return after, {name: run[-2] for name, run in runs.items() if len(run) > 1}
 
     def at(self, times: Sequence[int]) -> Carried:
-        """Measure it at some steps; the first step of all is left out."""
+        """Measure some steps. The first step of all has no step before it and is left out."""
         steps = list(self._side_by_side(times) if self._scans else self._one_by_one(times))
         figures = np.array([_figures(step) for step in steps]).reshape(-1, 4)
         return Carried(np.array([step.time for step in steps]), *figures.T)
@@ -256,7 +256,7 @@ def _figures(step: _Step) -> tuple[float, float, float, float]:
 
 
 def _delta(rows: HostArray, powers: HostArray) -> _Delta:
-    """Rows (B, H) that have a power each, at the largest."""
+    """Rows (B, H), each with a power of its own, at the largest power."""
     some = np.abs(rows).max(axis=-1, initial=0.0) > 0
     top = int(powers[some].max(initial=-(1 << 40))) if some.any() else 0
     with np.errstate(under="ignore"):
@@ -275,9 +275,9 @@ def _whole(node: Node, bands: list[Band]) -> _Delta:
 
 
 def _factor(after: Node, before: Node) -> tuple[HostArray | None, list[Node]]:
-    """∂after/∂before over sums and products of each element alone, and what is multiplied on the way.
+    """Return ∂after/∂before over elementwise sums and products, and the factors on the way.
 
-    None where no such path leads from one to the other.
+    The derivative is None if no such path exists.
     """
     found: dict[Any, Any] = {before: np.ones(before.value.shape)}
     gates: list[Node] = []
@@ -316,7 +316,7 @@ def _number(x: Any) -> Any:
 def _gate(
     factor: HostArray, gates: list[Node], after: dict[str, Node], before: dict[str, Node]
 ) -> str:
-    """The name of the gate that is the factor, if it is one: as it was marked, or as its cell has it."""
+    """The name of the gate that is the whole factor: its mark's, or its cell's; ``""`` for no such gate."""
     if len(gates) != 1 or not np.array_equal(_number(gates[0]), factor):
         return ""
     (gate,) = gates
@@ -328,6 +328,6 @@ def _gate(
 
 
 def runs_in_depth(r: Recurrence) -> bool:
-    """Whether the steps were recorded in different modules: blocks of a network, not steps of time."""
+    """Whether the steps were recorded in different modules: blocks of a network, not time steps."""
     modules = {node.scope.module for node in r.steps.values()}
     return len(modules) > 1

@@ -1,31 +1,33 @@
-"""Many small least-squares problems at once: from each of several starts to where ½‖r(s)‖² is least.
+"""Minimizes ½‖r(s)‖² from many starts at once; ``fixed_points`` searches with it.
 
-Levenberg and Marquardt's method, with a damping for every start. Where r does not vanish, its second
-derivatives decide how fast that converges, or whether; they are then added, and it is Newton's method.
+The method is that of Levenberg and Marquardt (Marquardt, "An algorithm for least-squares estimation of
+nonlinear parameters", SIAM Journal 11, 1963), with a damping for every start. Where r does not vanish it
+converges slowly or not at all without the second derivatives of r. They are then added, which makes it
+Newton's method.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
 
 SLOW = 0.9
-"""A step that leaves more than this of ½‖r‖² is slow: r may not vanish where it leads."""
+"""A step that leaves more than this part of ½‖r‖² is slow: r may not vanish at the minimum."""
 
 NOTHING = 1e-13
-"""A decrease by less than this part of ½‖r‖² is lost in rounding."""
+"""A decrease of ½‖r‖² by less than this part is lost in rounding."""
 
 MINIMUM = 1e-9
-"""At a minimum no step is expected to lower ½‖r‖² by more than this part of it."""
+"""At a minimum a Newton step is expected to lower ½‖r‖² by at most this part."""
 
 ROUNDING = 1e-15
-"""The error of r, in units of max(1, ‖s‖), by which ½‖r‖² is uncertain."""
+"""The rounding error of r in units of max(1, ‖s‖), which makes ½‖r‖² uncertain."""
 
 START, LEAST = 1e-3, 1e-15
-"""The damping at first, and the least, in units of the mean of a matrix's diagonal."""
+"""The first and the least damping, in units of the mean of a matrix's diagonal."""
 
 
 class Problem(Protocol):
@@ -41,17 +43,17 @@ class Problem(Protocol):
         """The second derivatives of Σ_i w_i r_i, (N, S, S)."""
 
 
-class Ends(NamedTuple):
-    """Where each start led to.
+class EndPoints(NamedTuple):
+    """The ends of the searches from all starts.
 
     Attributes
     ----------
     states, residuals : ndarray ``(N, S)``
     jacobians : ndarray ``(N, S, S)``
     is_root : ndarray of bool ``(N,)``
-        Whether r is as small as was asked for.
+        Whether r is 0 to the tolerance.
     is_minimum : ndarray of bool ``(N,)``
-        Whether ½‖r‖² has a minimum there: of a root it always has.
+        Whether ½‖r‖² has a minimum there; every root is one.
     """
 
     states: HostArray
@@ -61,9 +63,9 @@ class Ends(NamedTuple):
     is_minimum: HostArray
 
 
-@np.errstate(all="ignore")  # a trial may go far
-def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) -> Ends:
-    """Minimize ½‖r(s)‖² from every start, to rounding, in ``most`` steps.
+@np.errstate(all="ignore")  # a trial step may lead far away
+def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) -> EndPoints:
+    """Minimize ½‖r(s)‖² from every start, up to rounding, in at most ``most`` steps.
 
     A root is where ‖r‖ ≤ ``tolerance`` · max(1, ‖s‖).
     """
@@ -92,9 +94,7 @@ def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) 
         s[moved], r[moved] = (here + step)[better], trial[better]
         is_slow[moved] = (after > SLOW * before)[better]
         small = _are_roots(r[going], s[going], tolerance)
-        turned = (
-            stuck & ~small & ~is_slow[going]
-        )  # it has still to be tried with second derivatives
+        turned = stuck & ~small & ~is_slow[going]  # then second derivatives are tried
         is_slow[going[turned]], damping[going[turned]] = True, START
         ended = (small & ~(after < before / 4)) | (stuck & ~turned)
         moved, going = going[(better | turned) & ~ended], going[~ended]
@@ -104,10 +104,10 @@ def minimized(problem: Problem, starts: HostArray, tolerance: float, most: int) 
 def _models(
     problem: Problem, s: HostArray, r: HostArray, is_slow: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Return the gradients of ½‖r‖², and matrices in the place of its second derivatives.
+    """Return the gradients of ½‖r‖², and matrices that approximate its second derivatives.
 
-    They are JᵀJ, and where that was slow the second derivatives themselves, the negative ones turned
-    round: a step then goes down.
+    The matrices are JᵀJ; where that was slow, they are the second derivatives, with the absolute values of
+    their eigenvalues, so that a step goes down.
     """
     jacobians = problem.jacobians(s)
     matrices = jacobians.mT @ jacobians
@@ -121,14 +121,14 @@ def _models(
 
 
 def _damped_steps(matrices: HostArray, gradients: HostArray, sizes: HostArray) -> HostArray:
-    """−(M + μ)⁻¹ g. Matrices have no negative eigenvalue, and one that is 0 has a gradient of 0."""
+    """−(M + μ)⁻¹ g. No eigenvalue of M is negative, and along an eigenvector of 0 the gradient is 0."""
     damped = np.where(sizes > 0, sizes, 1.0)[:, None, None] * np.eye(matrices.shape[1]) + matrices
     step: HostArray = -np.linalg.solve(damped, gradients[..., None])[..., 0]
     return step
 
 
 def _factors(gains: HostArray, better: HostArray) -> HostArray:
-    """What the damping is multiplied by, from the decrease in units of what was expected."""
+    """The factors of the damping, from the decreases divided by the expected ones."""
     accepted = np.select([gains > 0.75, gains > 0.25], [0.1, 0.5], 2.0)
     return np.where(better, accepted, 8.0)
 
@@ -149,8 +149,8 @@ def _sizes(s: HostArray) -> HostArray:
     return sizes
 
 
-def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> Ends:
-    """Tell roots and minima from where a run only ended."""
+def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> EndPoints:
+    """Say which ends of the searches are roots, and which are minima."""
     jacobians = problem.jacobians(s)
     is_root = _are_roots(r, s, tolerance)
     is_minimum = is_root.copy()
@@ -163,11 +163,11 @@ def _judged(problem: Problem, s: HostArray, r: HostArray, tolerance: float) -> E
         values = _squares(r[left]) / 2
         rounding = ROUNDING * _sizes(s[left]) / np.linalg.norm(r[left], axis=1)
         is_minimum[left] = _are_minima(matrices, gradients, (MINIMUM + rounding) * values)
-    return Ends(s, r, jacobians, is_root, is_minimum)
+    return EndPoints(s, r, jacobians, is_root, is_minimum)
 
 
 def _are_minima(matrices: HostArray, gradients: HostArray, least: HostArray) -> HostArray:
-    """Whether Newton's step would lower ½‖r‖² by at most ``least``, and no direction curves downwards."""
+    """Whether a Newton step would lower ½‖r‖² by at most ``least``, and no curvature is negative."""
     usable = np.isfinite(matrices).all(axis=(1, 2))
     found = np.zeros(len(matrices), bool)
     eigenvalues, vectors = np.linalg.eigh(matrices[usable])

@@ -1,4 +1,4 @@
-"""``diff``: two runs side by side, and the first place at which their gradients part."""
+"""``diff``: two runs side by side, and the first place where their gradients differ."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ...display import charts
 from ...display.reprs import shown, text
 from ...errors import ArgumentError, MissingDependencyError, brief
 from ...tensors.tensor import Tensor
-from ..charts.drawn import Drawn, Paged
+from ..charts.pictures import Drawn, Paged
 from ..graph.graph import Graph
 from ..graph.traces import Trace, load_trace, trace_of
 from ..microscope.page import page
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
-from . import diff_words as words
+from . import sentences as words
+from .chart import diff_chart
 from .comparing import BOTH, BoxDifference, ParameterDifference, What, boxes_of, parameters_of
-from .diff_chart import diff_chart
 from .partings import GROWTH, ROUNDINGS, Parting, Partings
 
 
@@ -37,14 +37,14 @@ class TraceDiff(Drawn, Paged):
         None where they agree, and where a trace was saved without values.
     backward : Parting or None
         The first place, on the way back, at which gradients part that no differing value or parameter
-        explains: a backward pass that is not that of the other run.
+        explains: the backward passes themselves differ.
     parameters : dict of str to ParameterDifference
         Those that both runs have in one shape.
     boxes : list of BoxDifference
         Recurrences and modules that both have.
     tolerance : float
     sentences : list of str
-        What there is to see, in words.
+        The result in words.
     """
 
     values: Parting | None
@@ -106,7 +106,7 @@ class TraceDiff(Drawn, Paged):
         return page("Two runs side by side", self.sentences, self._spec, [], [], reading=reading)
 
     def _repr_html_(self) -> str:
-        lines = [f"<div>{text(told)}</div>" for told in self.sentences]
+        lines = [f"<div>{text(line)}</div>" for line in self.sentences]
         try:
             chart = charts.inline("differences over time", self._spec)
         except MissingDependencyError:
@@ -123,16 +123,16 @@ def _span(box: BoxDifference, steps: HostArray) -> str:
 
 
 Run = Tensor | Graph | Trace | str | os.PathLike[str]
-"""What can be compared: a loss, a graph of it, a trace, or the path of one."""
+"""A run: a loss, a graph, a trace, or the path of a trace."""
 
 
-@np.errstate(all="ignore")  # runs that went wrong are compared too
+@np.errstate(all="ignore")  # runs whose numbers are not finite are compared too
 def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     """Compare two runs: the first step, gate and path at which their gradients part, and their values.
 
     Every operation of every step is compared: those of recurrences, by time step, and those of other
-    modules; and all parameters. The runs may have other seeds, dtypes or devices, be fused or not, or
-    have other lengths: what both have is compared, and what cannot be is told.
+    modules; and all parameters. The runs may differ in seed, dtype, device, fusion or length. Everything
+    that both have is compared, and the result names the rest.
 
     Parameters
     ----------
@@ -155,13 +155,11 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     CheckpointError
         A trace cannot be read.
 
-    Notes
-    -----
-    The place that is named is one at which a difference *arises*: it exceeds the tolerance, and it is more
-    than 30 times as large as the differences in what the operation is computed from; a gradient is computed
-    from those of the operations that use the value. What rounding grows to, step by step, is told as
-    such: the runs are the same as long as half of their type's digits agree. What two runs round away in
-    a sum is measured by its operands, for a sum may be much smaller than they are.
+    Notes ----- The result names a place where a difference *arises*: it exceeds the tolerance, and it is
+    more than 30 times as large as the differences in the operands. (The operands of a gradient are the
+    gradients of the operations that use the value.) Rounding that grows step by step is reported as such:
+    the runs agree as long as half of their type's digits agree. The rounding of a sum is measured by its
+    operands, because a sum may be much smaller than they are.
 
     Examples
     --------
@@ -177,7 +175,7 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     given = None if tolerance is None else _checked(tolerance)
     first, second = (_trace(run) for run in (a, b))
     boxes, *alone = boxes_of(first, second)
-    unlike = words.unlike(boxes, (alone[0], alone[1]))
+    unlike = words.unlike(boxes, alone)
     if not any(box.of(what) for box in boxes for what in BOTH):
         raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(unlike)}")
     coarser = max((first.dtype, second.dtype), key=lambda dtype: float(np.finfo(dtype).eps))
@@ -191,23 +189,23 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     backward = gradients
     if gradients is not None and gradients.cause != "arises":
         backward = partings.in_backward_alone()
-    told = []
+    sentences = []
     if first.dtype != second.dtype:
-        told.append(f"a is {first.dtype}, b {second.dtype}.")
-    told += unlike
+        sentences.append(f"a is {first.dtype}, b {second.dtype}.")
+    sentences += unlike
     for what, parting in zip(BOTH, (values, gradients), strict=True):
         if what == "values" and not (first.has_values and second.has_values):
-            told.append("Values were not saved: gradients alone are compared.")
+            sentences.append("Values were not saved: gradients alone are compared.")
         elif parting is None:
-            told.append(words.agreeing(what, boxes, chosen, coarser.name))
+            sentences.append(words.agreeing(what, boxes, chosen, coarser.name))
         else:
-            told += words.parted(parting, what, boxes, parameters, chosen)
+            sentences += words.parted(parting, what, boxes, parameters, chosen)
             step = None if parting.is_recurrent else partings.first_step(what)
-            told += [words.first_step(step, what)] if step else []
+            sentences += [words.first_step(step, what)] if step else []
     if backward is not None and backward is not gradients:
-        told.append("Besides, the backward passes differ.")
-        told += words.parted(backward, "gradients", boxes, parameters, chosen)
-    return TraceDiff(values, gradients, backward, parameters, boxes, chosen, told)
+        sentences.append("Besides, the backward passes differ.")
+        sentences += words.parted(backward, "gradients", boxes, parameters, chosen)
+    return TraceDiff(values, gradients, backward, parameters, boxes, chosen, sentences)
 
 
 def _trace(run: Run) -> Trace:
