@@ -69,7 +69,7 @@ from .transforms.derivatives import hessian, jacobian, jvp, vjp
 from .transforms.recomputing import remat
 
 _keep_freed_memory()  # the next backward pass reuses what this one frees
-_calls.tell_in(globals())  # dim= is read as axis=, and errors explain a misspelt argument
+_calls.explain_calls_in(globals())  # dim= is read as axis=, and errors explain a misspelt argument
 
 cat = concatenate = concat  # noqa: F405 - PyTorch's name, and NumPy's
 clamp = clip  # noqa: F405 - PyTorch's name

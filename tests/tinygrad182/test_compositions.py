@@ -1,4 +1,4 @@
-"""NumPy's formulas on Tensors: their values are NumPy's, their derivatives those of check_gradients."""
+"""Compositions: values equal NumPy's, and derivatives pass check_gradients."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_every_composition_is_called() -> None:
 def test_every_composition_says_what_it_is() -> None:
     for name in compositions.__all__:
         f = getattr(tg, name)
-        assert inspect.unwrap(f) is inspect.unwrap(getattr(tg.functions, name))  # tg's is told
+        assert inspect.unwrap(f) is inspect.unwrap(
+            getattr(tg.functions, name)
+        )  # tg's explains calls
         assert f.__doc__, name
         assert f.__doc__.splitlines()[0].endswith("."), name
         assert f.__name__.isidentifier(), name
@@ -59,7 +61,7 @@ def test_numpy_of_tensors_is_numpy_of_arrays(call: str) -> None:
         [np] if "np.linalg" in call or "accumulate" in call or "outer" in call else [np, tg]
     ):
         if module is tg and "'constant'" in call:
-            continue  # whose mode is NumPy's alone
+            continue  # only NumPy has its modes
         found = _evaluated(call, {name: leaf(x) for name, x in ARRAYS.items()}, module)
         assert len(found) == len(expected)
         for a, b in zip(found, expected, strict=True):
@@ -93,7 +95,7 @@ def test_float32_stays_float32(call: str) -> None:
 
 @calls
 def test_halves_are_rounded_once(call: str) -> None:
-    """What is computed of halves is what is computed of the same numbers in float64, rounded."""
+    """A result in half precision is the float64 result of the same numbers, rounded."""
     if "float_power" in call or "fmod(u, 0.35)" in call or "angle" in call:
         return  # float64 by definition; a number that becomes a half itself; a sum behind it
     halves = {name: x.astype(np.float16) for name, x in ARRAYS.items()}
@@ -110,7 +112,7 @@ def test_halves_are_rounded_once(call: str) -> None:
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=12))
 def test_a_product_that_fits_its_type_is_right(exponents: list[int]) -> None:
-    """Whatever the order of its factors, nothing under- or overflows on the way."""
+    """Intermediate results neither underflow nor overflow, for every order of the factors."""
     total = sum(exponents)
     if abs(total) > 1000:
         exponents = [*exponents, *[-total // abs(total) * 500] * (abs(total) // 500)]

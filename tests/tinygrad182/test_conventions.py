@@ -1,4 +1,4 @@
-"""Where a derivative is not unique or a number is extreme: what is promised, and that nothing is lost.
+"""The promises of docs/conventions.md about kinks, ties and extreme numbers.
 
 The rows are those of ``docs/conventions.md``, which is read: what the page says is what is tested.
 """
@@ -294,7 +294,7 @@ def test_minus_zero_is_zero(f: Callable[..., tg.Tensor], expected: float) -> Non
 @pytest.mark.parametrize("f", [tg.maximum, tg.minimum])
 @given(data=st.data())
 def test_the_cotangent_is_shared_out_whole(f: Callable[..., tg.Tensor], data: Any) -> None:
-    """Whatever meets whatever, NaN included: the two gradients add up to the cotangent."""
+    """For all pairs of operands, NaN included, the two gradients add up to the cotangent."""
     numbers = st.lists(st.sampled_from([-INF, -1.0, 0.0, 1.0, INF, NAN]), min_size=8, max_size=8)
     a, b = (leaf(data.draw(numbers)) for _ in range(2))
     g = np.arange(1.0, 9.0)

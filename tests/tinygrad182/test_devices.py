@@ -1,4 +1,4 @@
-"""The device switch: what is missing is said, and operands never mix."""
+"""Devices: errors say what is missing, and operands of two devices raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays of libraries that only speak DLPack are taken wherever an array is."""
+"""Arrays of a library that only has DLPack are accepted wherever an array is."""
 
 from __future__ import annotations
 

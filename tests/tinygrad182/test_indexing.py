@@ -167,7 +167,7 @@ def test_a_cotangent_of_a_part_is_added_not_spread() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @given(seed=st.integers(0, 10_000), data=st.data())
-def test_out_of_range_raises_wherever_it_stands(way: str, seed: int, data: Any) -> None:
+def test_an_index_out_of_range_raises_at_every_place(way: str, seed: int, data: Any) -> None:
     rng = np.random.default_rng(seed)
     shape = (2, 3, 4)
     axis = data.draw(st.integers(0, 2))

@@ -1,4 +1,4 @@
-"""What the engine's errors name: the operation, shapes and dtypes, the place, what to write instead."""
+"""The engine's errors name the operation, shapes and dtypes, the place, and the remedy."""
 
 from __future__ import annotations
 

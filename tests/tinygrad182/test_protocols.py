@@ -1,4 +1,4 @@
-"""NumPy's own functions on tensors: ours of the same name, or a refusal that says what to do."""
+"""NumPy's functions on tensors call our function of the same name, or raise with a remedy."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ WITH_NAN = np.array([[1.7, np.nan, -1.2], [2.2, 1.4, np.nan]])
 
 
 def evaluated(expression: str, names: dict[str, Any]) -> Any:
-    """What a hint gives; each name behind "with" is computed from those behind it."""
+    """The result of a hint; each name after "with" is computed from those after it."""
     body, *definitions = expression.split(" with ")
     names = dict(names)
     for definition in reversed(definitions):

@@ -1,4 +1,4 @@
-"""``remat``: the same derivatives to every order, from a function that is run again."""
+"""``remat``: the same derivatives to every order, from a function that runs again."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_several_outputs_and_constants_among_the_arguments() -> None:
 
 
 def test_a_recomputed_state_keeps_its_place() -> None:
-    """What is recorded again has the scope it was first recorded under: no other call's names."""
+    """Nodes of the second run have the scope of the first, and no names of another call."""
     seen: list[int | None] = []
 
     def f(x: tg.Tensor) -> tg.Tensor:

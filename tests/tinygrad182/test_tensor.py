@@ -1,4 +1,4 @@
-"""The Tensor as an object: operators, conversions, protocols."""
+"""The Tensor class: operators, conversions, protocols."""
 
 from __future__ import annotations
 

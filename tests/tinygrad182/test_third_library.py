@@ -1,4 +1,4 @@
-"""array-api-strict as a third library: what leans on NumPy or CuPy alone fails here, without a GPU.
+"""array-api-strict as a third library: code that needs NumPy or CuPy fails here, without a GPU.
 
 Its arrays refuse everything the Array API standard does not promise: mixed dtypes, NumPy operands,
 methods, ``out=``, index arrays beside slices.
@@ -108,7 +108,7 @@ def test_plain_functions_equal_numpy(row: PlainRow) -> None:
 
 
 NUMPYS = ("np.linalg.", "accumulate", "outer", "'constant'")
-"""Names and arguments that are NumPy's alone."""
+"""Names and arguments that only NumPy has."""
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if not any(name in c for name in NUMPYS)])

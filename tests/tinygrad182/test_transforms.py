@@ -185,7 +185,7 @@ def test_forward_mode_through_indexing_in_a_gradient() -> None:
 
 
 def test_the_point_may_change_between_vjp_and_its_use() -> None:
-    """What was recorded is a copy: the derivative is the one where ``vjp`` was called."""
+    """``vjp`` records a copy: the derivative is that at the values of its call."""
     for x in (const(X), leaf(X)):
         _, pull = tg.vjp(lambda x: x * x, x)
         write(x, 100.0)

@@ -177,7 +177,7 @@ def _state_of(kind: Any, **settings: Any) -> None:
         (lambda: tg.norm(tg.ones(2), "x"), "^norm: ord='x'"),
     ],
 )
-def test_numbers_beyond_all_floats_are_told(call: Any, message: str) -> None:
+def test_numbers_beyond_all_floats_raise(call: Any, message: str) -> None:
     with pytest.raises(tg.TinygradError, match=message):
         call()
 

@@ -1,4 +1,4 @@
-"""Wrong calls raise the framework's own errors, which name the operation and say what to do."""
+"""Wrong calls raise the framework's errors, which name the operation and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where a name or an argument is not here: nearest names, and what PyTorch's users mean."""
+"""Error messages for unknown names and arguments: the nearest name, or the replacement of PyTorch's."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from .torch_names import ARGUMENTS, IN_PLACE, KEYWORDS, NOT_THE_SAME
 
 
 def unknown_name(owner: object, name: str, remedies: Mapping[str, str], shown: str) -> NoReturn:
-    """Raise for an attribute that ``owner`` does not have; the message is made when it is read."""
+    """Raise for an attribute that ``owner`` does not have; the message is made when it is read.
+
+    ``remedies`` says for a known name what to write instead, and ``shown`` is what the message calls owner.
+    """
     raise UnknownNameError(functools.partial(_describe, owner, name, remedies, shown), name)
 
 
 def _describe(owner: object, name: str, remedies: Mapping[str, str], shown: str) -> str:
-    said = f"{shown} has no {name!r}"
+    message = f"{shown} has no {name!r}"
     if name.startswith("_"):
-        return said
+        return message
     if name in remedies:
-        return f"{said}; {remedies[name]}"
+        return f"{message}; {remedies[name]}"
     if name.endswith("_") and shown == "a Tensor":
-        return f"{said}; {IN_PLACE}"
+        return f"{message}; {IN_PLACE}"
     if name in HINTS and shown in ("a Tensor", "tg"):
-        return f"{said}; write {HINTS[name]}"
-    return said + nearest(name, [known for known in dir(owner) if not known.startswith("_")])
+        return f"{message}; write {HINTS[name]}"
+    return message + nearest(name, [known for known in dir(owner) if not known.startswith("_")])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to append to a message about an unknown name: the known one that is likely meant, if any."""
+    """The end of a message about an unknown name: the known name that is likely meant, if any."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     near += [k for k in known if k.startswith(f"{name}_")]
@@ -44,7 +47,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def names_of(module: str, shown: str, remedies: Mapping[str, str]) -> Callable[[str], NoReturn]:
-    """Make the ``__getattr__`` of a module, given its ``__name__``."""
+    """Make the ``__getattr__`` of the module whose ``__name__`` is given."""
 
     def missing(name: str) -> NoReturn:
         unknown_name(sys.modules[module], name, remedies, shown)
@@ -60,8 +63,8 @@ _CORRECTIONS = ("correction", "unbiased")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def told(f: _F) -> _F:
-    """Make a function take ``dim=`` for ``axis=``, and say what is wrong with a call in our words."""
+def explains_calls(f: _F) -> _F:
+    """Make a function take PyTorch's ``dim=`` for ``axis=``, and explain wrong arguments."""
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -76,45 +79,49 @@ def told(f: _F) -> _F:
     return call  # type: ignore[return-value]
 
 
-def tell_in(names: dict[str, Any]) -> None:
-    """Do so for every function among a package's names that is one of ours; two names keep one function."""
+def explain_calls_in(names: dict[str, Any]) -> None:
+    """Apply :func:`explains_calls` to all functions of this framework among a package's names.
+
+    A function with two names stays one function.
+    """
     wrapped: dict[Any, Any] = {}
     for name, f in list(names.items()):
         if inspect.isfunction(f) and _is_ours(f) and not name.startswith("_"):
             if f not in wrapped:
-                wrapped[f] = told(f)
-                wrapped[f].__module__ = names["__name__"]  # where pickle finds it
+                wrapped[f] = explains_calls(f)
+                wrapped[f].__module__ = names["__name__"]  # pickle looks it up there
                 own = f.__name__
                 wrapped[f].__qualname__ = own if names.get(own) is f else name
             names[name] = wrapped[f]
 
 
-def tell_methods(cls: type) -> None:
-    """Do so for the public methods of a class of ours.
+def explain_calls_of(cls: type) -> None:
+    """Apply :func:`explains_calls` to the public methods of a class of this framework.
 
-    A module's ``forward`` is told by its call, and a cell's static ``step`` is called by us.
+    It skips ``forward``, because a module's call explains its arguments, and static methods such as a
+    cell's ``step``, which users do not call.
     """
     for name, f in list(vars(cls).items()):
         public = not name.startswith("_") and name != "forward"
         if public and inspect.isfunction(f) and _is_ours(f):
-            setattr(cls, name, told(f))
+            setattr(cls, name, explains_calls(f))
 
 
 def _is_ours(f: Any) -> bool:
     return bool(f.__module__.partition(".")[0] == __name__.partition(".")[0])
 
 
-class Told:
-    """Base of classes whose constructors and methods say what is wrong with a call in our words.
+class ExplainsCalls:
+    """Base of classes whose constructors and methods explain wrong arguments.
 
-    In a class that a person derives the methods are theirs, and are left as they are.
+    The methods of a user's subclass are left as they are.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
-            cls.__init__ = told(cls.__init__)  # type: ignore[method-assign]
-        tell_methods(cls)
+            cls.__init__ = explains_calls(cls.__init__)  # type: ignore[method-assign]
+        explain_calls_of(cls)
 
 
 def _in_our_names(f: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +148,7 @@ def _is_open(taken: Mapping[str, inspect.Parameter]) -> bool:
 def explain_call(
     f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError
 ) -> None:
-    """Raise ours if ``error`` came of calling ``f`` with arguments that it does not take."""
+    """Raise CallError if ``f`` raised ``error`` because it does not take these arguments."""
     try:
         signature = inspect.signature(f)
     except ValueError:  # a function that is not written in Python, such as a ufunc for a forward
@@ -157,7 +164,7 @@ def explain_call(
             raise CallError(f"{shown}: {problem}; it takes ({', '.join(named)})") from None
         _no_argument(shown, unknown[0], taken)
     found = _UNEXPECTED.search(str(error))
-    if found and found[1] in kwargs and _is_open(signature.parameters):  # passed on, and not taken
+    if found and found[1] in kwargs and _is_open(signature.parameters):  # f passed it on
         _no_argument(_shown(f, args), found[1], [])
 
 
@@ -165,7 +172,7 @@ _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def _shown(f: Callable[..., Any], args: tuple[Any, ...]) -> str:
-    if f.__name__ == "__init__" and args:  # also where the class inherits it
+    if f.__name__ == "__init__" and args:  # the class may inherit it
         return type(args[0]).__name__
     if inspect.ismethod(f) and not isinstance(f.__self__, type):
         return f"{type(f.__self__).__name__}.{f.__name__}"
@@ -180,7 +187,7 @@ def _no_argument(shown: str, name: str, taken: list[str]) -> NoReturn:
 
 def _nearest_argument(name: str, taken: list[str]) -> str:
     if not taken:
-        return "; tensors are given by position"
+        return "; pass tensors by position"
     near = [known for known in taken if name in known or known in name]
-    said = nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
-    return said or f"; it takes ({', '.join(taken)})"
+    hint = nearest(name, taken) or (f"; did you mean {near[0]!r}?" if near else "")
+    return hint or f"; it takes ({', '.join(taken)})"

@@ -1,4 +1,4 @@
-"""What to write in place of NumPy's functions that we do not have, so that gradients flow."""
+"""NumPy's functions that ``tg`` does not have, and the composition to write instead."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ HINTS = {
     "resize": "tg.reshape(tg.tile(tg.ravel(x), 2), (4, 3))",
     "vander": "tg.stack([v**2, v, v**0], axis=1)",
 }
-"""NumPy's name → the composition, of matrices x and y, and vectors v and w."""
+"""NumPy's name → the composition, for matrices x and y and vectors v and w."""
 
-ROOMS = {
+MODULES = {
     "fft": (
         "write the transform as two products, x @ np.cos(w) for the real part and -(x @ np.sin(w)) for "
-        "the imaginary one, with w = 2 * np.pi / n * np.outer(np.arange(n), np.arange(n))"
+        "the imaginary part, with w = 2 * np.pi / n * np.outer(np.arange(n), np.arange(n))"
     ),
     "linalg": (
-        "inverses, solutions and decompositions of matrices have none here; give yours with tg.define, "
-        "a forward and its derivative"
+        "inverses, solutions and decompositions of matrices do not exist here; define your own with "
+        "tg.define, from a forward and its derivative"
     ),
 }
-"""Module of NumPy → what to say of all its functions."""
+"""NumPy's module → the hint for all its functions."""
 
 
 def hint(name: str) -> str:
-    """What to do without a function, such as ``"linalg.inv"``, as part of a sentence."""
+    """What to write instead of a function such as ``"linalg.inv"``, as part of a sentence."""
     if name in HINTS:
         return f"write {HINTS[name]}"
-    return ROOMS.get(name.partition(".")[0], "compose it from the functions of tg")
+    return MODULES.get(name.partition(".")[0], "compose it from the functions of tg")

@@ -1,12 +1,14 @@
-"""PyTorch's names that are not ours, and what to write: data for the messages of ``_calls.py``.
+"""PyTorch's names that are not ours, and what to write instead: data for the messages of ``calls.py``.
 
-What follows "write", up to a semicolon, is code, which the tests run.
+The text between "write" and a semicolon is code, which the tests run.
 """
 
 from __future__ import annotations
 
 IN_PLACE = "no method writes into a tensor: use the result of the operation, or x.assign(values) for a leaf"
-SEEDS = "there is no global generator: pass rng=0, or a numpy.random.Generator, to what draws"
+SEEDS = (
+    "there is no global generator: pass rng=0, or a numpy.random.Generator, to functions and layers"
+)
 
 TENSOR = {
     "absolute": "write x.abs(), or tg.absolute(x)",
@@ -40,7 +42,7 @@ TENSOR = {
     "ge": "write x >= y",
     "eq": "write x == y",
     "ne": "write x != y",
-    "median": "write tg.median(x); of an even number it is the mean of the two in the middle",
+    "median": "write tg.median(x); for an even number of elements it is the mean of the two in the middle",
     "mode": "write np.unique(x.numpy(), return_counts=True)",
     "movedim": "write tg.moveaxis(x, 0, 1)",
     "narrow": "write x[:, start : start + length]",
@@ -56,36 +58,36 @@ TENSOR = {
     "scatter": "write tg.where, tg.concat or tg.scatter_add",
     "select": "write x[:, i]; tg.select is NumPy's, which chooses by conditions",
     "short": "write x.astype('int16')",
-    "sort": "write tg.sort(x); it gives the values alone, and tg.argsort(x) their places",
-    "split": "write tg.split(x, [n]); a list says where, a number how many parts, not how long",
+    "sort": "write tg.sort(x); it returns only the values, and tg.argsort(x) their indices",
+    "split": "write tg.split(x, [n]); a list holds the indices to cut at, a number is the number of parts",
     "storage": "write x.numpy()",
     "stride": "the layout in memory is not part of a tensor here",
     "to_sparse": "tensors are dense here",
     "topk": "write tg.take(v, tg.argsort(-v)[:n])",
-    "type": "write x.dtype; x.astype('float64') gives another",
+    "type": "write x.dtype; x.astype('float64') changes it",
     "unbind": "write x.unstack(axis=0)",
     "unique": "write np.unique(x.numpy())",
     "unfold": "write tg.stack([x[i : i + n] for i in range(0, len(x) - n + 1, step)])",
 }
-"""Names of a Tensor. A name that ends in an underscore is told by its ending."""
+"""Names of a Tensor. Names that end in an underscore share one message, ``IN_PLACE``."""
 
 MODULE = {
-    "add_module": "write module.name = layer; what is assigned is found",
+    "add_module": "write module.name = layer; assigned modules are found",
     "bfloat16": "NumPy has no bfloat16; write model.half() or model.float()",
-    "buffers": "keep what is not learned in a plain attribute; state_dict() holds parameters only",
+    "buffers": "keep constants in a plain attribute; state_dict() holds parameters only",
     "compile": "recurrent layers are compiled as they are; there is nothing to call",
     "copy": "write copy.deepcopy(model)",
     "get_parameter": "write dict(model.named_parameters())['layer.weight']",
     "get_submodule": "write dict(model.named_modules())['layer']",
-    "named_buffers": "keep what is not learned in a plain attribute",
+    "named_buffers": "keep constants in a plain attribute",
     "register_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
     "register_buffer": "write module.name = value; a plain attribute, which state_dict() leaves out",
     "register_forward_hook": "write tg.inspect.trace(loss); its nodes have their values",
     "register_full_backward_hook": "write tg.inspect.trace(loss) or tg.inspect.gradient_flow(loss)",
-    "register_module": "write module.name = layer; what is assigned is found",
-    "register_parameter": "write module.name = tg.nn.Parameter(values); what is assigned is found",
+    "register_module": "write module.name = layer; assigned modules are found",
+    "register_parameter": "write module.name = tg.nn.Parameter(values); assigned parameters are found",
     "reset_parameters": "make the layer again, with rng=",
-    "share_memory": "processes share no tensors here",
+    "share_memory": "tensors cannot be shared between processes here",
     "to_empty": "write model.to(device)",
     "type": "write model.to(dtype='float64')",
 }
@@ -93,8 +95,8 @@ MODULE = {
 
 OPTIMIZER = {
     "defaults": "write optimizer.param_groups[0]; it holds the settings",
-    "register_step_pre_hook": "call what is wanted before optimizer.step()",
-    "register_step_post_hook": "call what is wanted after optimizer.step()",
+    "register_step_pre_hook": "call the function before optimizer.step()",
+    "register_step_post_hook": "call the function after optimizer.step()",
 }
 """Names of an Optimizer."""
 
@@ -108,7 +110,7 @@ TG = {
     "around": "write tg.round(x)",
     "clone": "write x.clone()",
     "flatten": "write x.flatten(1)",
-    "linalg": "write x @ y, or tg.norm(x); inverses and decompositions have none here",
+    "linalg": "write x @ y, or tg.norm(x); inverses and decompositions do not exist here",
     "unbind": "write tg.unstack(x, axis=0)",
     "FloatTensor": "write tg.tensor(data)",
     "LongTensor": "write tg.tensor(data, dtype='int64')",
@@ -285,12 +287,10 @@ KEYWORDS = {
     "b": ("high",),
     "val": ("value",),
 }
-"""PyTorch's name of an argument → ours, which means the same."""
+"""PyTorch's name of an argument → our names of it."""
 
-TWO_RESULTS = "gives values alone: write axis={axis}, and tg.arg{name} for the indices"
-CORRECTION = (
-    "divides by n unless told otherwise: write axis={axis}, and correction=1 for PyTorch's number"
-)
+TWO_RESULTS = "returns only values: write axis={axis}, and tg.arg{name} for the indices"
+CORRECTION = "divides by n by default: write axis={axis}, and correction=1 for PyTorch's result"
 NOT_THE_SAME = {
     "max": TWO_RESULTS,
     "min": TWO_RESULTS,
@@ -298,26 +298,26 @@ NOT_THE_SAME = {
     "var": CORRECTION,
     "std": CORRECTION,
     "median": (
-        "gives no indices, and the mean of the two middle elements where PyTorch's is the lower: "
+        "returns no indices, and the mean of the two middle elements where PyTorch returns the lower: "
         "write axis={axis}"
     ),
     "split": (
-        "takes the number of parts where PyTorch's takes their size: write axis={axis}, and a list of "
-        "the places to cut at for parts of a size"
+        "takes the number of parts, and PyTorch's takes their size: write axis={axis}, and a list of the "
+        "indices to cut at"
     ),
 }
-"""Functions of which PyTorch's form with ``dim=`` gives something else than ours."""
+"""Functions whose form with ``dim=`` in PyTorch returns something else than ours."""
 
 ARGUMENTS = {
     "alpha": "write x + alpha * y",
-    "allow_unused": "an input that is not reached gives None: leave it out",
-    "amsgrad": "ours has none",
+    "allow_unused": "leave it out: the gradient of an unused input is None",
+    "amsgrad": "it does not exist here",
     "bidirectional": "layers have it: tg.nn.RNN, LSTM, GRU",
     "capturable": "leave it out",
-    "check_nan": "NaN is always looked for: leave it out",
+    "check_nan": "leave it out: NaN is always checked for",
     "closure": "compute the gradients first, then call step()",
     "copy": "write x.clone()",
-    "descending": "write tg.argsort(-x), or tg.flip of what is sorted",
+    "descending": "write tg.argsort(-x), or tg.flip of the sorted tensor",
     "dim0": "write x.swapaxes(0, 1)",
     "dim1": "write x.swapaxes(0, 1)",
     "dropout": "put tg.nn.Dropout between layers",
@@ -326,21 +326,21 @@ ARGUMENTS = {
     "force": "write x.detach().numpy()",
     "foreach": "leave it out",
     "fused": "leave it out",
-    "ignore_index": "select the elements that count first: cross_entropy(logits[mask], targets[mask])",
-    "inplace": "no function writes into what it is given: leave it out",
-    "label_smoothing": "compose it of tg.log_softmax",
+    "ignore_index": "first select the elements that count: cross_entropy(logits[mask], targets[mask])",
+    "inplace": "leave it out: no function overwrites its arguments",
+    "label_smoothing": "compose it from tg.log_softmax",
     "map_location": "write device=",
     "maximize": "minimize the negative: (-loss).backward()",
-    "memory_format": "the layout in memory is not part of a tensor here: leave it out",
-    "nesterov": "ours has none",
+    "memory_format": "leave it out: the layout in memory is not part of a tensor here",
+    "nesterov": "it does not exist here",
     "non_blocking": "leave it out",
-    "p": "a norm takes ord= and axis=; tg.vector_norm(x, ord=1) is that of all elements",
+    "p": "a norm takes ord= and axis=; tg.vector_norm(x, ord=1) is the norm of all elements",
     "out": "use the result",
-    "proj_size": "ours has none: put tg.nn.Linear(hidden_size, proj_size, bias=False) on the output",
-    "reduction": "losses are means of all elements: leave it out, or multiply by their number for the sum",
+    "proj_size": "apply tg.nn.Linear(hidden_size, proj_size, bias=False) to the output",
+    "reduction": "leave it out: losses are means of all elements; multiply by their number for the sum",
     "requires_grad": "write .requires_grad_(False) after it",
-    "size_average": "losses are means of all elements: leave it out",
+    "size_average": "leave it out: losses are means of all elements",
     "unbiased": "write correction=1 (unbiased) or correction=0",
-    "weights_only": "nothing is ever unpickled: leave it out",
+    "weights_only": "leave it out: nothing is ever unpickled",
 }
 """PyTorch's arguments that ours do not have."""

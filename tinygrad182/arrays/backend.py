@@ -94,7 +94,7 @@ _HOST = {np.ndarray}
 
 
 def is_away(arrays: Iterable[Array]) -> bool:
-    """Whether any array is on a device, so that the host would wait for its values."""
+    """Whether any array is on a CUDA device, so that the host would wait for its values."""
     kinds = set(map(type, arrays))
     return kinds != _HOST and any(getattr(NAMESPACES.get(kind), "guarded", False) for kind in kinds)
 
@@ -108,6 +108,21 @@ def device_of(array: Array) -> str:
 def copy(array: Array) -> Array:
     """A copy on the array's device, with memory of its own."""
     return namespace(array).copy(array)
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype has half precision: ``float16``, or ``bfloat16`` of another library."""
+    if dtype is _SINGLE or dtype is _DOUBLE:  # an optimizer's step asks for every parameter
+        return False
+    return str(dtype).endswith("float16")
+
+
+_SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
+
+
+def widened(array: Array) -> Array:
+    """The array as ``float32`` if it has half precision, which is too narrow for sums; else itself."""
+    return namespace(array).astype(array, "float32") if is_half(array.dtype) else array
 
 
 def fetch(arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
@@ -165,7 +180,7 @@ def tops_and_sums(arrays: Sequence[Array], power: float = 2.0) -> list[tuple[flo
 
 
 def _top_and_sum(array: Array, power: float) -> tuple[Any, Any]:
-    """The pair of one array; on a device two arrays, so that the host need not wait."""
+    """The pair for one array; for CUDA as two arrays, so that the host need not wait yet."""
     xp = namespace(array)
     if not math.prod(array.shape):
         return 0.0, 0.0

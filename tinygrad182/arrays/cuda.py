@@ -66,7 +66,7 @@ class CuPy(NumPyLike):
                 for part in (self.real, self.imag)
             )
             return (re + 1j * im).astype(dtype, copy=False)
-        if dtype.kind in "biu" and dtype.itemsize < 4:  # nor of narrow integers
+        if dtype.kind in "biu" and dtype.itemsize < 4:  # or of narrow integers
             wide = ((k, v.astype("int32")) for k, v in items)
             return self.scatter_add(shape, "int32", wide).astype(dtype)
         return super().scatter_add(shape, dtype, items)
@@ -80,9 +80,7 @@ class CuPy(NumPyLike):
 def _on_cuda(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype; raise if CUDA does not have it."""
     if dtype.char in "gG":
-        raise DTypeError(
-            f"{dtype} is a type of the CPU alone; use 'float64' (or 'complex128') on CUDA"
-        )
+        raise DTypeError(f"{dtype} exists only on the CPU; use 'float64' (or 'complex128') on CUDA")
     return dtype
 
 

@@ -16,7 +16,7 @@ _CPU, _CUDA = 1, 2
 
 
 def imported(x: Any) -> Any:
-    """An array of another library as one of NumPy, or of CuPy on its device, which shares its memory.
+    """Read an array of another library as a NumPy array, or a CuPy array on its device; memory is shared.
 
     Anything else is returned as it is: arrays of a library that is registered or has the Array API, and
     objects that are not arrays.
@@ -26,7 +26,7 @@ def imported(x: Any) -> Any:
     GraphError
         The tensor requires grad in its own library; its gradients would be lost.
     DTypeError
-        DLPack or NumPy do not have the dtype or layout, such as bfloat16.
+        DLPack or NumPy does not have the dtype, such as bfloat16, or the layout.
     DeviceError
         The array is neither on the CPU nor on a CUDA device.
 
@@ -74,7 +74,7 @@ def is_array_like(x: Any) -> bool:
 
 
 def exported(array: Any, like: Any) -> Any:
-    """An array in the library of ``like``, if that reads DLPack; the inverse of :func:`imported`."""
+    """An array in the library of ``like``, if it reads DLPack; the inverse of :func:`imported`."""
     if imported(like) is like:
         return array
     library = sys.modules[type(like).__module__.partition(".")[0]]

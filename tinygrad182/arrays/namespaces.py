@@ -1,6 +1,6 @@
-"""The namespace objects, one for each array library: the Array API's names, each in its fastest form.
+"""The namespace objects, one for each array library: the Array API's functions, each in its fastest form.
 
-:func:`namespace` finds the object for some operands, so an operation runs on whatever library they have.
+:func:`namespace` finds the object of an operand's library, so that one operation runs on all libraries.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SCALARS = frozenset({bool, int, float, complex})
 """Python's own numbers. As operands they take the dtype of the array beside them."""
 
 ANYWHERE = nullcontext()
-"""The context of a library that has no current device."""
+"""The context for a library without a current device; it does nothing."""
 
 Array = Any
-"""An array of any supported library (inside a derivative rule: or a Tensor)."""
+"""An array of any supported library; in a derivative rule it may be a Tensor."""
 
 Key = tuple[Any, ...]
 """A normalized index: integers, slices, None and integer arrays."""
@@ -68,7 +68,7 @@ class Namespace:
         def __getattr__(self, name: str) -> Any: ...
 
     def device(self, array: Array) -> str:
-        """Name of the device the array lives on."""
+        """Name of the device that the array is on."""
         return "cpu"
 
     def on(self, array: Array) -> AbstractContextManager[Any]:
@@ -84,7 +84,7 @@ class Namespace:
         return bool(self.module.isdtype(x.dtype, "real floating"))
 
     def ordered(self, x: Array) -> Array:
-        """The values to compare: ``x``, or its real part, so that masks work in a complex step."""
+        """The values to compare: ``x``, or its real part if it is complex, as in a complex step."""
         return self.real(x) if self.is_complex(x) else x
 
     def astype(self, x: Array, dtype: Any) -> Array:
@@ -105,14 +105,14 @@ class Namespace:
         return np.asarray(x)
 
     def fetch(self, arrays: Sequence[Array]) -> list[np.ndarray[Any, Any]]:
-        """Several arrays of one device as NumPy arrays; the host waits once, for one transfer."""
+        """Arrays of one device as NumPy arrays; the host waits once, for one transfer."""
         return [self.to_numpy(x) for x in arrays]
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: str = "cpu") -> Array:
         return self.module.asarray(x, copy=True)
 
     def read_only(self, x: Array) -> Array:
-        """A read-only view of an array, or a copy where the library has no such views."""
+        """A read-only view of an array, or a copy if the library has no such views."""
         return self.copy(x)
 
     def eye_like(self, n: int, x: Array) -> Array:
@@ -155,11 +155,11 @@ class Namespace:
         )
         return before * self.flip(after, axis=-1)
 
-    # The standard has no indices with slices beside integer arrays, and no scatter-add. Here the host
+    # The standard has no scatter-add, and no index that mixes slices and integer arrays. Here the host
     # computes flat positions, which is slow but works for any library.
 
     def index_checked(self, x: Array, key: Key) -> Array:
-        """Index with a key whose bounds were checked; only the namespace of Tensors makes a difference."""
+        """Select by a key whose bounds were checked; only the namespace of Tensors checks in ``index``."""
         return self.index(x, key)
 
     def index(self, x: Array, key: Key) -> Array:
@@ -170,7 +170,7 @@ class Namespace:
     def scatter_add(
         self, shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[Key, Array]]
     ) -> Array:
-        """Zeros of ``shape`` to which each ``(key, value)`` is added; repeated positions add up."""
+        """Add each value at its key to zeros of ``shape``; values at repeated positions add up."""
         out = np.zeros(shape, np.dtype(str(dtype).rpartition(".")[2]))
         for key, value in items:
             np.add.at(out, _host_key(key), np.asarray(value))
@@ -209,7 +209,7 @@ def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     Raises
     ------
     DTypeError
-        The value is something else, or the dtype is not numeric.
+        The value is not a dtype, or the dtype is not numeric.
     """
     if type(dtype).__name__ == "dtype" and not isinstance(dtype, np.dtype):
         dtype = str(dtype).rpartition(".")[2]
@@ -231,13 +231,13 @@ def _host_key(key: Key) -> Key:
 HALF = np.dtype("float16")
 
 _WIDE = {HALF: np.dtype("float32")}
-"""Types that are too narrow for sums, and the type that sums are computed in."""
+"""Dtypes that are too narrow for sums, and the dtype in which sums are computed."""
 
 
 def floating_type(dtype: Any) -> str | None:
-    """The floating type that NumPy computes the exponential of whole numbers in; None for other numbers.
+    """The floating dtype of ``exp`` of whole numbers in NumPy; None if the dtype is not of whole numbers.
 
-    Formulas use it because to subtract, negate or square whole numbers in their own type may wrap around.
+    Formulas convert whole numbers to it, because their differences and squares may wrap around.
     """
     if getattr(dtype, "kind", "f") not in "biu":
         return None
@@ -359,7 +359,7 @@ class _NumPy(NumPyLike):
 
     @staticmethod
     def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-        if x.size == 1 and x.ndim <= len(shape):  # as in the derivative of every full reduction
+        if x.size == 1 and x.ndim <= len(shape):  # the derivative of every full reduction
             if math.prod(shape) > FEW:
                 repeated = np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
                 repeated.flags.writeable = False
@@ -382,12 +382,12 @@ class _NumPy(NumPyLike):
 
 
 FEW = 1024
-"""Up to about so many elements, filling an array takes less time than making it."""
+"""Up to about this many elements, filling an array takes less time than making it."""
 
 NUMPY = _NumPy()
 
 NAMESPACES: dict[type, Any] = {np.ndarray: NUMPY}
-"""Array type → namespace. That of Tensor is the module :mod:`tinygrad182.tensors.functions`."""
+"""Array type → namespace. Tensor's namespace is the module :mod:`tinygrad182.tensors.functions`."""
 
 
 def register(array_type: type, namespace: Any) -> None:
@@ -398,7 +398,7 @@ def register(array_type: type, namespace: Any) -> None:
 def _resolve(array: Array) -> Namespace:
     """Find and register the namespace of a new array type."""
     kind = type(array)
-    if isinstance(array, np.generic):  # not an array, so its type is not registered
+    if isinstance(array, np.generic):  # it is not an array, so its type is not registered
         return NUMPY
     library = kind.__module__.partition(".")[0]
     if library == "cupy":
@@ -433,7 +433,7 @@ def is_array(x: Any) -> bool:
 
 
 def namespace(*operands: Array) -> Any:
-    """The namespace of the library that all operands belong to; Python numbers belong to any.
+    """The namespace of the library that all operands belong to; Python's numbers belong to any library.
 
     Raises
     ------
@@ -454,10 +454,10 @@ def namespace(*operands: Array) -> Any:
                 and odd.dtype.char in "gG"
             ):
                 raise DTypeError(
-                    f"{odd.dtype} is a type of the CPU alone; use 'float64' (or 'complex128') elsewhere"
+                    f"{odd.dtype} exists only on the CPU; use 'float64' (or 'complex128') elsewhere"
                 )
             raise DeviceError(
-                f"operands live on different devices: {_where(found, first)} and {_where(xp, x)}; "
+                f"operands are on different devices: {_where(found, first)} and {_where(xp, x)}; "
                 "move one of them first with x.to(device)"
             )
     return NUMPY if found is None else found
@@ -480,7 +480,7 @@ def namespace_on(device: str) -> Namespace:
 
 
 def move(array: Array, device: str) -> Array:
-    """The array on ``device``: itself if it is there already, otherwise a copy by way of the host."""
+    """The array on ``device``: itself if it is there already, otherwise a copy through the host."""
     xp = namespace(array)
     if xp.device(array) == device:
         return array

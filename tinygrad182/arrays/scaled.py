@@ -1,7 +1,7 @@
 """Products whose intermediate results neither overflow nor underflow.
 
-A number is a mantissa between 1/2 and 1 and a power of two, so a result is infinite or 0 only if it does
-not fit its type. Multiplying by a power of two is exact, so other results are rounded as usual. All
+A number is a mantissa between 1/2 and 1 with a power of two, so a result is infinite or 0 only if it does
+not fit its dtype. Multiplying by a power of two is exact, so other results are rounded as usual. All
 functions work along the last axis, which must not be empty; ``xp`` is an array library's namespace.
 """
 
@@ -34,7 +34,7 @@ class Scaled(NamedTuple):
 
 
 _FAR = 1 << 16
-"""A power of two beyond every floating type."""
+"""An exponent beyond those of every floating dtype."""
 
 
 @cache
@@ -109,9 +109,8 @@ def times(xp: Any, a: Scaled, b: Scaled) -> Scaled:
 
 
 def _plus(xp: Any, a: Scaled, b: Scaled) -> Scaled:
-    of_a = xp.where(
-        a.mantissas == 0, b.exponents, a.exponents
-    )  # the exponent of a 0 is meaningless
+    # the exponent of a 0 is meaningless
+    of_a = xp.where(a.mantissas == 0, b.exponents, a.exponents)
     of_b = xp.where(b.mantissas == 0, a.exponents, b.exponents)
     top = xp.maximum(of_a, of_b)
     total = number(xp, Scaled(a.mantissas, of_a - top)) + number(
@@ -122,6 +121,6 @@ def _plus(xp: Any, a: Scaled, b: Scaled) -> Scaled:
 
 
 def number(xp: Any, x: Scaled) -> Array:
-    """The numbers as one array, rounded once where they do not fit their type."""
+    """The numbers as one array, rounded once if they do not fit their dtype."""
     powers = xp.minimum(xp.maximum(x.exponents, -_FAR), _FAR)
     return xp.ldexp(x.mantissas, xp.astype(powers, "int32"))

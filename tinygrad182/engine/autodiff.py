@@ -43,7 +43,7 @@ def _seed(output: Tensor, gradient: Any, what: str) -> tuple[Node, Any]:
             )
         with xp.on(output._data):
             return node, xp.ones_like(output._data)
-    gradient = tensor_functions().gathered(gradient)
+    gradient = tensor_functions().stack_nested(gradient)
     value = read_as(gradient, output._data, what, "a cotangent")
     if tuple(value.shape) != output.shape:
         raise ShapeError(

@@ -27,7 +27,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..arrays import backend
 from ..arrays.namespaces import Array
 from ..errors import GraphError
@@ -305,7 +305,7 @@ class detect_anomaly(ModeContext):  # noqa: N801 - used like a keyword
 
     __slots__ = ()
 
-    @told
+    @explains_calls
     def __new__(cls, function: Any = None) -> Any:
         """Make the context, or decorate a function."""
         context = super().__new__(cls)
@@ -342,7 +342,7 @@ class use_device(ModeContext):  # noqa: N801 - used like a keyword
 
     __slots__ = ("_before", "_begun", "_device")
 
-    @told
+    @explains_calls
     def __init__(self, device: str) -> None:
         self._device = backend.check_device(device)
         self._before = MODES.get()

@@ -271,7 +271,9 @@ def apply(primitive: Primitive, *operands: Any, **params: Any) -> Tensor:
         elif type(x) in SCALARS:
             array = node = x
         elif isinstance(x, (list, tuple)):
-            operands = _explained(primitive, tensor_functions().without_lists, operands, operands)
+            operands = _explained(
+                primitive, tensor_functions().lists_as_tensors, operands, operands
+            )
             return apply(primitive, *operands, **params)
         else:
             array = _explained(primitive, as_array, x, operands)

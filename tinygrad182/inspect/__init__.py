@@ -84,7 +84,7 @@ __all__ = [
     "weight_grad_by_time",
 ]
 
-_calls.tell_in(globals())
+_calls.explain_calls_in(globals())
 
 if not TYPE_CHECKING:
     __getattr__ = _calls.names_of(__name__, "tg.inspect", {})

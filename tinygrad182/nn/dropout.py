@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._numbers import check_number
-from ..tensors.creation import beside
+from ..tensors.creation import as_tensor_on
 from ..tensors.functions import where
 from ..tensors.tensor import Tensor
 from ..transforms.random_tape import drawing_from
@@ -63,4 +63,4 @@ def dropped(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     """Return ``x`` with each element set to 0 with probability p, and divided by 1 − p otherwise."""
     mask = drawing_from(rng).random(x.shape) >= p
     scale = 1 / (1 - p) if p < 1 else 1.0
-    return where(beside(mask, x), x * scale, 0.0)
+    return where(as_tensor_on(mask, x), x * scale, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._numbers import check_whole
-from ..tensors.creation import sizes_of
+from ..tensors.creation import check_shape
 from ..tensors.functions import expand_dims, where
 from ..tensors.indexing import index_checked, place_indices, read_indices
 from ..tensors.tensor import Tensor
@@ -59,7 +59,7 @@ class Embedding(Module):
             count = self.num_embeddings
             padding_idx = check_whole(self, "padding_idx", padding_idx, -count, count - 1) % count
         self.padding_idx = padding_idx
-        sizes = sizes_of((self.num_embeddings, self.embedding_dim), "Embedding")
+        sizes = check_shape((self.num_embeddings, self.embedding_dim), "Embedding")
         values = generator(rng).normal(size=sizes)
         if self.padding_idx is not None:
             values[self.padding_idx] = 0.0

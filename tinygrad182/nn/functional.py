@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._suggestions.calls import names_of, told
+from .._suggestions.calls import explains_calls, names_of
 from .._suggestions.torch_names import FUNCTIONAL
 from ..tensors import functions
 from ..tensors.tensor import Tensor
 from .losses import cross_entropy, mse_loss
 
-log_softmax = told(functions.log_softmax)
-relu = told(functions.relu)
-sigmoid = told(functions.sigmoid)
-softmax = told(functions.softmax)
-tanh = told(functions.tanh)
+log_softmax = explains_calls(functions.log_softmax)
+relu = explains_calls(functions.relu)
+sigmoid = explains_calls(functions.sigmoid)
+softmax = explains_calls(functions.softmax)
+tanh = explains_calls(functions.tanh)
 
 
-@told
+@explains_calls
 def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map ``(..., in)`` to ``(..., out)``: x Wᵀ + b, with ``weight`` of shape ``(out, in)``."""
     y = functions.matmul(x, functions.transpose(weight))

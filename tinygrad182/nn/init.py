@@ -37,27 +37,27 @@ def new_parameter(values: np.ndarray[Any, Any], dtype: Any, device: str | None) 
     return Parameter(values, dtype=dtype or "float32", device=default_device(device))
 
 
-@_calls.told
+@_calls.explains_calls
 def uniform_(p: Tensor, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with numbers drawn uniformly from [low, high)."""
     low, high = _finite("uniform_", "low", low), _finite("uniform_", "high", high)
     return p.assign(generator(rng).uniform(low, high, p.shape))
 
 
-@_calls.told
+@_calls.explains_calls
 def normal_(p: Tensor, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill with normally distributed numbers."""
     mean, std = _finite("normal_", "mean", mean), check_number("normal_", "std", std)
     return p.assign(generator(rng).normal(mean, std, p.shape))
 
 
-@_calls.told
+@_calls.explains_calls
 def constant_(p: Tensor, value: float) -> Tensor:
     """Fill with one number."""
     return p.assign(np.full(p.shape, read_as(value, np.zeros(()), "constant_")))
 
 
-@_calls.told
+@_calls.explains_calls
 def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     """Fill a matrix with orthonormal rows or columns (whichever are fewer) times ``gain``.
 
@@ -75,7 +75,7 @@ def orthogonal_(p: Tensor, gain: float = 1.0, rng: Rng = None) -> Tensor:
     return p.assign(gain * (q if rows >= columns else q.T))
 
 
-@_calls.told
+@_calls.explains_calls
 def spectral_radius(matrix: Any) -> float:
     """Largest eigenvalue magnitude of a square matrix, in float64.
 
@@ -100,7 +100,7 @@ def spectral_radius(matrix: Any) -> float:
     return float(np.abs(np.linalg.eigvals(values)).max())
 
 
-@_calls.told
+@_calls.explains_calls
 def scale_to_spectral_radius_(p: Tensor, radius: float) -> Tensor:
     """Scale a square matrix so that its largest eigenvalue magnitude is ``radius``.
 

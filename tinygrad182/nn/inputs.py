@@ -11,7 +11,7 @@ from ..arrays import backend
 from ..arrays.dlpack import imported
 from ..engine.modes import MODES
 from ..errors import DTypeError
-from ..tensors.creation import beside, gathered, tensor
+from ..tensors.creation import as_tensor_on, stack_nested, tensor
 from ..tensors.tensor import Tensor
 from .module import Module, Parameter
 
@@ -28,7 +28,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
     if type(x) is Tensor and weight is not None and x._data.dtype is weight._data.dtype:
         return x  # the usual case, kept quick
     name = type(layer).__name__
-    x = x if isinstance(x, tuple) else gathered(imported(x))
+    x = x if isinstance(x, tuple) else stack_nested(imported(x))
     if not isinstance(x, Tensor):
         if not hasattr(x, "dtype"):
             remedy = "tg.tensor(...)"
@@ -37,7 +37,7 @@ def as_input(layer: Module, x: Any, what: str = "the input") -> Tensor:
             elif isinstance(x, tuple):
                 remedy = "the output alone, not everything that a recurrent layer returns"
             raise DTypeError(f"{name}: {what} is a {type(x).__name__}, not a Tensor; pass {remedy}")
-        x = tensor(x) if weight is None else beside(x, weight)
+        x = tensor(x) if weight is None else as_tensor_on(x, weight)
     if weight is not None and x._data.dtype is weight._data.dtype:
         return x
     xp = backend.namespace(x._data)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .._numbers import check_number
+from ..arrays.backend import is_half
 from ..errors import ArgumentError, ShapeError
-from ..tensors.creation import integers, sizes_of
-from ..tensors.dtypes import is_half
+from ..tensors.creation import check_shape, integers
 from ..tensors.functions import mean, sqrt, square
 from ..tensors.tensor import Tensor
 from .init import new_parameter
@@ -76,7 +76,7 @@ class LayerNorm(Module):
                 "LayerNorm: normalized_shape () has no axes; pass the sizes of the last"
             )
         self.eps = check_number(self, "eps", eps)
-        sizes_of(shape, "LayerNorm")
+        check_shape(shape, "LayerNorm")
         ones, zeros = np.ones(shape), np.zeros(shape)
         self.weight = new_parameter(ones, dtype, device) if elementwise_affine else None
         self.bias = new_parameter(zeros, dtype, device) if elementwise_affine and bias else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.host import on_host, whole
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..tensors.creation import beside
+from ..tensors.creation import as_tensor_on
 from ..tensors.functions import stack, where
 from ..tensors.indexing import index_checked
 from ..tensors.tensor import Tensor
@@ -35,7 +35,7 @@ class PaddedBatch:
 
     def without_padding(self, x: Tensor) -> Tensor:
         """Return the sequences with 0 in the padding, which may hold NaN."""
-        return where(beside(self._times[:, None, None] < self._lengths[:, None], x), x, 0.0)
+        return where(as_tensor_on(self._times[:, None, None] < self._lengths[:, None], x), x, 0.0)
 
     def left(self, start: int) -> tuple[Tensor, int]:
         """Return the steps that each sequence has left at the start of a window, and the fewest."""
@@ -58,24 +58,24 @@ class PaddedBatch:
 
     @cached_property
     def _left_on_device(self) -> Tensor:
-        return beside(self._left, self._x)
+        return as_tensor_on(self._left, self._x)
 
     @cached_property
     def _has_steps(self) -> Tensor:
-        return beside(self._lengths[:, None] > 0, self._x)
+        return as_tensor_on(self._lengths[:, None] > 0, self._x)
 
     @cached_property
     def _sequences(self) -> Tensor:
-        return beside(np.arange(len(self._lengths)), self._x)
+        return as_tensor_on(np.arange(len(self._lengths)), self._x)
 
     @cached_property
     def _at_ends(self) -> Index:
-        return beside(np.maximum(self._lengths - 1, 0), self._x), self._sequences
+        return as_tensor_on(np.maximum(self._lengths - 1, 0), self._x), self._sequences
 
     @cached_property
     def _reversing(self) -> Index:
         times = (self._lengths - 1 - self._times[:, None]) % len(self._times)  # keeps the padding
-        return beside(times, self._x), self._sequences
+        return as_tensor_on(times, self._x), self._sequences
 
 
 def read_lengths(layer: object, lengths: Any, x: Tensor, batched: bool) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._numbers import check_whole
 from ..errors import ShapeError
-from ..tensors.creation import sizes_of
+from ..tensors.creation import check_shape
 from ..tensors.functions import matmul
 from ..tensors.tensor import Tensor
 from .init import Rng, generator, new_parameter
@@ -51,7 +51,7 @@ class Linear(Module):
     ) -> None:
         self.in_features = check_whole(self, "in_features", in_features, 0)
         self.out_features = check_whole(self, "out_features", out_features, 0)
-        rows, columns = sizes_of((self.out_features, self.in_features), "Linear")
+        rows, columns = check_shape((self.out_features, self.in_features), "Linear")
         draw, bound = generator(rng), 1 / math.sqrt(columns) if columns else 0.0
         self.weight = new_parameter(draw.uniform(-bound, bound, (rows, columns)), dtype, device)
         self.bias = None

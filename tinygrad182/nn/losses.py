@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
+from ..arrays.backend import is_half
 from ..errors import ShapeError
-from ..tensors.creation import as_tensor, beside
-from ..tensors.dtypes import is_half
+from ..tensors.creation import as_tensor, as_tensor_on
 from ..tensors.functions import floating, log_softmax, mean, reshape, square
 from ..tensors.indexing import index_checked, place_indices, read_indices
 from ..tensors.tensor import Tensor
 
 
-@told
+@explains_calls
 def mse_loss(pred: Tensor, target: Any) -> Tensor:
     """Mean of the squared differences; half precision is squared and summed in ``float32``.
 
@@ -32,7 +32,7 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     5.0
     """
     pred = floating(pred, "float64")
-    target = beside(target, pred)
+    target = as_tensor_on(target, pred)
     if pred.shape != target.shape:
         raise ShapeError(
             f"mse_loss: predictions {pred.shape} and targets {target.shape} must have equal shapes; "
@@ -44,7 +44,7 @@ def mse_loss(pred: Tensor, target: Any) -> Tensor:
     return mean(square(pred - target))
 
 
-@told
+@explains_calls
 def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     """Mean negative log-probability of the target classes; half precision is computed in ``float32``.
 
@@ -77,7 +77,7 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     classes = logits.shape[-1]  # an index of -1 would count from the end
     targets = place_indices(targets, logits, classes, "cross_entropy", "targets")
     rows = reshape(log_softmax(_wide(logits)), (targets.size, classes))
-    every = beside(np.arange(targets.size), logits)
+    every = as_tensor_on(np.arange(targets.size), logits)
     chosen = index_checked(rows, (every, reshape(targets, (targets.size,))))
     return _narrowed(-mean(chosen), logits)
 

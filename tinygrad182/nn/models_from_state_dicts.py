@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..errors import ArgumentError, StateDictError, brief
 from ..tensors.creation import tensor
 from ..tensors.tensor import Tensor
@@ -99,7 +99,7 @@ class RecurrentNetwork(Module):
         return x if self.head is None else self.head(x)
 
 
-@told
+@explains_calls
 def from_state_dict(
     state_dict: Mapping[str, Any],
     cell: Cell | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from .._suggestions.calls import Told, explain_call, told, unknown_name
+from .._suggestions.calls import ExplainsCalls, explain_call, explains_calls, unknown_name
 from .._suggestions.torch_names import MODULE
 from ..arrays import backend
 from ..arrays.namespaces import Array
@@ -21,7 +21,7 @@ from ..engine.modes import MODES, scope
 from ..engine.recording import Leaf, node_of, wrap
 from ..errors import ArgumentError, DTypeError, GraphError, StateDictError, TinygradError
 from ..tensors.creation import tensor, zeros_like
-from ..tensors.dtypes import read_target
+from ..tensors.methods import read_target
 from ..tensors.tensor import Tensor
 from .notebook import module_html
 
@@ -45,7 +45,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    @told
+    @explains_calls
     def __init__(self, data: Any, dtype: Any = None, device: str | None = None) -> None:
         source = tensor(data, dtype=dtype, device=device, requires_grad=True)
         self._data = source._data
@@ -75,7 +75,7 @@ class Branch(NamedTuple):
         return [(name, p) for name, p in self.children if isinstance(p, Parameter)]
 
 
-class Module(Told):
+class Module(ExplainsCalls):
     """A part of a model: it has a ``forward``, and its attributes are parameters and other modules.
 
     An attribute that is a Parameter or a Module, or a list, tuple or dict of them, is found without

@@ -17,7 +17,7 @@ from ..engine.recording import apply
 from ..errors import ArgumentError, brief
 from ..primitives import Primitive
 from ..tensors import functions
-from ..tensors.creation import sizes_of, tensor
+from ..tensors.creation import check_shape, tensor
 from ..tensors.tensor import Tensor
 
 Nonlinearity = Literal["tanh", "relu", "identity"] | Primitive | Callable[[Any], Any]
@@ -54,7 +54,7 @@ def check_nonlinearity(
             "such as tg.sin, or a tg.Primitive"
         )
     what += f" {name_of(nonlinearity)}"
-    shape = sizes_of((2, units), type(layer).__name__)
+    shape = check_shape((2, units), type(layer).__name__)
     numbers = sample_of(shape, device)
     try:
         with no_grad():

@@ -28,7 +28,7 @@ from ..recurrence.intervening import intervened
 from ..recurrence.scans import Scan
 from ..recurrence.unrolling import State, run_steps, with_recorded_state
 from ..tensors import functions
-from ..tensors.creation import sizes_of
+from ..tensors.creation import check_shape
 from ..tensors.functions import concat, matmul, stack, swapaxes
 from ..tensors.tensor import Tensor
 from .declarations import (
@@ -121,7 +121,7 @@ class Recurrent(Module):
             shapes |= dict.fromkeys(self._biases(), (rows,))
         shapes |= {name: (blocks * units,) for name, blocks in self.scan.weights.items()}
         for name, shape in shapes.items():
-            sizes_of(shape, type(self).__name__)
+            check_shape(shape, type(self).__name__)
             values: Any = self.initial_values(name, rng.uniform(-bound, bound, shape))
             if np.shape(values) != shape:
                 found = "None" if values is None else f"shape {np.shape(values)}"

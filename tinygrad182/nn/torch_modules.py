@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..errors import ArgumentError, DTypeError
 from ..tensors.functions import log_softmax, relu, sigmoid, softmax, tanh
 from ..tensors.tensor import Tensor
@@ -25,7 +25,7 @@ from .module import Module, Parameter, join_path
 from .rnn import RNN, RNNCell
 
 
-@told
+@explains_calls
 def from_torch(module: Any) -> Module:
     """Convert a PyTorch layer, or a tree of ``Sequential``, lists and dicts of layers, to ours.
 

@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._numbers import check_number
-from .._suggestions.calls import told
+from .._suggestions.calls import explains_calls
 from ..arrays import backend
 from ..engine.recording import Leaf, is_tensor, wrap
 from ..errors import ArgumentError, GraphError
-from ..tensors.dtypes import widened
 from ..tensors.tensor import Tensor
 
 
-@told
+@explains_calls
 def clip_grad_norm_(
     parameters: Any, max_norm: Any, norm_type: Any = 2.0, error_if_nonfinite: bool = True
 ) -> float:
@@ -82,7 +81,7 @@ def clip_grad_norm_(
     return top * rest
 
 
-@told
+@explains_calls
 def clip_grad_value_(parameters: Any, clip_value: Any) -> None:
     """Limit every element of all gradients to [−``clip_value``, ``clip_value``]; NaN stays NaN.
 
@@ -144,7 +143,7 @@ def _scale(p: Tensor, root: float, factor: float) -> None:
     assert p.grad is not None
     array, whole = p.grad._data, root * root * factor
     with backend.on(array):
-        wide = widened(array)
+        wide = backend.widened(array)
         scaled = wide * whole if whole > _SMALLEST else wide * root * root * factor
         p.grad = wrap(backend.namespace(array).astype(scaled, array.dtype))
 

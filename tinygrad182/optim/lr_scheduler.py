@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from .._numbers import check_number, check_whole
 from .._suggestions import torch_names
-from .._suggestions.calls import Told, names_of, unknown_name
+from .._suggestions.calls import ExplainsCalls, names_of, unknown_name
 from ..errors import ArgumentError, StateDictError, brief
 from .optimizer import Optimizer, in_groups
 
 
-class LRScheduler(Told, ABC):
+class LRScheduler(ExplainsCalls, ABC):
     """Base of all schedules: counts the steps and sets the rates.
 
     A subclass defines ``_next``, and names in ``settings`` the attributes that it saves.

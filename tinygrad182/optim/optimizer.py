@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from .._numbers import check_number
-from .._suggestions.calls import Told, unknown_name
+from .._suggestions.calls import ExplainsCalls, unknown_name
 from .._suggestions.torch_names import OPTIMIZER
 from ..arrays import backend
 from ..engine.host import convert
 from ..engine.recording import is_tensor, wrap
 from ..errors import ArgumentError, StateDictError, TinygradError, brief
 from ..nn.module import clear_gradients
-from ..tensors.dtypes import widened
 from ..tensors.tensor import Tensor
 
 
@@ -59,7 +58,7 @@ def in_groups(groups: Sequence[Mapping[str, Any]], name: str) -> str:
     return " | ".join(values if len(values) <= 4 else [*values[:3], "…"])
 
 
-class Optimizer(Told, ABC):
+class Optimizer(ExplainsCalls, ABC):
     """Base of all optimizers: the parameters, and a state for each, made from past gradients.
 
     A state follows its parameter: if the model has moved to another device or changed its dtype, the next
@@ -199,7 +198,7 @@ class Optimizer(Told, ABC):
                     state, gradient, array = next(states), p.grad, p._data
                     if gradient is not None:
                         with backend.on(array):
-                            value = widened(array)
+                            value = backend.widened(array)
                             if state:
                                 self._move_state(p, value, state)
                             g = _as_dtype_of(value, gradient._data)
@@ -258,7 +257,7 @@ class Optimizer(Told, ABC):
         parameters = self.parameters
         for p, state in zip(parameters, self.state, strict=True):
             with backend.on(p._data):
-                self._move_state(p, widened(p._data), state)
+                self._move_state(p, backend.widened(p._data), state)
         groups, positions = [], iter(range(len(parameters)))
         for group in self.param_groups:
             settings = {
@@ -391,7 +390,7 @@ def _copy_of(array: Any, p: Tensor) -> Tensor:
 def _array_like(value: Any, p: Tensor) -> Any:
     """Copy a value from a state dict as an array on the device and in the dtype of a parameter."""
     with backend.on(p._data):
-        like = widened(p._data)
+        like = backend.widened(p._data)
     array = convert(value, like, move=True)
     if tuple(array.shape) != p.shape:
         raise ValueError(f"shape {tuple(array.shape)}, the parameter has {p.shape}")

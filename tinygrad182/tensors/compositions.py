@@ -1,8 +1,8 @@
-"""NumPy's functions that are formulas: a row each, made of the functions in :mod:`.functions`.
+"""NumPy's functions as compositions of the functions in :mod:`.functions`, such as ``tan`` and ``sort``.
 
-A row is a docstring, which says the formula, and the formula. Nothing else is known of it: derivatives
-of every order and in both directions are those of what it is made of. The names join the namespace of
-Tensors at the end, so that ``tg.tan(x)``, ``np.tan(x)`` of a Tensor and ``xp.tan`` in a rule are one.
+A composition has no derivative rules of its own: the derivatives of the functions in it are used. Its
+name is added to the namespace of Tensors at the end of this file. ``tg.tan(x)``, ``np.tan(x)`` of a Tensor
+and ``xp.tan(x)`` in a derivative rule are therefore the same function.
 """
 
 from __future__ import annotations
@@ -16,41 +16,83 @@ from typing import Any
 import numpy as np
 
 from .._numbers import check_whole
+from .._suggestions.calls import explain_call
 from ..arrays import backend
 from ..arrays.dlpack import imported
-from ..arrays.namespaces import floating_type
+from ..arrays.namespaces import HALF, floating_type
 from ..engine.host import is_host_data, on_host
+from ..engine.operands import REFUSALS, explain
 from ..engine.recording import apply, is_tensor, wrap
-from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
+from ..errors import (
+    ArgumentError,
+    DTypeError,
+    IndexOutOfRangeError,
+    ShapeError,
+    TinygradError,
+    brief,
+)
 from ..primitives import PRIMITIVES
 from . import functions as tg
-from .composing import Function, is_whole, named, points, widening
 from .creation import (
-    as_first,
+    as_leading_operand,
     as_operands,
     as_tensor,
-    beside,
-    data_beside,
+    as_tensor_on,
+    check_shape,
     dtype_of,
     full_like,
-    gathered,
     integers,
-    sizes_of,
-    without_lists,
+    lists_as_tensors,
+    stack_nested,
     zeros_like,
 )
 from .norms import matrix_norm, norm, vector_norm
 from .shapes import Axis, negative_axes, negative_axis
 from .tensor import Tensor
 
+Function = Callable[..., Any]
 
-def _row(doc: str, formula: Function) -> Function:
-    formula.__doc__ = doc
-    return formula
+
+def widening(f: Function) -> Function:
+    """Make a function compute with halves in float32 and return halves; wider operands give wider results.
+
+    In half precision, sums and squares overflow and intermediate results lose digits.
+    """
+
+    @functools.wraps(f)
+    def widened(*args: Any, **options: Any) -> Any:
+        dtypes = [x.dtype for x in (*args, *options.values()) if hasattr(x, "dtype")]
+        if not any(dtype is HALF for dtype in dtypes):
+            return f(*args, **options)
+        y = f(*map(_wide, args), **{name: _wide(x) for name, x in options.items()})
+        if any(dtype == np.float32 for dtype in dtypes):
+            return y
+        return [_narrow(part) for part in y] if isinstance(y, list) else _narrow(y)
+
+    return widened
+
+
+def _wide(x: Any) -> Any:
+    return x.astype("float32") if getattr(x, "dtype", None) is HALF else x
+
+
+def _narrow(y: Tensor) -> Tensor:
+    return tg.astype(y, HALF) if y.dtype == np.float32 else y
+
+
+def _is_whole(x: Tensor) -> bool:
+    """Whether elements are integers or Booleans, so that none of them is NaN."""
+    return not any(kind in str(x.dtype) for kind in ("float", "complex"))
+
+
+def _points(x: Any) -> Any:
+    """Coordinates: a float64 array if they are on the host, for exact differences; else a Tensor."""
+    x = stack_nested(x)
+    return on_host(x).astype(np.float64) if is_host_data(x) else tg.floating(x, "float64")
 
 
 def _elementwise(doc: str, formula: Function) -> Function:
-    """Make a function of Tensors, arrays and numbers, which take the dtype of what they meet."""
+    """Make a function of Tensors, arrays and numbers from a formula; ``doc`` says the formula."""
     wide = widening(formula)
 
     @functools.wraps(formula)
@@ -125,7 +167,7 @@ angle = _elementwise(
 
 
 def _cube_root(x: Tensor) -> Tensor:
-    """The power, and a step of Newton's method, which mends its rounding and needs no derivative."""
+    """The power, corrected by a step of Newton's method; the derivative is that of the power."""
     power = x ** (1 / 3)
     usual = tg.logical_and(x > 0, tg.isfinite(x))
     y = tg.where(usual, power.detach(), 1.0)
@@ -139,7 +181,7 @@ def _signed(x: Any, size: Tensor) -> Tensor:
 
 def _fmod(a: Tensor, b: Tensor) -> Tensor:
     y = tg.remainder(a, b)
-    if floating_type(y.dtype):  # whole numbers, the least of which has no size in its type
+    if floating_type(y.dtype):  # whole numbers: the least has no absolute value in its type
         turned = tg.logical_and(y != 0, tg.not_equal(a < 0, b < 0))
         return tg.where(turned, y - b, y)
     a, b = tg.floating(a), tg.floating(b)
@@ -147,7 +189,7 @@ def _fmod(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sine_over(x: Tensor) -> Tensor:
-    """sin(x) / x; near 0 its series, for the derivatives of the quotient cancel there."""
+    """sin(x) / x, near 0 by its series, because the derivatives of the quotient cancel there."""
     small = tg.abs(x.detach()) < 0.5
     square = tg.where(small, x, 0.0) ** 2
     series = functools.reduce(
@@ -158,7 +200,7 @@ def _sine_over(x: Tensor) -> Tensor:
 
 
 def _part(x: Tensor, name: str, of_real: Tensor) -> Tensor:
-    """A part of a complex tensor, which has no gradient to lose; of a real one what is given."""
+    """Return a part of a complex tensor, which has no gradient, or ``of_real`` for a real one."""
     xp = backend.namespace(x._data)
     if not xp.is_complex(x._data):
         return of_real
@@ -169,7 +211,7 @@ def _part(x: Tensor, name: str, of_real: Tensor) -> Tensor:
 def nan_to_num(
     x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
-    """Elements, but numbers in place of NaN, ∞ and −∞: by default 0 and the dtype's largest, ±.
+    """Replace NaN, ∞ and −∞, by default with 0, the largest and the smallest number of the dtype.
 
     The derivative is 0 where an element was replaced.
 
@@ -180,7 +222,7 @@ def nan_to_num(
     tensor([ 1.,  0., -9.])
     """
     x = as_tensor(x)
-    if is_whole(x):
+    if _is_whole(x):
         return x
     largest = float(np.finfo(dtype_of(x)).max)
     x = tg.where(tg.isnan(x), nan, x)
@@ -189,7 +231,7 @@ def nan_to_num(
 
 
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Tensor:
-    """Elements of the first choice whose condition holds, else of ``default``.
+    """At each place, the element of the first choice whose condition holds; otherwise of ``default``.
 
     Examples
     --------
@@ -204,7 +246,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
         mask = condition if hasattr(condition, "dtype") else on_host(condition)
         if "bool" not in str(mask.dtype):
             raise DTypeError("select: conditions must be Boolean; compare first, as in x != 0")
-    chosen, *choices = without_lists([default, *choicelist[::-1]])
+    chosen, *choices = lists_as_tensors([default, *choicelist[::-1]])
     for condition, choice in zip(condlist[::-1], choices, strict=True):
         chosen = tg.where(condition, choice, chosen)
     return chosen
@@ -212,19 +254,40 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
 
 # --- the order of axes and elements -------------------------------------------------------------
 
-ravel = _row(
-    "All elements along one axis, those of the last axis next to each other.",
-    lambda x: tg.reshape(x, (-1,)),
-)
-copy = _row("A copy with memory of its own; gradients flow back.", lambda x: as_tensor(x).clone())
-fliplr = _row("The columns (the second axis) in reverse order.", lambda x: tg.flip(x, axis=1))
-flipud = _row("The rows (the first axis) in reverse order.", lambda x: tg.flip(x, axis=0))
-rollaxis = _row(
-    "x with ``axis`` moved before the axis that is at ``start``.",
-    lambda x, axis, start=0: _before(as_tensor(x), axis, start),
-)
-sort = _row(
-    """The elements in order along ``axis``, or all with None; each gets its own gradient.
+
+def ravel(x: Any) -> Tensor:
+    """All elements as a vector, in row-major order."""
+    return tg.reshape(x, (-1,))
+
+
+def copy(x: Any) -> Tensor:
+    """A copy with memory of its own; gradients flow back."""
+    return as_tensor(x).clone()
+
+
+def fliplr(x: Any) -> Tensor:
+    """The columns (the second axis) in reverse order."""
+    return tg.flip(x, axis=1)
+
+
+def flipud(x: Any) -> Tensor:
+    """The rows (the first axis) in reverse order."""
+    return tg.flip(x, axis=0)
+
+
+def rollaxis(x: Any, axis: int, start: int = 0) -> Tensor:
+    """Move ``axis`` in front of the axis that is at ``start``."""
+    x = as_tensor(x)
+    at = negative_axis(x.ndim, axis, "rollaxis", x.shape) + x.ndim
+    to = check_whole("rollaxis", "start", start)
+    to = to + x.ndim if to < 0 else to
+    if not 0 <= to <= x.ndim:
+        raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
+    return moveaxis(x, at, to - (at < to))
+
+
+def sort(x: Any, axis: int | None = -1) -> Tensor:
+    """The elements in ascending order along ``axis``, or all elements if it is None.
 
     Examples
     --------
@@ -236,22 +299,29 @@ sort = _row(
     >>> y[0].backward()
     >>> x.grad
     tensor([0., 1., 0.])
-    """,
-    lambda x, axis=-1: _ordered(ravel(x), 0) if axis is None else _ordered(x, axis),
-)
-partition = _row(
-    """The elements in order along ``axis``, so that element ``kth`` divides smaller from larger ones.
+    """
+    x, axis = (ravel(x), 0) if axis is None else (x, axis)
+    return tg.take_along_axis(x, tg.argsort(x, axis=axis), axis)
+
+
+def partition(x: Any, kth: Any, axis: int | None = -1) -> Tensor:
+    """The elements along ``axis`` with the smaller ones before element ``kth``: here all are sorted.
 
     Examples
     --------
     >>> import tinygrad182 as tg
     >>> tg.partition(tg.tensor([4.0, 1.0, 3.0, 2.0]), 1)
     tensor([1., 2., 3., 4.])
-    """,
-    lambda x, kth, axis=-1: _partitioned(as_tensor(x), kth, axis),
-)
-compress = _row(
-    """The slices along ``axis`` at which a condition holds; the elements by default.
+    """
+    x, at = (ravel(x), -1) if axis is None else (as_tensor(x), axis)
+    size = x.shape[negative_axis(x.ndim, at, "partition", x.shape)]
+    if not all(-size <= k < size for k in integers(kth, "partition", "kth")):
+        raise IndexOutOfRangeError(f"partition: kth {brief(kth)} is out of range for size {size}")
+    return sort(x, at)
+
+
+def compress(condition: Any, x: Any, axis: int | None = None) -> Tensor:
+    """The slices along ``axis`` (by default the elements) at which a condition holds.
 
     Examples
     --------
@@ -259,37 +329,49 @@ compress = _row(
     >>> tg.compress([True, False, True], tg.arange(6).reshape(2, 3), axis=1)
     tensor([[0, 2],
             [3, 5]])
-    """,
-    lambda condition, x, axis=None: _along(tg.take, x, np.flatnonzero(on_host(condition)), axis),
-)
-extract = _row(
-    "The elements at which a condition holds, as a vector.",
-    lambda condition, x: compress(ravel(condition), x),
-)
-delete = _row(
-    """What is left along ``axis`` without the slices at ``obj``, an index, several, or a slice.
+    """
+    return _slices(x, np.flatnonzero(on_host(condition)), axis)
+
+
+def extract(condition: Any, x: Any) -> Tensor:
+    """The elements at which a condition holds, as a vector."""
+    return compress(ravel(condition), x)
+
+
+def delete(x: Any, obj: Any, axis: int | None = None) -> Tensor:
+    """The slices along ``axis`` except those at ``obj``, which is an index, several of them, or a slice.
 
     Examples
     --------
     >>> import tinygrad182 as tg
     >>> tg.delete(tg.arange(5), [1, 3])
     tensor([0, 2, 4])
-    """,
-    lambda x, obj, axis=None: _along(tg.take, x, lambda n: _without(n, obj), axis),
-)
-append = _row(
-    """``values`` behind x along ``axis``; by default the elements of both in one vector.
+    """
+    obj = obj if isinstance(obj, slice) else on_host(obj)
+
+    def others(size: int) -> Any:
+        try:
+            return np.delete(np.arange(size), obj)
+        except (IndexError, ValueError) as error:
+            raise IndexOutOfRangeError(f"delete: {error}") from None
+
+    return _slices(x, others, axis)
+
+
+def append(x: Any, values: Any, axis: int | None = None) -> Tensor:
+    """Join ``values`` to the end of x along ``axis``; by default the elements of both form a vector.
 
     Examples
     --------
     >>> import tinygrad182 as tg
     >>> tg.append(tg.arange(2), [7, 8])
     tensor([0, 1, 7, 8])
-    """,
-    lambda x, values, axis=None: tg.concat([x, values], axis),
-)
-tril = _row(
-    """Matrices with 0 above diagonal ``k``, which is counted from the main one upwards.
+    """
+    return tg.concat([x, values], axis)
+
+
+def tril(x: Any, k: int = 0) -> Tensor:
+    """The matrices with 0 above diagonal ``k``; diagonal 0 is the main one, and 1 is above it.
 
     Examples
     --------
@@ -298,11 +380,12 @@ tril = _row(
     tensor([[1., 0., 0.],
             [1., 1., 0.],
             [1., 1., 1.]])
-    """,
-    lambda x, k=0: _masked(as_tensor(x), _below(x, check_whole("tril", "k", k))),
-)
-triu = _row(
-    """Matrices with 0 below diagonal ``k``, which is counted from the main one upwards.
+    """
+    return _masked(as_tensor(x), _below(x, check_whole("tril", "k", k)))
+
+
+def triu(x: Any, k: int = 0) -> Tensor:
+    """The matrices with 0 below diagonal ``k``; diagonal 0 is the main one, and 1 is above it.
 
     Examples
     --------
@@ -311,17 +394,18 @@ triu = _row(
     tensor([[0., 1., 1.],
             [0., 0., 1.],
             [0., 0., 0.]])
-    """,
-    lambda x, k=0: _masked(as_tensor(x), ~_below(x, check_whole("triu", "k", k) - 1)),
-)
-diagflat = _row(
-    "A matrix with all elements of a tensor on diagonal ``k``; see :func:`diag`.",
-    lambda v, k=0: diag(ravel(v), k),
-)
-trace = _row(
-    "Sum of a diagonal; see :func:`diagonal`.",
-    lambda x, offset=0, axis1=0, axis2=1: tg.sum(diagonal(x, offset, axis1, axis2), axis=-1),
-)
+    """
+    return _masked(as_tensor(x), ~_below(x, check_whole("triu", "k", k) - 1))
+
+
+def diagflat(v: Any, k: int = 0) -> Tensor:
+    """The matrix with all elements of a tensor on diagonal ``k``; see :func:`diag`."""
+    return diag(ravel(v), k)
+
+
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """Sum of the elements on a diagonal; see :func:`diagonal`."""
+    return tg.sum(diagonal(x, offset, axis1, axis2), axis=-1)
 
 
 def _below(x: Any, k: int) -> Any:
@@ -331,48 +415,19 @@ def _below(x: Any, k: int) -> Any:
 
 
 def _masked(x: Tensor, mask: Any) -> Tensor:
-    """Elements where a mask holds, else 0 of their own type."""
+    """The elements where a mask holds, and 0 of their dtype elsewhere."""
     return tg.where(mask, x, False if "bool" in str(x.dtype) else 0)
 
 
-def _along(f: Function, x: Any, given: Any, axis: int | None) -> Tensor:
-    """``f`` of x, indices (also as a function of the size) and an axis; all elements by default."""
+def _slices(x: Any, indices: Any, axis: int | None) -> Tensor:
+    """The slices along an axis (by default the elements) at indices, or at a function of the size."""
     x = ravel(x) if axis is None else as_tensor(x)
     at = negative_axis(x.ndim, axis or 0, "take", x.shape)
-    return f(x, given(x.shape[at]) if callable(given) else given, at)
-
-
-def _before(x: Tensor, axis: int, start: int) -> Tensor:
-    at = negative_axis(x.ndim, axis, "rollaxis", x.shape) + x.ndim
-    to = check_whole("rollaxis", "start", start)
-    to = to + x.ndim if to < 0 else to
-    if not 0 <= to <= x.ndim:
-        raise ShapeError(f"rollaxis: start {start} is out of range for shape {x.shape}")
-    return moveaxis(x, at, to - (at < to))
-
-
-def _ordered(x: Any, axis: int) -> Tensor:
-    return tg.take_along_axis(x, tg.argsort(x, axis=axis), axis)
-
-
-def _partitioned(x: Tensor, kth: Any, axis: int | None) -> Tensor:
-    x, at = (ravel(x), -1) if axis is None else (x, axis)
-    size = x.shape[negative_axis(x.ndim, at, "partition", x.shape)]
-    if not all(-size <= k < size for k in integers(kth, "partition", "kth")):
-        raise IndexOutOfRangeError(f"partition: kth {brief(kth)} is out of range for size {size}")
-    return sort(x, at)
-
-
-def _without(size: int, obj: Any) -> Any:
-    obj = obj if isinstance(obj, slice) else on_host(obj)
-    try:
-        return np.delete(np.arange(size), obj)
-    except (IndexError, ValueError) as error:
-        raise IndexOutOfRangeError(f"delete: {error}") from None
+    return tg.take(x, indices(x.shape[at]) if callable(indices) else indices, at)
 
 
 def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
-    """Axes at ``source`` moved to ``destination``; the others stay in order.
+    """Move the axes at ``source`` to ``destination``; the others stay in order.
 
     Examples
     --------
@@ -391,7 +446,7 @@ def moveaxis(x: Any, source: Axis, destination: Axis) -> Tensor:
 
 
 def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
-    """The tensor after ``k`` quarter turns from the first of two axes towards the second.
+    """Turn the tensor by ``k`` quarters, from the first of two axes towards the second.
 
     Examples
     --------
@@ -408,7 +463,7 @@ def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
 
 
 def roll(x: Any, shift: Any, axis: Axis = None) -> Tensor:
-    """Elements moved on by ``shift`` along ``axis``; what leaves at one end comes in at the other.
+    """Shift the elements along ``axis``; those that leave at one end come in at the other.
 
     Examples
     --------
@@ -431,7 +486,7 @@ def roll(x: Any, shift: Any, axis: Axis = None) -> Tensor:
 
 
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
-    """Each slice along ``axis`` (each element by default) ``repeats`` times, as in NumPy.
+    """Repeat each slice along ``axis`` (by default each element) ``repeats`` times, as in NumPy.
 
     PyTorch's ``x.repeat`` is :func:`tile`.
 
@@ -442,12 +497,12 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     tensor([0, 0, 2])
     """
     counts = integers(repeats, "repeat", "repeats", 0)
-    sizes_of(sum(counts), "repeat")
-    return _along(tg.take, x, lambda n: np.repeat(np.arange(n), counts), axis)
+    check_shape(sum(counts), "repeat")
+    return _slices(x, lambda n: np.repeat(np.arange(n), counts), axis)
 
 
 def tile(x: Any, reps: Any) -> Tensor:
-    """The whole tensor ``reps`` times along each axis, also along new first axes.
+    """Repeat the whole tensor ``reps`` times along each axis; extra numbers add axes in front.
 
     Examples
     --------
@@ -506,7 +561,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
 
 
 def _lifted(doc: str, lift: Callable[[Tensor], Tensor]) -> Function:
-    """Make a function of one tensor, or of several, which gives a tuple."""
+    """Make a function of one tensor, or of several, for which it returns a tuple."""
 
     def function(*xs: Any) -> Any:
         lifted = tuple(map(lift, as_operands(xs)))
@@ -531,7 +586,7 @@ atleast_3d = _lifted(
 
 
 def broadcast_arrays(*xs: Any) -> list[Tensor]:
-    """All tensors in the one shape that they broadcast to.
+    """Broadcast the tensors against each other: a list of tensors of one shape.
 
     Examples
     --------
@@ -549,16 +604,19 @@ def broadcast_arrays(*xs: Any) -> list[Tensor]:
 
 # --- joining and splitting ----------------------------------------------------------------------
 
-vstack = _row(
-    "The tensors under each other, along the first axis; a vector is a row.",
-    lambda xs: tg.concat([atleast_2d(x) for x in as_operands(xs)], axis=0),
-)
-dstack = _row(
-    "The tensors one behind the other, along a third axis.",
-    lambda xs: tg.concat([atleast_3d(x) for x in as_operands(xs)], axis=2),
-)
-column_stack = _row(
-    """The tensors side by side, along the second axis; a vector is a column.
+
+def vstack(xs: Sequence[Any]) -> Tensor:
+    """Join the tensors along the first axis; a vector is a row."""
+    return tg.concat([atleast_2d(x) for x in as_operands(xs)], axis=0)
+
+
+def dstack(xs: Sequence[Any]) -> Tensor:
+    """Join the tensors along the third axis."""
+    return tg.concat([atleast_3d(x) for x in as_operands(xs)], axis=2)
+
+
+def column_stack(xs: Sequence[Any]) -> Tensor:
+    """Join the tensors along the second axis; a vector is a column.
 
     Examples
     --------
@@ -566,25 +624,33 @@ column_stack = _row(
     >>> tg.column_stack([tg.arange(2), tg.arange(2) + 5])
     tensor([[0, 5],
             [1, 6]])
-    """,
-    lambda xs: tg.concat([x if x.ndim > 1 else atleast_2d(x).T for x in as_operands(xs)], axis=1),
-)
-vsplit = _row("Parts along the first axis; see :func:`split`.", lambda x, parts: split(x, parts, 0))
-hsplit = _row(
-    "Parts along the second axis, or along a vector's only one; see :func:`split`.",
-    lambda x, parts: split(x, parts, min(1, as_tensor(x).ndim - 1)),
-)
-dsplit = _row("Parts along the third axis; see :func:`split`.", lambda x, parts: split(x, parts, 2))
+    """
+    return tg.concat([x if x.ndim > 1 else atleast_2d(x).T for x in as_operands(xs)], axis=1)
+
+
+def vsplit(x: Any, parts: Any) -> list[Tensor]:
+    """Parts along the first axis; see :func:`split`."""
+    return split(x, parts, 0)
+
+
+def hsplit(x: Any, parts: Any) -> list[Tensor]:
+    """Parts along the second axis, or along the only axis of a vector; see :func:`split`."""
+    return split(x, parts, min(1, as_tensor(x).ndim - 1))
+
+
+def dsplit(x: Any, parts: Any) -> list[Tensor]:
+    """Parts along the third axis; see :func:`split`."""
+    return split(x, parts, 2)
 
 
 def hstack(xs: Sequence[Any]) -> Tensor:
-    """The tensors side by side, along the second axis; vectors one after the other."""
+    """Join the tensors along the second axis, or vectors along their only one."""
     xs = [atleast_1d(x) for x in as_operands(xs)]
     return tg.concat(xs, axis=1 if xs and xs[0].ndim > 1 else 0)
 
 
 def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Parts along ``axis``: a number of them, whose sizes differ by 1 at most, or cut at indices.
+    """Parts along ``axis``: a number of parts whose sizes differ by at most 1, or cut at indices.
 
     Examples
     --------
@@ -606,7 +672,7 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]
 
 
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    """Parts along ``axis``: a number of them, all of one size, or cut at indices.
+    """Parts along ``axis``: a number of parts of one size, or cut at indices.
 
     PyTorch's ``split`` takes the size of a part instead.
 
@@ -630,8 +696,9 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
 
 # --- sums and differences -----------------------------------------------------------------------
 
-cumsum = _row(
-    """Running sum along ``axis``, of all elements by default.
+
+def cumsum(x: Any, axis: int | None = None) -> Tensor:
+    """Running sum along ``axis``, by default of all elements.
 
     Examples
     --------
@@ -639,43 +706,48 @@ cumsum = _row(
     >>> tg.cumsum(tg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([[1., 2.],
             [4., 6.]])
-    """,
-    lambda x, axis=None: tg.cumulative_sum(ravel(x) if axis is None else atleast_1d(x), axis or 0),
-)
-cumprod = _row(
-    "Running product along ``axis``, of all elements by default.",
-    lambda x, axis=None: cumulative_prod(ravel(x) if axis is None else atleast_1d(x), axis or 0),
-)
-ptp = _row(
-    "Largest less smallest element along ``axis``.",
-    lambda x, axis=None, keepdims=False: tg.max(x, axis, keepdims) - tg.min(x, axis, keepdims),
-)
-nansum = _row(
-    "Sum of the elements that are not NaN; 0 where there are none.",
-    lambda x, axis=None, keepdims=False: tg.sum(_without_nan(x, 0), axis, keepdims),
-)
-nanprod = _row(
-    "Product of the elements that are not NaN; 1 where there are none.",
-    lambda x, axis=None, keepdims=False: tg.prod(_without_nan(x, 1), axis, keepdims),
-)
-nanmax = _row(
-    "Largest of the elements that are not NaN; NaN where there are none.",
-    lambda x, axis=None, keepdims=False: _extreme(tg.max, x, -math.inf, axis, keepdims),
-)
-nanmin = _row(
-    "Smallest of the elements that are not NaN; NaN where there are none.",
-    lambda x, axis=None, keepdims=False: _extreme(tg.min, x, math.inf, axis, keepdims),
-)
-nanstd = _row(
-    "Standard deviation of the elements that are not NaN; 0 where all are equal.",
-    tg.accumulating(
-        lambda x, axis=None, correction=0.0, keepdims=False: tg.root(
-            nanvar(x, axis, correction, keepdims)
-        )
-    ),
-)
-median = _row(
-    """The middle element along ``axis``, or the mean of the two in the middle; NaN among NaNs.
+    """
+    return tg.cumulative_sum(ravel(x) if axis is None else atleast_1d(x), axis or 0)
+
+
+def cumprod(x: Any, axis: int | None = None) -> Tensor:
+    """Running product along ``axis``, by default of all elements."""
+    return cumulative_prod(ravel(x) if axis is None else atleast_1d(x), axis or 0)
+
+
+def ptp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest minus the smallest element along ``axis``."""
+    return tg.max(x, axis, keepdims) - tg.min(x, axis, keepdims)
+
+
+def nansum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Sum of the elements that are not NaN; 0 if all are NaN."""
+    return tg.sum(_without_nan(x, 0), axis, keepdims)
+
+
+def nanprod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Product of the elements that are not NaN; 1 if all are NaN."""
+    return tg.prod(_without_nan(x, 1), axis, keepdims)
+
+
+def nanmax(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest of the elements that are not NaN; NaN if all are NaN."""
+    return _extreme(tg.max, x, -math.inf, axis, keepdims)
+
+
+def nanmin(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest of the elements that are not NaN; NaN if all are NaN."""
+    return _extreme(tg.min, x, math.inf, axis, keepdims)
+
+
+@tg.accumulating
+def nanstd(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Standard deviation of the elements that are not NaN."""
+    return tg.root(nanvar(x, axis, correction, keepdims))
+
+
+def median(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The middle element along ``axis``, or the mean of the two in the middle; NaN if one is NaN.
 
     Examples
     --------
@@ -684,43 +756,43 @@ median = _row(
     tensor([2., 8.])
     >>> tg.median(tg.tensor([4.0, 1.0, 3.0, 2.0]))
     tensor(2.5)
-    """,
-    lambda x, axis=None, keepdims=False: quantile(x, 0.5, axis, keepdims),
-)
-percentile = _row(
-    """The element that ``q`` percent lie below; see :func:`quantile`.
+    """
+    return quantile(x, 0.5, axis, keepdims)
+
+
+def percentile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The number below which ``q`` percent of the elements lie; see :func:`quantile`.
 
     Examples
     --------
     >>> import tinygrad182 as tg
     >>> tg.percentile(tg.tensor([1.0, 2.0, 3.0]), [0, 75])
     tensor([1. , 2.5])
-    """,
-    lambda x, q, axis=None, keepdims=False: quantile(x, points(q) / 100, axis, keepdims),
-)
+    """
+    return quantile(x, _points(q) / 100, axis, keepdims)
 
 
 def _without_nan(x: Any, number: float) -> Tensor:
     x = as_tensor(x)
-    return x if is_whole(x) else tg.where(tg.isnan(x), number, x)
+    return x if _is_whole(x) else tg.where(tg.isnan(x), number, x)
 
 
 def _extreme(f: Function, x: Any, least: float, axis: Axis, keepdims: bool) -> Tensor:
     x = as_tensor(x)
     y = f(_without_nan(x, least), axis, keepdims)
-    if is_whole(x):
+    if _is_whole(x):
         return y
     return tg.where(tg.all(tg.isnan(x), axis, keepdims), math.nan, y)
 
 
 def _numbers(x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """How many elements are not NaN, in the dtype of x."""
+    """Count the elements that are not NaN, in the dtype of x."""
     return tg.sum(tg.astype(tg.logical_not(tg.isnan(x)), x.dtype), axis, keepdims)
 
 
 @tg.accumulating
 def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Mean of the elements that are not NaN; NaN where there are none.
+    """Mean of the elements that are not NaN; NaN if all are NaN.
 
     Examples
     --------
@@ -741,7 +813,7 @@ def nanvar(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = 
 
 @widening
 def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Tensor:
-    """Weighted mean along ``axis``, Σ wx / Σ w, with weights for all elements or for those along it.
+    """Weighted mean along ``axis``, Σ wx / Σ w. Weights have the shape of x, or the size of the axis.
 
     Examples
     --------
@@ -749,10 +821,10 @@ def average(x: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = 
     >>> tg.average(tg.tensor([1.0, 5.0]), weights=[3, 1])
     tensor(2.)
     """
-    x = as_first(x, weights)
+    x = as_leading_operand(x, weights)
     if weights is None:
         return tg.mean(x, axis, keepdims=keepdims)
-    w = data_beside(weights, x)
+    w = as_tensor_on(weights, x, dtype_of(x))
     if w.shape != x.shape:
         if axis is None or isinstance(axis, (tuple, list)) or w.ndim != 1:
             raise ShapeError(
@@ -780,23 +852,21 @@ def cumulative_prod(x: Any, axis: int | None = None) -> Tensor:
     tensor([1., 8., 0.])
     """
     x = as_tensor(x)
-    if axis is None and x.ndim != 1:
-        raise ShapeError(f"cumulative_prod: name the axis for a tensor of shape {x.shape}")
-    if not x.ndim and axis in (0, -1):
+    at = tg.running_axis("cumulative_prod", x, axis)
+    if at is None:
         return x * 1
-    at = negative_axis(x.ndim, axis or 0, "cumulative_prod", x.shape)
     running = apply(PRIMITIVES["cumulative_prod"], x if at == -1 else moveaxis(x, at, -1))
     return running if at == -1 else moveaxis(running, -1, at)
 
 
 @widening
 def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The element that a share ``q`` lies below along ``axis``, linear between two; NaN among NaNs.
+    """The number below which a share ``q`` of the elements lies, linear between two; NaN if one is NaN.
 
     Raises
     ------
     ArgumentError
-        A share that is not from 0 to 1, or no elements.
+        A share is not between 0 and 1, or there are no elements.
 
     Examples
     --------
@@ -804,7 +874,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     >>> tg.quantile(tg.tensor([3.0, 1.0, 2.0]), [0.0, 0.75])
     tensor([1. , 2.5])
     """
-    x, q = tg.floating(as_first(x, q), "float64"), points(q)
+    x, q = tg.floating(as_leading_operand(x, q), "float64"), _points(q)
     shares = np.asarray(on_host(q), np.float64)
     rows, kept_sizes = tg.rows_along(x, negative_axes(x, axis, "quantile"))
     last = rows.shape[-1] - 1
@@ -816,9 +886,9 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
     low, high = np.floor(shares * last), np.ceil(shares * last)
     first, second = (tg.index(ordered, (..., i.astype(np.int64))) for i in (low, high))
     if is_tensor(q):
-        between: Any = q * last - beside(low.astype(dtype_of(q)), q)
+        between: Any = q * last - as_tensor_on(low.astype(dtype_of(q)), q)
     else:
-        between = beside((shares * last - low).astype(dtype_of(x)), x)
+        between = as_tensor_on((shares * last - low).astype(dtype_of(x)), x)
     endless = tg.logical_and(tg.isinf(first), first == second)  # ∞ − ∞ would be NaN
     gap = tg.where(endless, 0.0, tg.where(endless, 0.0, second) - first)
     y = first + gap * between
@@ -829,7 +899,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Tenso
 
 
 def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
-    """Differences of neighbours along ``axis``, ``n`` times.
+    """Differences of neighbouring elements along ``axis``, taken ``n`` times.
 
     Examples
     --------
@@ -846,15 +916,15 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
 
 
 def _gaps(x: Any, like: Tensor) -> Tensor:
-    """Distances of neighbouring coordinates; those of the host are subtracted in float64."""
+    """Distances of neighbouring coordinates; coordinates on the host are subtracted in float64."""
     if is_tensor(x):
         return diff(x)
-    return beside(np.diff(x).astype(dtype_of(like)), like)
+    return as_tensor_on(np.diff(x).astype(dtype_of(like)), like)
 
 
 @widening
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
-    """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or the distance of points ``x``.
+    """Integral along ``axis``: the sum of (y₀ + y₁) / 2 times ``dx``, or times the distances of ``x``.
 
     Examples
     --------
@@ -862,11 +932,11 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     >>> tg.trapezoid(tg.tensor([0.0, 1.0, 4.0]), x=[0.0, 1.0, 3.0])
     tensor(5.5)
     """
-    y = tg.floating(as_first(y, x, dx), "float64")
+    y = tg.floating(as_leading_operand(y, x, dx), "float64")
     at = negative_axis(y.ndim, axis, "trapezoid", y.shape)
     width = dx
     if x is not None:
-        x = points(x)
+        x = _points(x)
         spread = x.ndim == y.ndim and all(
             n in (1, m) for n, m in zip(x.shape, y.shape, strict=True)
         )
@@ -889,10 +959,10 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     ----------
     f : Tensor
     *varargs : number or 1-d array
-        The distance of neighbours, or their coordinates: one for all axes, or one each.
+        The distance of neighbours, or their coordinates: one for all axes, or one for each axis.
     axis : int or tuple of int, optional
     edge_order : {1, 2}
-        How many neighbours the slopes at both ends are made of.
+        How many neighbours the slopes at both ends use.
 
     Examples
     --------
@@ -901,7 +971,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     tensor([1., 2., 4., 5.])
     """
     varargs = tuple(map(imported, varargs))
-    f = tg.floating(as_first(f, *varargs), "float64")
+    f = tg.floating(as_leading_operand(f, *varargs), "float64")
     axes = negative_axes(f, tuple(range(f.ndim)) if axis is None else axis, "gradient") or ()
     spacings = varargs * len(axes) if len(varargs) == 1 else varargs or (1.0,) * len(axes)
     if len(spacings) != len(axes) or edge_order not in (1, 2):
@@ -916,7 +986,7 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     if size <= edge_order:
         raise ShapeError(f"gradient: shape {f.shape} has too few elements along axis {axis}")
     if np.ndim(spacing):
-        at = points(spacing)
+        at = _points(spacing)
         if at.shape != (size,):
             raise ShapeError(f"gradient: points of shape {at.shape} for the {size} of axis {axis}")
         h = _gaps(at, y)
@@ -925,7 +995,7 @@ def _slopes(f: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     slope = diff(y) / h
     inner = (slope[..., :-1] * h[1:] + slope[..., 1:] * h[:-1]) / (h[1:] + h[:-1])
     first, last = slope[..., :1], slope[..., -1:]
-    if edge_order == 2:  # straight on from the slopes between the neighbours
+    if edge_order == 2:  # extrapolate the slopes between neighbours
         first = first + (first - slope[..., 1:2]) * (h[:1] / (h[:1] + h[1:2]))
         last = last + (last - slope[..., -2:-1]) * (h[-1:] / (h[-1:] + h[-2:-1]))
     return moveaxis(tg.concat([first, inner, last], axis=-1), -1, axis)
@@ -945,13 +1015,13 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: 
     first, last = (tg.floating(x, "float64") for x in broadcast_arrays(start, stop))
     kind = np.result_type(dtype_of(first), dtype_of(last))
     steps = np.arange(count).reshape(-1, *(1,) * first.ndim) / max(count - endpoint, 1)
-    back, share = (beside(s.astype(kind), first) for s in (1 - steps, steps))
+    back, share = (as_tensor_on(s.astype(kind), first) for s in (1 - steps, steps))
     return moveaxis(first * back + last * share, 0, axis)
 
 
 @widening
 def interp(x: Any, xp: Any, fp: Any) -> Tensor:
-    """Values at ``x`` on the line through the points (xp, fp), of which xp rises; constant outside.
+    """Interpolate linearly: values at ``x`` between the points (xp, fp). xp must rise; constant outside.
 
     Examples
     --------
@@ -959,10 +1029,14 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
     >>> tg.interp(tg.tensor([0.5, 3.0]), [0.0, 1.0, 2.0], [0.0, 10.0, 30.0])
     tensor([ 5., 30.])
     """
-    tensors = [y for y in map(gathered, (x, xp, fp)) if not is_host_data(y)]
+    tensors = [y for y in map(stack_nested, (x, xp, fp)) if not is_host_data(y)]
     like = as_tensor(tensors[0] if tensors else x)
     kind = np.result_type(*(dtype_of(tg.floating(y, "float64")) for y in tensors or [like]))
-    values, x, xp = tg.floating(data_beside(fp, like), "float64"), points(x), points(xp)
+    values, x, xp = (
+        tg.floating(as_tensor_on(fp, like, dtype_of(like)), "float64"),
+        _points(x),
+        _points(xp),
+    )
     at, grid = (np.asarray(on_host(y), np.float64) for y in (x, xp))
     if grid.ndim != 1 or not grid.size or values.shape != grid.shape:
         raise ShapeError(
@@ -971,49 +1045,47 @@ def interp(x: Any, xp: Any, fp: Any) -> Tensor:
         )
     low = np.clip(np.searchsorted(grid, at, "right") - 1, 0, max(grid.size - 2, 0))
     high = np.minimum(low + 1, grid.size - 1)
-    x, xp = beside(x, like), beside(xp, like)
+    x, xp = as_tensor_on(x, like), as_tensor_on(xp, like)
     step = xp[high] - xp[low]
-    jump = grid[high] == grid[low]  # at the ends only: there is nothing between them
+    jump = grid[high] == grid[low]  # only at the ends: no point lies between them
     share = (tg.clip(x, xp[0], xp[-1]) - xp[low]) / tg.where(jump, 1.0, step)
-    share = tg.where(jump, beside((at >= grid[low]).astype(np.float64), like), share)
+    share = tg.where(jump, as_tensor_on((at >= grid[low]).astype(np.float64), like), share)
     first = values[low]
     return first + (values[high] - first) * tg.astype(share, kind)
 
 
 # --- products -----------------------------------------------------------------------------------
 
-inner = _row(
-    "Sum of products along the last axis of both; of a number and a tensor, their product.",
-    lambda a, b: _inner(*as_operands((a, b))),
-)
-vecdot = _row(
-    "Sum of products along ``axis``; the other axes broadcast.",
-    widening(lambda a, b, axis=-1: tg.sum(_product_along(a, b, axis), axis=axis)),
-)
-vdot = _row(
-    "Sum of the products of all elements, whatever the shapes: a number.",
-    lambda a, b: vecdot(*map(ravel, as_operands((a, b)))),
-)
-matvec = _row(
-    "Products Σⱼ aᵢⱼ bⱼ of matrices and vectors.",
-    lambda a, b: tg.einsum("...ij,...j->...i", a, b),
-)
-vecmat = _row(
-    "Products Σᵢ aᵢ bᵢⱼ of vectors and matrices.",
-    lambda a, b: tg.einsum("...i,...ij->...j", a, b),
-)
 
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
+def inner(a: Any, b: Any) -> Tensor:
+    """Sum of products along the last axis of both; a number multiplies every element."""
+    a, b = as_operands((a, b))
     return tensordot(a, b, (-1, -1)) if a.ndim and b.ndim else tg.multiply(a, b)
 
 
-def _product_along(a: Any, b: Any, axis: int) -> Tensor:
+@widening
+def vecdot(a: Any, b: Any, axis: int = -1) -> Tensor:
+    """Sum of products along ``axis``; the other axes broadcast."""
     a, b = as_operands((a, b))
     n, m = (x.shape[negative_axis(x.ndim, axis, "vecdot", x.shape)] for x in (a, b))
     if n != m:
         raise ShapeError(f"vecdot: {n} and {m} elements along axis {axis} of {a.shape}, {b.shape}")
-    return a * b
+    return tg.sum(a * b, axis=axis)
+
+
+def vdot(a: Any, b: Any) -> Tensor:
+    """Sum of the products of all elements; the shapes may differ."""
+    return vecdot(*map(ravel, as_operands((a, b))))
+
+
+def matvec(a: Any, b: Any) -> Tensor:
+    """Products Σⱼ aᵢⱼ bⱼ of matrices and vectors."""
+    return tg.einsum("...ij,...j->...i", a, b)
+
+
+def vecmat(a: Any, b: Any) -> Tensor:
+    """Products Σᵢ aᵢ bᵢⱼ of vectors and matrices."""
+    return tg.einsum("...i,...ij->...j", a, b)
 
 
 def multi_dot(xs: Sequence[Any]) -> Tensor:
@@ -1024,7 +1096,7 @@ def multi_dot(xs: Sequence[Any]) -> Tensor:
 
 
 def dot(a: Any, b: Any) -> Tensor:
-    """NumPy's: sum of products along the last axis of ``a`` and the last but one of ``b``.
+    """Sum of products along the last axis of ``a`` and the last but one of ``b``, as in NumPy.
 
     Examples
     --------
@@ -1039,7 +1111,7 @@ def dot(a: Any, b: Any) -> Tensor:
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
-    """Sum of products along pairs of axes: as many last and first ones, or those listed for each.
+    """Sum of products along pairs of axes: the last n of ``a`` and first n of ``b``, or the axes listed.
 
     Examples
     --------
@@ -1072,7 +1144,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
 
 
 def kron(a: Any, b: Any) -> Tensor:
-    """Each element of ``a`` times all of ``b``, as blocks.
+    """Kronecker product: a block for each element of ``a``, which is that element times ``b``.
 
     Examples
     --------
@@ -1093,7 +1165,7 @@ def kron(a: Any, b: Any) -> Tensor:
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Tensor:
-    """The product a × b of vectors of three elements along the axes named.
+    """Cross product a × b of vectors of three elements along the axes given.
 
     Examples
     --------
@@ -1113,7 +1185,7 @@ def cross(
 
 @widening
 def matrix_power(m: Any, n: int) -> Tensor:
-    """The product of ``n`` square matrices m, by repeated squaring.
+    """The square matrix ``m`` to the power of ``n``, by repeated squaring.
 
     Examples
     --------
@@ -1135,7 +1207,7 @@ def matrix_power(m: Any, n: int) -> Tensor:
 
 
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
-    """Sums of products of ``v`` with the elements of ``a`` that it lies over as it moves along.
+    """Cross-correlation: cₖ = Σᵢ aₖ₊ᵢ vᵢ of two vectors, of which ``a`` is at least as long as ``v``.
 
     Examples
     --------
@@ -1159,7 +1231,7 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
 
 
 def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
-    """Products of two vectors' elements, summed where their indices add up to the same number.
+    """Convolution: cₖ = Σᵢ aᵢ vₖ₋ᵢ of two vectors.
 
     Examples
     --------
@@ -1169,12 +1241,12 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
     """
     a, v = as_operands((a, v))
     a, v = (a, v) if a.size >= v.size else (v, a)
-    if mode == "same" and v.size % 2 == 0:  # the middle of an even number is the one before
+    if mode == "same" and v.size % 2 == 0:  # the middle of an even number is the earlier one
         return correlate(a, tg.flip(v), "full")[(v.size - 1) // 2 :][: a.size]
     return correlate(a, tg.flip(v), mode)
 
 
-# --- other names of the same --------------------------------------------------------------------
+# --- second names ---------------------------------------------------------------------------------
 
 arcsin, arccos, arctan, arctan2 = tg.asin, tg.acos, tg.atan, tg.atan2
 arcsinh, arccosh, arctanh = tg.asinh, acosh, atanh
@@ -1199,7 +1271,36 @@ __all__ = [
     "vdot", "vecdot", "vecmat", "vector_norm", "vsplit", "vstack",
 ]
 # fmt: on
-_own = named({n: f for n, f in globals().items() if n in __all__ and f.__module__ != tg.__name__})
-globals().update(_own)
+
+
+def _named(name: str, f: Function) -> Function:
+    """Give a function its name, and errors that begin with it, not with a composition inside it."""
+    f.__name__ = f.__qualname__ = name
+
+    @functools.wraps(f)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return f(*args, **options)
+        except REFUSALS as error:
+            if str(error).startswith((f"{name}:", f"{name},")):
+                raise
+            raise _explained(name, f, args, options, error) from error
+
+    return call
+
+
+def _explained(name: str, f: Function, args: Any, options: Any, error: Exception) -> TinygradError:
+    if isinstance(error, TinygradError):
+        inner, colon, rest = str(error).partition(": ")
+        return type(error)(f"{name}: {rest if colon and inner in __all__ else error}")
+    if isinstance(error, TypeError):
+        explain_call(f, args, options, error)
+    return explain(name, list(args), error)
+
+
+_named_functions: dict[Function, Function] = {}
+for _name, _f in list(globals().items()):
+    if _name in __all__ and _f.__module__ != tg.__name__:  # a second name is the same function
+        globals()[_name] = _named_functions[_f] = _named_functions.get(_f) or _named(_name, _f)
 tg.join({name: globals()[name] for name in __all__})
 tg.__all__ += __all__

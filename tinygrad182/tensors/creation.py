@@ -1,4 +1,4 @@
-"""Tensors from data, and tensors of constants."""
+"""Functions that make tensors: from data, of constants, and from the operands of an operation."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def tensor(
     dtype : dtype or str, optional
         Such as ``"float64"``; ``"int64"`` for indices given as Python numbers.
     device : str, optional
-        By default where a Tensor or an array of a device is already. For NumPy arrays and Python's
-        numbers, which are data of the host, the device of :func:`use_device`.
+        By default a Tensor or an array of a device stays where it is. NumPy arrays and Python's numbers,
+        which are data of the host, go to the device of :func:`use_device`.
     requires_grad : bool
         Whether gradients are computed for it; only floating tensors can.
 
     Raises
     ------
     DTypeError
-        Data that is not numeric, or ``requires_grad`` for a dtype that is not floating.
+        The data is not numeric, or ``requires_grad`` is set for a dtype that is not floating.
     GraphError
-        A list with a Tensor that requires grad, whose gradients a copy would lose.
+        A list contains a Tensor that requires grad; a copy would lose its gradients.
     ArgumentError
-        Nested sequences of unequal lengths.
+        Nested sequences have unequal lengths.
 
     Examples
     --------
@@ -63,18 +63,18 @@ def tensor(
     >>> tg.tensor([0, 2], dtype="int64").dtype
     dtype('int64')
     """
-    given, data = data, gathered(data)
+    given, data = data, stack_nested(data)
     if data is not given and needs_grad(data):
         raise GraphError(
             "tensor: a copy of a list with Tensors that require grad would lose their gradients; use "
-            "tg.stack([x, y]), or x.detach() where none are wanted"
+            "tg.stack([x, y]), or x.detach() if no gradients are wanted"
         )
     if isinstance(data, Tensor):
         array = data._data
     elif isinstance(data, (np.ndarray, np.generic)):
         array = plain_array(np.asarray(data) if isinstance(data, np.generic) else data)
-        if array.size > _MOST:  # of a view that repeats its elements
-            sizes_of(array.shape, "tensor")
+        if array.size > _MOST:  # a view that repeats its elements
+            check_shape(array.shape, "tensor")
         device = default_device(device)
     elif hasattr(data, "dtype"):
         array = data
@@ -92,7 +92,7 @@ def tensor(
 
 
 def _from_numbers(data: Any, dtype: Any) -> Array:
-    """A NumPy array of Python data, of the default dtype where it holds real numbers."""
+    """Python data as a NumPy array; real numbers get the default dtype unless ``dtype`` is given."""
     try:
         array = numeric(on_host(data))
     except ValueError as error:
@@ -107,14 +107,14 @@ def _from_numbers(data: Any, dtype: Any) -> Array:
         )
     if dtype is None:
         is_real = array.dtype.kind in "iuf" and not has_dtype(data)
-        return _fitted("tensor", data, array, float32) if is_real else array
-    return _fitted("tensor", data, array, numpy_dtype(dtype))
+        return _cast("tensor", data, array, float32) if is_real else array
+    return _cast("tensor", data, array, numpy_dtype(dtype))
 
 
-def _fitted(
+def _cast(
     op: str, data: Any, array: np.ndarray[Any, Any], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, Any]:
-    """Python's numbers, which are in an array, in a dtype that holds them."""
+    """Cast an array made of ``data`` to a dtype; raise if the dtype cannot hold Python's numbers in it."""
     try:
         return cast(data, array, dtype)
     except (TypeError, ValueError, OverflowError) as error:
@@ -131,21 +131,22 @@ def _leaf(array: Array, requires_grad: bool) -> Tensor:
 def as_tensor(x: Any) -> Tensor:
     """An operand as a Tensor: itself if it is one, else a copy; a NumPy array stays on the CPU.
 
-    An operand is never moved: where two do not live on one device, the operation raises DeviceError.
+    An operand is never moved. An operation on operands of two devices raises DeviceError.
     """
     if isinstance(x, Tensor):
         return x
-    x = gathered(x)
+    x = stack_nested(x)
     if is_tensor(x):
         return x
     return tensor(x, device="cpu" if isinstance(x, (np.ndarray, np.generic)) else None)
 
 
-def gathered(x: Any) -> Any:
-    """Nested lists that hold Tensors, or arrays of a device, as the stack of them.
+def stack_nested(x: Any) -> Any:
+    """Nested lists that contain Tensors, or arrays of a device, stacked to one Tensor.
 
-    An array of a library that speaks DLPack is read; everything else is returned as it is.
-    Gradients flow back to the Tensors. Python's numbers among them take their dtype, as in arithmetic.
+    Gradients flow back to the Tensors. Python's numbers in the lists take the dtype that they have in
+    arithmetic with the Tensors. An array of a library that speaks DLPack is read; everything else is
+    returned as it is.
 
     Examples
     --------
@@ -164,20 +165,20 @@ def gathered(x: Any) -> Any:
         return x
     leaves = [imported(leaf) for leaf in flatten(x)]
     dtypes = {y.dtype for y in leaves if hasattr(y, "dtype")}
-    like = with_place(leaves)
-    return _stacked(rebuild(x, [_among(leaf, like, dtypes) for leaf in leaves]))
+    like = first_with_device(leaves)
 
+    def read(leaf: Any) -> Tensor:
+        if type(leaf) in SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
+            array = np.asarray(leaf)
+            leaf = _cast("stack", leaf, array, np.result_type(*dtypes, leaf))
+            return as_tensor_on(leaf, like)
+        return as_operand(leaf, like)
 
-def _among(leaf: Any, like: Any, dtypes: set[Any]) -> Tensor:
-    """A leaf of a list as a Tensor: Python's numbers in the dtype they would give beside the others."""
-    if type(leaf) in SCALARS and all(isinstance(dtype, np.dtype) for dtype in dtypes):
-        array = np.asarray(leaf)
-        return beside(_fitted("stack", leaf, array, np.result_type(*dtypes, leaf)), like)
-    return as_operand(leaf, like)
+    return _stacked(rebuild(x, [read(leaf) for leaf in leaves]))
 
 
 def _stacked(tree: Any) -> Tensor:
-    """The Tensors of nested lists along a new axis for each level."""
+    """Stack the Tensors of nested lists, along a new axis for each level."""
     if is_tensor(tree):
         return tree
     rows = [_stacked(item) for item in tree]
@@ -186,109 +187,100 @@ def _stacked(tree: Any) -> Tensor:
     return apply(PRIMITIVES["stack"], *rows, axis=-1 - rows[0].ndim)
 
 
-def beside(x: Any, like: Tensor | Array) -> Tensor:
-    """Data as a Tensor: what comes from the host goes to the library and the device of ``like``.
+def as_tensor_on(x: Any, like: Tensor | Array, number_dtype: np.dtype[Any] | None = None) -> Tensor:
+    """Data as a Tensor: data of the host is copied to the library and the device of ``like``.
 
-    A Tensor, or an array of a device, stays where it is.
+    A Tensor, or an array of a device, stays where it is. If ``number_dtype`` is given, Python's numbers
+    take the dtype that they have in arithmetic with an array of that dtype.
     """
     if is_tensor(x):
         return x
-    x = gathered(x)
+    x = stack_nested(x)
     if is_tensor(x):
         return x
     if not is_host_data(x):
         return tensor(x)
+    if number_dtype is not None:
+        x = _promoted(x, number_dtype)
     made = tensor(x, device="cpu")
     array = like._data if is_tensor(like) else like
     xp = backend.namespace(array)
     return made if xp is backend.NUMPY else wrap(xp.from_numpy(made._data, xp.device(array)))
 
 
-def with_place(operands: Iterable[Any]) -> Any:
-    """The first of some operands that has a device: not a number, nor a list; None without one."""
-    return next((x for x in operands if _has_place(x)), None)
-
-
-def _has_place(x: Any) -> bool:
-    return is_tensor(x) or (backend.is_array(x) and x.ndim > 0) or not is_host_data(x)
-
-
-def as_operand(x: Any, like: Any) -> Tensor:
-    """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
-    return as_tensor(x) if like is None or _has_place(x) else beside(_weak(x, dtype_of(like)), like)
-
-
-def dtype_of(x: Any) -> np.dtype[Any]:
-    """NumPy's dtype of the name that the dtype of a Tensor, or of an array of any library, has."""
-    return np.dtype(str(x.dtype).rpartition(".")[2])
-
-
-def _weak(x: Any, dtype: np.dtype[Any]) -> Any:
-    """Python's numbers, or lists of them, in the type that NumPy gives beside one; else what is given.
-
-    That is the type they meet; ``float64`` where numbers with a fraction meet integers.
-    """
+def _promoted(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Python's numbers, or lists of them, in NumPy's result type beside ``dtype``; arrays unchanged."""
     x = as_array(x)
     if has_dtype(x):
         return x
     try:
         array = on_host(x)
-    except ValueError:  # rows of unequal lengths, which is told where they are read
+    except ValueError:  # rows of unequal lengths: tensor() explains the error
         return x
     if array.dtype.kind not in "iufc":
         return x
     least = {"c": 0j, "f": 0.0}.get(array.dtype.kind, 0.0 if dtype.kind == "f" else 0)
-    return _fitted("tensor", x, array, np.result_type(dtype, least))
+    return _cast("tensor", x, array, np.result_type(dtype, least))
 
 
-def data_beside(x: Any, like: Tensor) -> Tensor:
-    """Data that belongs to a Tensor, such as weights: what comes from the host goes to its device."""
-    return beside(_weak(gathered(x), dtype_of(like)), like)
+def dtype_of(x: Any) -> np.dtype[Any]:
+    """NumPy's dtype with the name of the dtype of ``x``, a Tensor or an array of any library."""
+    return np.dtype(str(x.dtype).rpartition(".")[2])
+
+
+def first_with_device(operands: Iterable[Any]) -> Any:
+    """The first operand that has a device, as Tensors and arrays do; None if there is none."""
+    return next((x for x in operands if _has_device(x)), None)
+
+
+def _has_device(x: Any) -> bool:
+    return is_tensor(x) or (backend.is_array(x) and x.ndim > 0) or not is_host_data(x)
+
+
+def as_operand(x: Any, like: Any) -> Tensor:
+    """An operand as a Tensor: numbers and lists have no device and go to that of ``like``, if any."""
+    if like is None or _has_device(x):
+        return as_tensor(x)
+    return as_tensor_on(x, like, dtype_of(like))
 
 
 def as_operands(given: Iterable[Any]) -> list[Tensor]:
-    """Operands as Tensors: numbers and lists go beside the first that has a device.
+    """Operands as Tensors: numbers and lists go to the device of the first operand that has one.
 
-    Those that have one are never moved, NumPy's arrays included.
+    Operands that have a device are never moved, NumPy's arrays included.
     """
     several = list(given)
     if all(map(is_tensor, several)):
         return several
-    several = [gathered(x) for x in several]
-    like = with_place(several)
+    several = [stack_nested(x) for x in several]
+    like = first_with_device(several)
     return [as_operand(x, like) for x in several]
 
 
-def without_lists(operands: Iterable[Any]) -> list[Any]:
-    """Operands of an elementwise function, of which lists become Tensors, and the rest stays as it is.
+def lists_as_tensors(operands: Iterable[Any]) -> list[Any]:
+    """The operands of an elementwise function, with lists as Tensors and all else unchanged.
 
-    The numbers in a list take the dtype that they would have one by one, beside the others.
+    The numbers of a list take the dtype that each would have in arithmetic with the other operands.
     """
-    several = [gathered(x) for x in operands]
-    like = with_place(several)
-    dtypes = [dtype_of(x) for x in several if _has_place(x)]
-    return [
-        x
-        if not isinstance(x, (list, tuple))
-        else as_tensor(x)
-        if like is None
-        else beside(_weak(x, np.result_type(*dtypes)), like)
-        for x in several
-    ]
+    several = [stack_nested(x) for x in operands]
+    like = first_with_device(several)
+    dtypes = [dtype_of(x) for x in several if _has_device(x)]
+
+    def read(x: Any) -> Tensor:
+        return as_tensor(x) if like is None else as_tensor_on(x, like, np.result_type(*dtypes))
+
+    return [read(x) if isinstance(x, (list, tuple)) else x for x in several]
 
 
-def as_first(x: Any, *others: Any) -> Tensor:
-    """The operand that ``others`` are data beside, as a Tensor.
-
-    Where it is a list itself, it goes beside the first of them that is not of the host.
-    """
+def as_leading_operand(x: Any, *others: Any) -> Tensor:
+    """The first operand as a Tensor. A list goes to the device of the first other operand on a device."""
     if is_tensor(x):
         return x
-    return as_operand(gathered(x), next((y for y in others if not is_host_data(y)), None))
+    return as_operand(stack_nested(x), next((y for y in others if not is_host_data(y)), None))
 
 
 def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tuple[int, ...]:
-    """One whole number or a sequence of them as a tuple of ints, such as a shape."""
+    """A whole number, or a sequence of them such as a shape, as a tuple of ints."""
     values = imported(values)
     several = on_host(values).tolist() if getattr(values, "ndim", 0) == 1 else values
     try:
@@ -304,13 +296,8 @@ def integers(values: Any, op: str, what: str, lowest: int | None = None) -> tupl
     return found
 
 
-def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
-    """A shape as a tuple of ints, of an array that there can be.
-
-    Raises
-    ------
-    ArgumentError, ShapeError
-    """
+def check_shape(shape: Any, op: str) -> tuple[int, ...]:
+    """A shape as a tuple of ints; raise ShapeError if no memory holds an array of it."""
     sizes = integers(shape, op, "shape", 0)
     if math.prod(filter(None, sizes)) > _MOST or len(sizes) > _MOST_AXES:
         raise ShapeError(f"{op}: an array of shape {brief(sizes)} is more than any memory holds")
@@ -319,7 +306,7 @@ def sizes_of(shape: Any, op: str) -> tuple[int, ...]:
 
 _MOST = 2**42
 _MOST_AXES = 64
-"""More elements than any machine's memory holds, and more axes than NumPy has."""
+"""Bounds on the elements and the axes of a shape: no memory holds more, and NumPy has no more axes."""
 
 
 def full(
@@ -346,13 +333,13 @@ def full(
 def _full(
     op: str, shape: Any, fill_value: Any, dtype: Any, device: str | None, requires_grad: bool
 ) -> Tensor:
-    value = _fill_value(op, fill_value)
     if dtype is None:
-        dtype = _DEFAULTS.get(type(value), DEFAULT_DTYPE)
-    sizes = sizes_of(shape, op)
-    target = check_device(default_device(device))
+        kinds = {bool: "bool", complex: "complex64"}
+        dtype = kinds.get(type(as_array(fill_value)), DEFAULT_DTYPE)
     kind = numpy_dtype(dtype)
-    value = _fit(op, value, kind)
+    value = _constant(op, fill_value, kind)
+    sizes = check_shape(shape, op)
+    target = check_device(default_device(device))
     if target == "cpu":
         return _leaf(np.full(sizes, value, kind), requires_grad)
     xp = namespace_on(target)
@@ -361,23 +348,15 @@ def _full(
         return _leaf(xp.copy(xp.broadcast_to(one, sizes)), requires_grad)
 
 
-_DEFAULTS = {bool: "bool", complex: "complex64"}
-"""Dtypes of constants of which no dtype is said, where it is not ``float32``."""
-
-
-def _fill_value(op: str, fill_value: Any, what: str = "fill_value") -> Any:
-    value: Any = as_array(fill_value)
+def _constant(op: str, given: Any, dtype: Any, what: str = "fill_value") -> Any:
+    """Read a constant and check that the dtype holds it. Only NumPy's dtypes are checked."""
+    value: Any = as_array(given)
     if type(value) is np.ndarray and not value.ndim:
         value = value[()]  # a long double
     elif type(value) not in SCALARS:
-        raise ArgumentError(f"{op}: {what} {brief(fill_value)} must be a number")
-    return value
-
-
-def _fit(op: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    """A constant as a number that a dtype holds, as any holds 0."""
-    if value or type(value) is complex:
-        return _fitted(op, value, np.asarray(value), dtype).item()
+        raise ArgumentError(f"{op}: {what} {brief(given)} must be a number")
+    if isinstance(dtype, np.dtype) and (value or type(value) is complex):  # any dtype holds 0
+        return _cast(op, value, np.asarray(value), dtype).item()
     return value
 
 
@@ -429,15 +408,15 @@ def arange(
         raise ArgumentError(
             f"arange: {ends} must be finite real numbers, and the step not 0"
         ) from None
-    sizes_of(int(count), "arange")
+    check_shape(int(count), "arange")
     kind = numpy_dtype(dtype or ("int64" if whole else DEFAULT_DTYPE))
     near = all(-(2**62) < x < 2**62 for x in ends)
-    if whole and not near:  # beyond what int64 computes with
+    if whole and not near:  # beyond the range of int64
         numbers = list(range(*ends))
-        fitted = _fitted("arange", numbers, np.asarray(numbers), kind)
+        fitted = _cast("arange", numbers, np.asarray(numbers), kind)
     else:
         array = first + step * np.arange(count)
-        fitted = _fitted("arange", array, array, kind)
+        fitted = _cast("arange", array, array, kind)
     return tensor(fitted, None, default_device(device), requires_grad)
 
 
@@ -450,15 +429,9 @@ def full_like(x: Tensor, fill_value: complex, shape: Sequence[int] | None = None
 def filled(
     op: str, x: Tensor, fill_value: Any, shape: tuple[int, ...], what: str = "fill_value"
 ) -> Tensor:
-    """What :func:`full_like` gives, for an operation and an argument of which errors speak."""
-    value = _fill_value(op, fill_value, what)
-    if isinstance(x.dtype, np.dtype):
-        value = _fit(op, value, x.dtype)
-    return _filled_like(op, x, value, shape)
-
-
-def _filled_like(op: str, x: Tensor, value: complex, shape: tuple[int, ...]) -> Tensor:
-    sizes_of(shape, op)
+    """Compute :func:`full_like` with errors that name the operation and its argument ``what``."""
+    value = _constant(op, fill_value, x.dtype, what)
+    check_shape(shape, op)
     xp = backend.namespace(x._data)
     with xp.on(x._data):
         return wrap(xp.full(shape, value, dtype=x.dtype))
@@ -466,20 +439,18 @@ def _filled_like(op: str, x: Tensor, value: complex, shape: tuple[int, ...]) -> 
 
 def zeros_like(x: Tensor) -> Tensor:
     """Zeros of the shape, dtype and device of ``x``."""
-    x = as_tensor(x)
-    return _filled_like("zeros_like", x, 0, x.shape)
+    return full_like(x, 0)
 
 
 def ones_like(x: Tensor) -> Tensor:
     """Ones of the shape, dtype and device of ``x``."""
-    x = as_tensor(x)
-    return _filled_like("ones_like", x, 1, x.shape)
+    return full_like(x, 1)
 
 
 def eye(n: int, dtype: Any = None, device: str | None = None) -> Tensor:
     """The identity matrix ``(n, n)``; ``float32`` by default."""
     size = check_whole("eye", "size", n, 0)
-    sizes_of((size, size), "eye")
+    check_shape((size, size), "eye")
     return tensor(np.eye(size), dtype or DEFAULT_DTYPE, default_device(device))
 
 

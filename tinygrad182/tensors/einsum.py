@@ -1,4 +1,4 @@
-"""``einsum``: NumPy's subscripts, made explicit for the primitive."""
+"""``einsum``: NumPy's subscripts are checked and made explicit for the primitive."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def einsum(subscripts: Any, *operands: Any) -> Tensor:
-    """Einstein sum, with NumPy's subscripts: implicit outputs, repeated letters and ``...`` included.
+    """Einstein sum, with NumPy's subscripts, including implicit outputs, repeated letters and ``...``.
 
     Parameters
     ----------
     subscripts : str
         Such as ``"tbi,ih->tbh"``.
     *operands : Tensor
-        One per term. NumPy's other form is taken too: each operand before the list of its indices, and
-        the list of the output's last, as in ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
+        One for each term. NumPy's other form works too: each operand is followed by the list of its
+        indices, and the output's list is last, as in ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
 
     Raises
     ------
     ArgumentError
-        Subscripts that cannot be read, or not as many terms as operands.
+        Subscripts cannot be read, or there are not as many terms as operands.
     ShapeError
-        A letter that names two sizes, or a term with too many or too few letters.
+        A letter names two sizes, or a term has too many or too few letters.
 
     Examples
     --------
@@ -59,8 +59,7 @@ def einsum(subscripts: Any, *operands: Any) -> Tensor:
     out = right.replace("...", dots) if arrow else dots + _implicit(terms, dots)
     sizes = _sizes(subscripts, terms, out, tensors)
     for i, (term, x) in enumerate(zip(terms, tensors, strict=True)):
-        # "..." broadcasts these
-        if any(n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)):
+        if any(n == 1 != sizes[c] for n, c in zip(x.shape, term, strict=True)):  # "..." broadcasts
             kept = [(n, c) for n, c in zip(x.shape, term, strict=True) if n == sizes[c]]
             tensors[i] = reshape(x, [n for n, _ in kept])
             terms[i] = "".join(c for _, c in kept)
@@ -68,7 +67,7 @@ def einsum(subscripts: Any, *operands: Any) -> Tensor:
 
 
 def _from_lists(given: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
-    """Subscripts and operands, from operands with a list of indices behind each."""
+    """Subscripts and operands from NumPy's other form, in which a list of indices follows each operand."""
     lists = [*given[1::2], *(given[-1:] if len(given) % 2 else ())]
     try:
         numbers = {operator.index(i) for part in lists for i in part if i is not Ellipsis}
@@ -99,13 +98,13 @@ def _letters_of_dots(subscripts: str, terms: list[str], tensors: list[Tensor]) -
 
 
 def _implicit(terms: list[str], dots: str) -> str:
-    """The output NumPy assumes: the letters that stand once, in alphabetical order."""
+    """The output that NumPy assumes: the letters that occur once, in alphabetical order."""
     every = "".join(terms)
     return "".join(sorted(c for c in set(every) - set(dots) if every.count(c) == 1))
 
 
 def _sizes(subscripts: str, terms: list[str], out: str, tensors: list[Tensor]) -> dict[str, int]:
-    """Size of each letter, checked; an axis of size 1 under ``...`` takes the other's size."""
+    """Check and return the size of each letter; an axis of size 1 under ``...`` takes the other's size."""
     sizes: dict[str, int] = {}
     for term, x in zip(terms, tensors, strict=True):
         if len(term) != x.ndim or not all(c.isalpha() and c.isascii() for c in term):

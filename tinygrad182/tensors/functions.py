@@ -1,7 +1,7 @@
 """Functions of tensors, under the Array API's names; this module is the namespace of Tensors.
 
-Elementwise operations come straight from the table of primitives; the others normalize their
-arguments, check them and apply one primitive, or are compositions.
+An elementwise function applies the primitive of its name. The other functions check their arguments
+and apply one primitive, or are compositions of other functions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .._numbers import check_whole
-from .._suggestions.calls import names_of, told
+from .._suggestions.calls import explains_calls, names_of
 from .._suggestions.torch_names import TG
 from ..arrays import backend
 from ..arrays.dlpack import imported
@@ -31,15 +31,15 @@ from .creation import (
     as_operand,
     as_operands,
     as_tensor,
-    beside,
+    as_tensor_on,
     eye,
     eye_like,
+    first_with_device,
     full_like,
-    gathered,  # noqa: F401 - the engine calls it for its operands
     integers,
+    lists_as_tensors,
     ones_like,
-    with_place,
-    without_lists,
+    stack_nested,  # noqa: F401 - the engine calls it for its operands
     zeros_like,
 )
 from .einsum import einsum
@@ -88,16 +88,8 @@ class Binary(Protocol):
     def __call__(self, a: Any, b: Any, /) -> Tensor: ...
 
 
-def _unary(name: str) -> Unary:
-    return _elementwise(name)
-
-
-def _binary(name: str) -> Binary:
-    return _elementwise(name)
-
-
 def _elementwise(name: str) -> Any:
-    """The function of an elementwise primitive, with the operands of its forward and its docstring."""
+    """Make the function of an elementwise primitive, with the operands and docstring of its forward."""
     primitive = PRIMITIVES[name]
 
     def function(*operands: Any) -> Tensor:
@@ -124,70 +116,72 @@ def _described(
     operands: Iterable[str],
     options: Iterable[str] = (),
 ) -> Callable[..., Tensor]:
-    """Give a function made from a table the name, docstring and signature that ``help`` shows."""
+    """Give a generated function the name, docstring and signature that ``help`` shows."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            *(inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in operands),
-            *(
-                inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-                for n in options
-            ),
-        ]
-    )
+    kind = inspect.Parameter
+    parameters = [kind(n, kind.POSITIONAL_ONLY) for n in operands]
+    parameters += [kind(n, kind.POSITIONAL_OR_KEYWORD, default=None) for n in options]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
 
 
-add = _binary("add")
-subtract = _binary("subtract")
-multiply = _binary("multiply")
-divide = _binary("divide")
-negative = _unary("negative")
-square = _unary("square")
-power = pow = _binary("power")
-remainder = _binary("remainder")
-exp = _unary("exp")
-expm1 = _unary("expm1")
-log = _unary("log")
-log1p = _unary("log1p")
-log2 = _unary("log2")
-log10 = _unary("log10")
-sqrt = _unary("sqrt")
-sin = _unary("sin")
-cos = _unary("cos")
-sinh = _unary("sinh")
-cosh = _unary("cosh")
-tanh = _unary("tanh")
-asin = _unary("asin")
-acos = _unary("acos")
-atan = _unary("atan")
-atan2 = _binary("atan2")
-asinh = _unary("asinh")
-sigmoid = _unary("sigmoid")
-relu = _unary("relu")
-abs = _unary("abs")
-maximum = _binary("maximum")
-minimum = _binary("minimum")
+add: Binary = _elementwise("add")
+subtract: Binary = _elementwise("subtract")
+multiply: Binary = _elementwise("multiply")
+divide: Binary = _elementwise("divide")
+negative: Unary = _elementwise("negative")
+square: Unary = _elementwise("square")
+power: Binary = _elementwise("power")
+pow = power
+remainder: Binary = _elementwise("remainder")
+exp: Unary = _elementwise("exp")
+expm1: Unary = _elementwise("expm1")
+log: Unary = _elementwise("log")
+log1p: Unary = _elementwise("log1p")
+log2: Unary = _elementwise("log2")
+log10: Unary = _elementwise("log10")
+sqrt: Unary = _elementwise("sqrt")
+sin: Unary = _elementwise("sin")
+cos: Unary = _elementwise("cos")
+sinh: Unary = _elementwise("sinh")
+cosh: Unary = _elementwise("cosh")
+tanh: Unary = _elementwise("tanh")
+asin: Unary = _elementwise("asin")
+acos: Unary = _elementwise("acos")
+atan: Unary = _elementwise("atan")
+atan2: Binary = _elementwise("atan2")
+asinh: Unary = _elementwise("asinh")
+sigmoid: Unary = _elementwise("sigmoid")
+relu: Unary = _elementwise("relu")
+abs: Unary = _elementwise("abs")
+maximum: Binary = _elementwise("maximum")
+minimum: Binary = _elementwise("minimum")
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Elementwise: ``a`` where the condition holds, else ``b``.
 
-    Operands are Tensors, arrays or numbers, broadcast against each other. A condition that is data of
-    the host, such as a mask of NumPy, goes to the device of what it selects from.
+    Operands are Tensors, arrays or numbers, broadcast against each other. A condition on the host, such
+    as a NumPy mask, goes to the device of ``a`` and ``b``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.where([True, False], tg.tensor([1.0, 2.0]), 0.0)
+    tensor([1., 0.])
     """
     condition = imported(condition)
     if isinstance(condition, np.ndarray) and condition.ndim:
-        like = with_place((a, b))
-        condition = condition if like is None else beside(condition, like)
+        like = first_with_device((a, b))
+        condition = condition if like is None else as_tensor_on(condition, like)
     elif builtins.all(type(as_array(x)) in SCALARS for x in (condition, a, b)):
         condition = as_tensor(condition)
     return apply(PRIMITIVES["where"], condition, a, b)
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
-    """Elements limited to [min, max]; the derivative is 1 inside and at the bounds, 0 outside.
+    """Limit elements to [min, max]; the derivative is 1 inside and at the bounds, 0 outside.
 
     Examples
     --------
@@ -196,9 +190,10 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     tensor([-1. ,  0.5,  1. ])
     """
     if not is_tensor(x):
-        x = as_operand(x, with_place((x, min, max)))
+        x = as_operand(x, first_with_device((x, min, max)))
     lowest, highest = _range_of(x.dtype)
-    if min is not None and not (type(min) is int and min < lowest):  # a bound that bounds nothing
+    # whole numbers outside the dtype's range bound nothing
+    if min is not None and not (type(min) is int and min < lowest):
         x = where(less(x, min), min, x)
     if max is not None and not (type(max) is int and max > highest):
         x = where(greater(x, max), max, x)
@@ -206,14 +201,14 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
 
 
 def _range_of(dtype: Any) -> tuple[float, float]:
-    """The least and the largest number of an integer dtype; of others every whole number is in range."""
+    """The least and the largest number of an integer dtype; −∞ and ∞ for other dtypes."""
     if isinstance(dtype, np.dtype) and dtype.kind in "iu":
         info = np.iinfo(dtype)
         return info.min, info.max
     return -math.inf, math.inf
 
 
-# --- without a derivative: plain results ----------------------------------------------------------
+# --- functions without a derivative ---------------------------------------------------------------
 
 
 def _plain(
@@ -224,33 +219,33 @@ def _plain(
     masks: bool = False,
     options: tuple[str, ...] = (),
 ) -> Any:
-    """A function of the array library whose result is a plain tensor that requires no grad.
+    """Make a function that calls the array library and returns a tensor that does not require grad.
 
     Parameters
     ----------
     operands : str
-        Their names, a letter each.
+        The operands' names, one letter each.
     ordered : bool
-        Compare the real parts, so that masks survive a complex step.
+        Whether real parts are compared, so that masks work in a complex step.
     masks : bool
-        Operands must be Boolean.
+        Whether operands must be Boolean.
     options : tuple of str
-        The keyword arguments that it has on every library.
+        Keyword arguments that every library has.
     """
 
     def function(*operands: Any, **given: Any) -> Tensor:
         for option in given:
-            if option not in options:  # what a library says of it differs from one to the other
+            if option not in options:  # the libraries' own messages differ
                 raise TypeError(f"{name}() got an unexpected keyword argument {option!r}")
         arrays: list[Any] = []
         try:
             for x in operands:
                 if isinstance(x, (list, tuple)):
-                    operands = tuple(without_lists(operands))
+                    operands = tuple(lists_as_tensors(operands))
                     break
             arrays += [x._data if is_tensor(x) else as_array(x) for x in operands]
             first = next((a for a in arrays if type(a) not in SCALARS), None)
-            if first is None and operands and operands[0] is not None:  # numbers alone
+            if first is None and operands and operands[0] is not None:  # only numbers
                 first = arrays[0] = np.asarray(operands[0])  # a 0-d array has a dtype
             xp = backend.namespace(*arrays)
             with xp.on(first):
@@ -262,7 +257,7 @@ def _plain(
         except REFUSALS as error:
             raise explain(name, arrays, error) from error
 
-    doc = f"{doc}.\n\nA plain tensor: no gradient flows through it."
+    doc = f"{doc}.\n\nThe result does not require grad: no gradient flows through this function."
     return _described(function, name, doc, operands, options)
 
 
@@ -276,14 +271,12 @@ less: Binary = _plain("less", "Boolean: a < b", "ab", ordered=True)
 less_equal: Binary = _plain("less_equal", "Boolean: a ≤ b", "ab", ordered=True)
 greater: Binary = _plain("greater", "Boolean: a > b", "ab", ordered=True)
 greater_equal: Binary = _plain("greater_equal", "Boolean: a ≥ b", "ab", ordered=True)
-logical_not: Unary = _plain("logical_not", "Boolean: not a, of Boolean tensors", masks=True)
-logical_and: Binary = _plain(
-    "logical_and", "Boolean: a and b, of Boolean tensors", "ab", masks=True
-)
-logical_or: Binary = _plain("logical_or", "Boolean: a or b, of Boolean tensors", "ab", masks=True)
-isfinite: Unary = _plain("isfinite", "Boolean: neither infinite nor NaN")
-isnan: Unary = _plain("isnan", "Boolean: NaN")
-isinf: Unary = _plain("isinf", "Boolean: infinite")
+logical_not: Unary = _plain("logical_not", "Boolean: not x, for a Boolean x", masks=True)
+logical_and: Binary = _plain("logical_and", "Boolean: a and b, for Boolean a, b", "ab", masks=True)
+logical_or: Binary = _plain("logical_or", "Boolean: a or b, for Boolean a, b", "ab", masks=True)
+isfinite: Unary = _plain("isfinite", "Boolean: x is neither infinite nor NaN")
+isnan: Unary = _plain("isnan", "Boolean: x is NaN")
+isinf: Unary = _plain("isinf", "Boolean: x is infinite")
 sign: Unary = _plain("sign", "Sign of each element: −1, 0 or 1")
 floor: Unary = _plain("floor", "Largest whole number not above each element")
 ceil: Unary = _plain("ceil", "Least whole number not below each element")
@@ -296,14 +289,12 @@ round = _plain(
 floor_divide: Binary = _plain("floor_divide", "Largest whole number not above a / b", "ab")
 
 
-def _plain_reduction(
-    name: str, doc: str, ordered: bool = False, several: bool = True
-) -> Callable[..., Tensor]:
-    """One of them along an axis, or ``several``, which NumPy's have other arguments behind."""
-    reduce = _plain(name, doc, ordered=ordered, options=("axis", "keepdims"))
+def _plain_reduction(name: str, doc: str, index: bool = False) -> Callable[..., Tensor]:
+    """Make a plain reduction. One that returns an ``index`` takes a single axis and compares elements."""
+    reduce = _plain(name, doc, ordered=index, options=("axis", "keepdims"))
 
     def function(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        given = {} if axis is None else {"axis": _axis_of(axis, name, several)}
+        given = {} if axis is None else {"axis": _axis_of(axis, name, several=not index)}
         return reduce(x, **given, **({"keepdims": True} if keepdims else {}))
 
     function.__name__ = function.__qualname__ = name
@@ -312,27 +303,29 @@ def _plain_reduction(
 
 
 def _axis_of(axis: Any, op: str, several: bool) -> Any:
-    """One axis, or a tuple of ``several``, whatever type its numbers have."""
+    """Read one axis, or a tuple of axes if ``several`` are allowed."""
     if several and isinstance(axis, (tuple, list)):
         return integers(axis, op, "axis")
     return check_whole(op, "axis", axis)
 
 
-argmax = _plain_reduction(
-    "argmax", "Index of the largest element along ``axis``", ordered=True, several=False
-)
-argmin = _plain_reduction(
-    "argmin", "Index of the smallest element along ``axis``", ordered=True, several=False
-)
+argmax = _plain_reduction("argmax", "Index of the largest element along ``axis``", index=True)
+argmin = _plain_reduction("argmin", "Index of the smallest element along ``axis``", index=True)
 any = _plain_reduction("any", "Whether any element along ``axis`` is true")
 all = _plain_reduction("all", "Whether all elements along ``axis`` are true")
 _argsort = _plain("argsort", "Indices that sort along ``axis``", ordered=True, options=("axis",))
 
 
 def argsort(x: Any, axis: int | None = -1) -> Tensor:
-    """Indices that sort along ``axis``; with None, those that sort all elements.
+    """Indices that sort along ``axis``, or that sort all elements if it is None.
 
-    A plain tensor: no gradient flows through it.
+    The result does not require grad: no gradient flows through this function.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.argsort(tg.tensor([3.0, 1.0, 2.0]))
+    tensor([1, 2, 0])
     """
     if axis is None:
         x, axis = reshape(x, -1), 0
@@ -343,10 +336,10 @@ def argsort(x: Any, axis: int | None = -1) -> Tensor:
 
 
 def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make a reduction compute with halves in float32, and give its result back as halves.
+    """Make a reduction compute with halves in float32 and return halves.
 
-    Counts, sums and squares of halves leave their range long before the result does. (Sums alone,
-    those of cumulative sums and of products, are taken so by the array libraries' namespaces.)
+    In half precision, counts, sums and squares overflow although the result does not. (For plain and
+    cumulative sums and for products, the namespaces of the array libraries do this.)
     """
 
     @functools.wraps(reduction)
@@ -361,7 +354,7 @@ def accumulating(reduction: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def of_floating(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make a function take whole numbers as :func:`floating` ones, so that its formula does not wrap."""
+    """Make a function convert whole numbers by :func:`floating`, so that no result wraps around."""
 
     @functools.wraps(function)
     def called(x: Any, *args: Any, **options: Any) -> Tensor:
@@ -371,11 +364,18 @@ def of_floating(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def floating(x: Any, dtype: Any = None) -> Tensor:
-    """A Tensor, whole numbers as floating ones: of ``dtype``, or of the type of their exponentials."""
+    """Return a Tensor; whole numbers become ``dtype``, by default the dtype that their ``exp`` has."""
     if type(x) is not Tensor:
         x = as_tensor(x)
     found = floating_type(x._data.dtype)
     return x if found is None else astype(x, dtype or found)
+
+
+def _reduce(op: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
+    if type(x) is not Tensor:
+        x = as_tensor(x)
+    axes = negative_axes(x, axis, op, keepdims)
+    return apply(PRIMITIVES[op], x, axis=axes, keepdims=keepdims)
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -387,28 +387,19 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> tg.sum(tg.ones((2, 3)), axis=0)
     tensor([2., 2., 2.])
     """
-    x = as_tensor(x)
-    return apply(
-        PRIMITIVES["sum"], x, axis=negative_axes(x, axis, "sum", keepdims), keepdims=keepdims
-    )
+    return _reduce("sum", x, axis, keepdims)
 
 
 @accumulating
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element along ``axis``; ties share the gradient evenly."""
-    x = as_tensor(x)
-    return apply(
-        PRIMITIVES["max"], x, axis=negative_axes(x, axis, "max", keepdims), keepdims=keepdims
-    )
+    return _reduce("max", x, axis, keepdims)
 
 
 @accumulating
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest element along ``axis``; ties share the gradient evenly."""
-    x = as_tensor(x)
-    return apply(
-        PRIMITIVES["min"], x, axis=negative_axes(x, axis, "min", keepdims), keepdims=keepdims
-    )
+    return _reduce("min", x, axis, keepdims)
 
 
 @of_floating
@@ -422,31 +413,28 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> tg.logsumexp(tg.tensor([1000.0, 1000.0], dtype="float64"))  # 1000 + ln 2
     tensor(1000.69314718, dtype=float64)
     """
-    x = as_tensor(x)
-    return apply(
-        PRIMITIVES["logsumexp"],
-        x,
-        axis=negative_axes(x, axis, "logsumexp", keepdims),
-        keepdims=keepdims,
-    )
+    return _reduce("logsumexp", x, axis, keepdims)
 
 
 def cumulative_sum(x: Any, axis: int | None = None) -> Tensor:
     """Running sum along ``axis``, which may be left out for a 1-d tensor."""
     x = as_tensor(x)
+    at = running_axis("cumulative_sum", x, axis)
+    return x * 1 if at is None else apply(PRIMITIVES["cumulative_sum"], x, axis=at)
+
+
+def running_axis(op: str, x: Tensor, axis: int | None) -> int | None:
+    """The axis of a running sum or product as a negative integer; None for a 0-d tensor."""
     if axis is None and x.ndim != 1:
-        raise ShapeError(f"cumulative_sum: name the axis for a tensor of shape {x.shape}")
-    at = 0 if axis is None else check_whole("cumulative_sum", "axis", axis)
-    if not x.ndim and at in (0, -1):
-        return x * 1
-    at = negative_axis(x.ndim, at, "cumulative_sum", x.shape)
-    return apply(PRIMITIVES["cumulative_sum"], x, axis=at)
+        raise ShapeError(f"{op}: name the axis for a tensor of shape {x.shape}")
+    at = 0 if axis is None else check_whole(op, "axis", axis)
+    return negative_axis(x.ndim, at, op, x.shape) if x.ndim or at not in (0, -1) else None
 
 
 @accumulating
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Mean of the elements along ``axis``."""
-    x = floating(x, "float64")  # whose sum does not wrap
+    x = floating(x, "float64")  # the sum of float64 does not wrap around
     axes = negative_axes(x, axis, "mean", keepdims)
     if not x._data.size and not count_along(x, axes):
         raise ShapeError(f"mean: no elements along axis {axis} of shape {x.shape}")
@@ -475,7 +463,7 @@ def std(x: Any, axis: Axis = None, correction: float = 0.0, keepdims: bool = Fal
 
 
 def root(x: Tensor) -> Tensor:
-    """Square root of a sum of squares; the derivative is 0 where it is 0, a kink as of abs."""
+    """Square root of a sum of squares; the derivative at 0 is 0, because there is a kink as in abs."""
     zero = equal(x, 0)
     return where(zero, 0.0, sqrt(where(zero, 1.0, x)))
 
@@ -484,8 +472,8 @@ def root(x: Tensor) -> Tensor:
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Product of the elements along ``axis``; the gradient is right also where elements are 0.
 
-    Only a result that does not fit its type is infinite or 0: nothing over- or underflows on the way to
-    it, and to its gradient.
+    Intermediate results neither overflow nor underflow, in the gradient too: only a result that does
+    not fit its type is infinite or 0.
     """
     x = as_tensor(x)
     rows, kept_sizes = rows_along(x, negative_axes(x, axis, "prod", keepdims))
@@ -494,7 +482,7 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[int]]:
-    """The elements along ``axes`` (all by default) as one last axis, and the shape that keepdims gives."""
+    """Return x with ``axes`` (by default all) joined to one last axis, and the shape for keepdims."""
     last = tuple(range(-x.ndim, 0)) if axes is None else axes
     kept = [a for a in range(-x.ndim, 0) if a not in last]
     sizes = [*(x.shape[a] for a in kept), math.prod(x.shape[a] for a in last)]
@@ -505,14 +493,14 @@ def rows_along(x: Tensor, axes: tuple[int, ...] | None) -> tuple[Tensor, list[in
 
 
 def product_of_others(x: Tensor) -> Tensor:
-    """For each element along the last axis the product of all others: the gradient of their product."""
+    """For each element along the last axis, the product of all others: the gradient of :func:`prod`."""
     return apply(PRIMITIVES["product_of_others"], x)
 
 
 @of_floating
 @accumulating
 def softmax(x: Any, axis: int = -1) -> Tensor:
-    """Exponentials along ``axis`` over their sum, without overflow.
+    """Exponentials along ``axis`` divided by their sum, without overflow.
 
     Examples
     --------
@@ -530,8 +518,8 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     x = as_tensor(x)
     axes = negative_axes(x, axis, "log_softmax")
     if not x.size:
-        return x * 1  # there is nothing to shift
-    # nothing depends on the shift but rounding: without it, logits near 1000 would cost three digits
+        return x * 1  # there is no maximum to subtract
+    # only rounding depends on the shift: without it, logits near 1000 would cost three digits
     x = x - max(x, axes, keepdims=True).detach()
     return x - logsumexp(x, axes, keepdims=True)
 
@@ -540,7 +528,7 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
-    """Along ``axis``, the elements at ``indices``, an array of as many axes, such as argsort gives.
+    """Select elements along ``axis`` by an array of indices with as many axes, such as argsort returns.
 
     Examples
     --------
@@ -565,12 +553,12 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Tensor:
 
 
 def matmul(a: Any, b: Any) -> Tensor:
-    """Matrix product over the last two axes, others broadcast; a vector is a row or a column.
+    """Matrix product over the last two axes; the others broadcast. A vector is a row or a column.
 
     Raises
     ------
     ShapeError
-        A 0-d operand, or inner sizes that differ.
+        An operand is 0-d, or the inner sizes differ.
 
     Examples
     --------
@@ -592,7 +580,7 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def outer(a: Any, b: Any) -> Tensor:
-    """Products of every element of one tensor with every element of another, ``(a.size, b.size)``."""
+    """Products of each element of ``a`` with each element of ``b``, shape ``(a.size, b.size)``."""
     a, b = as_operands((a, b))
     return reshape(a, (-1, 1)) * reshape(b, -1)
 
@@ -615,15 +603,15 @@ __all__ = [
 
 
 def join(functions: dict[str, Callable[..., Any]]) -> None:
-    """Add functions to this namespace, and those whose places Tensor keeps to its methods."""
+    """Add functions to this namespace, and set the methods that Tensor declares for them."""
     globals().update(functions)
     for attribute, place in list(vars(Tensor).items()):
         if isinstance(place, Method) and (place.function or attribute) in functions:
-            setattr(Tensor, attribute, told(functions[place.function or attribute]))
+            setattr(Tensor, attribute, explains_calls(functions[place.function or attribute]))
 
 
 join({name: globals()[name] for name in __all__})
 register(Tensor, sys.modules[__name__])
 
 if not TYPE_CHECKING:
-    __getattr__ = names_of(__name__, "xp", TG)  # what rules and steps of cells call it
+    __getattr__ = names_of(__name__, "xp", TG)  # derivative rules and steps of cells call it xp

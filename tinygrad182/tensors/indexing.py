@@ -1,4 +1,4 @@
-"""Selecting elements by an index: reading it, checking its bounds, and adding back at it."""
+"""Indexing: read an index, check its bounds, select elements, and add values at an index."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..engine.recording import apply, is_tensor, wrap
 from ..errors import ArgumentError, DTypeError, IndexOutOfRangeError, ShapeError, brief
 from ..primitives import PRIMITIVES
 from ..primitives.index import ARRAY
-from .creation import as_tensor, beside
+from .creation import as_tensor, as_tensor_on
 from .shapes import broadcast_to, expand_dims, negative_axis, permute_dims, reshape
 from .tensor import Tensor
 
 
 def index(x: Any, key: Any) -> Tensor:
-    """The elements a NumPy index selects: integers, slices, ``...``, None, integer and Boolean arrays.
+    """Select elements by a NumPy index: integers, slices, ``...``, None, integer and Boolean arrays.
 
     Raises
     ------
     IndexOutOfRangeError
-        An index outside its axis, on any array library.
+        An index is outside its axis, on any array library.
     ShapeError
-        More indices than axes, or a mask whose shape is not that of the axes it covers.
+        There are more indices than axes, or a mask does not have the shape of the axes it covers.
     DTypeError
-        An index array that is neither integer nor Boolean.
+        An index array is neither integer nor Boolean.
 
     Examples
     --------
@@ -56,15 +56,15 @@ def index(x: Any, key: Any) -> Tensor:
 def scatter_add(
     shape: tuple[int, ...], dtype: Any, items: Iterable[tuple[tuple[Any, ...], Tensor]]
 ) -> Tensor:
-    """Zeros of ``shape`` to which each value is added at its key; the derivative of :func:`index`.
+    """Add each value at its key to zeros of ``shape``; this is the derivative of :func:`index`.
 
     Parameters
     ----------
     shape : tuple of int
     dtype : dtype or str
     items : iterable of (key, Tensor)
-        A key is a tuple of integers, slices and None, with integer Tensors side by side. A value is
-        broadcast to the shape of what its key selects.
+        A key is a tuple of integers, slices and None, with adjacent integer Tensors. A value is broadcast
+        to the shape that its key selects.
 
     Examples
     --------
@@ -82,22 +82,19 @@ def scatter_add(
 
 
 def _spread(value: Any, shape: tuple[int, ...], key: tuple[Any, ...]) -> Tensor:
-    """A value in the shape of what a key selects, if it can be broadcast to that."""
+    """A value broadcast to the shape that a key selects, if possible."""
     value = as_tensor(value)
     arrays = [np.zeros(k.shape, np.int64) if is_tensor(k) else k for k in key]
     try:
         selected = np.broadcast_to(np.False_, shape)[tuple(arrays)].shape
         fits = np.broadcast_shapes(value.shape, selected) == selected != value.shape
-    except (IndexError, ValueError):  # the operation says what is wrong
+    except (IndexError, ValueError):  # the operation raises the error
         return value
     return broadcast_to(value, selected) if fits else value
 
 
 def index_checked(x: Tensor, key: tuple[Any, ...]) -> Tensor:
-    """``x[key]`` without another look at the bounds.
-
-    The key holds integers, slices and None, and integer Tensors side by side, all known to be in range.
-    """
+    """``x[key]`` for a key of integers, slices, None and adjacent integer Tensors that are in range."""
     arrays = [k for k in key if is_tensor(k)]
     marked = tuple([ARRAY if is_tensor(k) else k for k in key])
     return apply(PRIMITIVES["index"], x, *arrays, key=marked)
@@ -106,17 +103,17 @@ def index_checked(x: Tensor, key: tuple[Any, ...]) -> Tensor:
 def check_indices(
     checks: Sequence[tuple[Array, int, int]], error: Callable[[int, int, int], Exception]
 ) -> None:
-    """Raise unless integer indices lie within their bounds, for CuPy would wrap them around.
+    """Raise unless integer indices are within their bounds; CuPy would wrap them around.
 
-    All checks of indices are made here. For those on a device the host waits once, however many there
-    are, and not at all for those on the host, nor under :class:`~.modes.deferred_checks`.
+    All checks of indices are made here. The host waits once for all indices on a device. It does not wait
+    for indices on the host, or under :class:`~.modes.deferred_checks`.
 
     Parameters
     ----------
     checks : sequence of (array, lowest, size)
-        Elements of the array must lie in [lowest, size).
+        Elements of the array must be in [lowest, size).
     error : callable
-        Given the position of a check that failed, the least and the largest element: what to raise.
+        Takes the position of a failed check, and the least and the largest element; returns the error.
     """
     tried = [i for i, check in enumerate(checks) if 0 not in check[0].shape]
     ends: list[Any] = []
@@ -126,7 +123,7 @@ def check_indices(
         with backend.on(array):
             ends += [xp.min(array), xp.max(array)]
 
-    bounds = [(i, *checks[i][1:]) for i in tried]  # the arrays need not be kept
+    bounds = [(i, *checks[i][1:]) for i in tried]  # without the arrays, which can then be freed
 
     def judge(ends: Sequence[Any]) -> None:
         for (i, lowest, size), least, largest in zip(bounds, ends[::2], ends[1::2], strict=True):
@@ -144,22 +141,19 @@ def check_indices(
 
 
 def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
-    """Indices, of int64, as a Tensor, an array of a device, or a NumPy array if they are data of the host.
+    """Indices as int64: a Tensor, an array of a device, or a NumPy array for data of the host.
 
     Raises
     ------
     DTypeError, ArgumentError
-        Values that are no whole numbers, or rows of unequal lengths.
+        Values are not whole numbers, or rows have unequal lengths.
     """
     values = imported(values)
     if not is_tensor(values) and not backend.is_array(values):
-        try:
-            array = on_host(values)
-        except ValueError:
-            raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+        array = _from_list(values, op, what)
         if array.dtype.kind not in "biufc":
-            raise DTypeError(f"{op}: {what} in a {type(values).__name__} are no integers")
-        values = array if array.size else array.astype(np.int64)
+            raise DTypeError(f"{op}: {what} in a {type(values).__name__} are not integers")
+        values = array
     if not _is_whole(values):
         raise DTypeError(
             f"{op}: {what} of dtype {values.dtype}; they must be integers (dtype='int64')"
@@ -168,7 +162,7 @@ def read_indices(values: Any, op: str, what: str) -> Array | Tensor:
 
 
 def _in_int64(values: Array | Tensor) -> Array | Tensor:
-    """Whole numbers in the one type they are computed with; a Tensor of that type is itself."""
+    """Whole numbers as int64; a Tensor of int64 is returned as it is."""
     if not is_tensor(values):
         return whole(values)
     array = whole(values._data)
@@ -176,10 +170,7 @@ def _in_int64(values: Array | Tensor) -> Array | Tensor:
 
 
 def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: str) -> Tensor:
-    """Indices that :func:`read_indices` gave, with their bounds [0, size) checked, to be used with ``x``.
-
-    What is data of the host is checked there and moved to the device of ``x``.
-    """
+    """Check that indices from :func:`read_indices` are in [0, size), and move them to ``x``'s device."""
 
     def error(_: int, least: int, largest: int) -> Exception:
         return IndexOutOfRangeError(
@@ -187,11 +178,11 @@ def place_indices(values: Array | Tensor, x: Tensor, size: int, op: str, what: s
         )
 
     check_indices([(values._data if is_tensor(values) else values, 0, size)], error)
-    return beside(values, x)
+    return as_tensor_on(values, x)
 
 
 def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
-    """One checked entry per axis (or None for a new one); arrays as integer Tensors."""
+    """Return a checked entry for each axis, and None for each new axis; arrays become integer Tensors."""
     parts = [_part(k) for k in key]
     covered = sum(map(_axes_covered, parts))
     dots = len([p for p in parts if p is Ellipsis])
@@ -206,14 +197,14 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     axis = 0
     for part in parts:
         if part is Ellipsis:
-            # where it stands for no axis it is kept: it still parts the arrays beside it
+            # an ellipsis without axes stays: it still separates the arrays beside it
             entries += [slice(None)] * (x.ndim - covered) or [Ellipsis]
             axis += x.ndim - covered
             continue
         entries += _entries(x, part, axis, checks)
         axis += _axes_covered(part)
     if checks:
-        shape, axes = x.shape, [at for _, at in checks]  # what is checked later is not kept for it
+        shape, axes = x.shape, [at for _, at in checks]  # a deferred check must not hold x
         check_indices(
             [(array, -shape[at], shape[at]) for array, at in checks],
             lambda i, low, high: _out_of_range(shape, axes[i], low, high),
@@ -222,12 +213,12 @@ def _expand(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
 
 
 def _part(k: Any) -> Any:
-    """An entry of a key as Python's int, slice, None or Ellipsis, or as an array or a Tensor."""
+    """Read an entry of a key: a Python int, a slice, None, Ellipsis, an array or a Tensor."""
     if k is None or k is Ellipsis or isinstance(k, slice):
         return k
     if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
         return int(k)
-    k = _from_list(k) if isinstance(k, list) else imported(k)
+    k = _from_list(k, "index", f"indices {brief(k)}") if isinstance(k, list) else imported(k)
     if isinstance(k, np.ndarray):
         k = plain_array(k)
     if _has_elements(k):
@@ -242,13 +233,13 @@ def _part(k: Any) -> Any:
     )
 
 
-def _from_list(values: Any) -> np.ndarray[Any, Any]:
-    """A nested list of numbers as an index array."""
+def _from_list(values: Any, op: str, what: str) -> np.ndarray[Any, Any]:
+    """Read nested lists of numbers as an index array."""
     try:
         array = on_host(values)
     except ValueError:
-        raise ArgumentError(f"index: {brief(values)} has rows of unequal lengths") from None
-    return array if array.size else array.astype(int)
+        raise ArgumentError(f"{op}: {what} in rows of unequal lengths; pad them") from None
+    return array if array.size else array.astype(np.int64)
 
 
 def _has_elements(part: Any) -> bool:
@@ -270,7 +261,7 @@ def _axes_covered(part: Any) -> int:
 
 
 def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -> list[Any]:
-    """The entries of one part, a mask as integer arrays; integer arrays are noted in ``checks``."""
+    """The entries of one part; a mask becomes integer arrays, and ``checks`` gets arrays to check."""
     if part is None:
         return [part]
     if isinstance(part, slice):
@@ -286,14 +277,14 @@ def _entries(x: Tensor, part: Any, axis: int, checks: list[tuple[Array, int]]) -
     array = part._data if is_tensor(part) else part
     if not _is_mask(part):
         checks.append((array, axis))
-        return [beside(part, x)]
+        return [as_tensor_on(part, x)]
     if tuple(part.shape) != x.shape[axis : axis + part.ndim]:
         raise ShapeError(
             f"index: a mask of shape {tuple(part.shape)} at axis {axis} of shape {x.shape}"
         )
     with backend.on(array):
         found = backend.namespace(array).nonzero(array)
-    return [wrap(a) if is_tensor(part) else beside(a, x) for a in found]
+    return [wrap(a) if is_tensor(part) else as_tensor_on(a, x) for a in found]
 
 
 def _out_of_range(
@@ -308,8 +299,8 @@ def _out_of_range(
 
 
 def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
-    """Bring integer arrays side by side: to the front if they were apart, as in NumPy."""
-    entries = [beside(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
+    """Make integer arrays adjacent: they go to the front if they were apart, as in NumPy."""
+    entries = [as_tensor_on(np.asarray(e), x) if isinstance(e, int) else e for e in entries]
     arrays = [i for i, e in enumerate(entries) if is_tensor(e)]
     if arrays[-1] - arrays[0] == len(arrays) - 1:
         return x, entries
@@ -324,7 +315,14 @@ def _side_by_side(x: Tensor, entries: list[Any]) -> tuple[Tensor, list[Any]]:
 
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
-    """The slices at integer ``indices`` along ``axis``; without one, elements of the whole tensor."""
+    """The slices at integer ``indices`` along ``axis``; without an axis, elements of the whole tensor.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.take(tg.tensor([5.0, 6.0, 7.0]), [2, 0])
+    tensor([7., 5.])
+    """
     x = as_tensor(x)
     if axis is None and x.ndim != 1:
         x = reshape(x, -1)

@@ -23,9 +23,9 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     ----------
     x : Tensor
     ord : number, ±inf or "fro", optional
-        For vectors the p of (Σ |x|ᵖ)^(1/p), 2 by default; ±inf gives the largest or smallest |x|. For
-        matrices "fro" (the default) is the root of the sum of squares; ±1 gives the largest or smallest
-        sum of |x| over a column, ±inf over a row.
+        For vectors: p in (Σ |x|ᵖ)^(1/p), by default 2; ±inf gives the largest or smallest |x|. For
+        matrices: "fro" (the default) is the root of the sum of squares; ±1 gives the largest or smallest
+        sum of |x| over a column, and ±inf over a row.
     axis : int or pair of int, optional
         The axis of vectors, or the two axes of matrices. By default all elements form one vector; if
         ``ord`` is given and x has two axes, they form a matrix.
@@ -100,7 +100,7 @@ def _matrix_norm(x: Tensor, ord: Any, axes: tuple[int, ...], keepdims: bool) -> 
 
 @tg.accumulating
 def vector_norm(x: Any, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """Norm of the elements along ``axis`` (all by default) as one vector; see :func:`norm`."""
+    """Norm of the vectors along ``axis``, by default of all elements as one vector; see :func:`norm`."""
     x = tg.floating(x, "float64")
     axes = negative_axes(x, axis, "vector_norm")
     return _vector_norm(x, float(ord), tuple(range(-x.ndim, 0)) if axes is None else axes, keepdims)

@@ -1,4 +1,4 @@
-"""NumPy's own functions on Tensors: each is ours of the same name, so results stay differentiable."""
+"""NumPy's functions on Tensors, such as ``np.tanh(x)``: they call our function of the same name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIASES = {
     "row_stack": "vstack",
     "true_divide": "divide",
 }
-"""NumPy's name → ours, where they differ."""
+"""NumPy's name → our name, if they differ."""
 
 KEYWORDS = {
     **dict.fromkeys(("a", "arr", "array", "ary", "A", "m"), "x"),
@@ -35,19 +35,7 @@ KEYWORDS = {
     "newshape": "shape",
     "tup": "xs",
 }
-"""NumPy's name of an argument → ours, where they differ."""
-
-DEFAULTS = {
-    "add.reduce": {"axis": 0},
-    "multiply.reduce": {"axis": 0},
-    "maximum.reduce": {"axis": 0},
-    "minimum.reduce": {"axis": 0},
-    "add.accumulate": {"axis": 0},
-    "multiply.accumulate": {"axis": 0},
-    "linalg.diagonal": {"axis1": -2, "axis2": -1},
-    "linalg.trace": {"axis1": -2, "axis2": -1},
-}
-"""NumPy's name → what it assumes of arguments left out, where ours assumes something else."""
+"""NumPy's name of an argument → our name, if they differ."""
 
 METHODS = {
     "add.reduce": "sum",
@@ -57,7 +45,14 @@ METHODS = {
     "add.accumulate": "cumulative_sum",
     "multiply.accumulate": "cumulative_prod",
 }
-"""Method of a ufunc → the function that it is."""
+"""Method of a ufunc → the function that computes it."""
+
+DEFAULTS = {
+    **{method: {"axis": 0} for method in METHODS},
+    "linalg.diagonal": {"axis1": -2, "axis2": -1},
+    "linalg.trace": {"axis1": -2, "axis2": -1},
+}
+"""NumPy's name → its defaults of arguments, if our function has other defaults."""
 
 PREDICATES = frozenset(
     """
@@ -67,21 +62,21 @@ PREDICATES = frozenset(
     result_type searchsorted shape shares_memory signbit size
     """.split()  # noqa: SIM905 - a list of words reads better
 )
-"""Functions that have no derivative, whatever they are given."""
+"""Functions that have no derivative for any arguments."""
 
 UNREAD = frozenset(("iscomplexobj", "isrealobj", "ndim", "result_type", "shape", "size"))
-"""Those of them that look at shapes and dtypes alone: nothing is brought to the host for them."""
+"""Predicates that read only shapes and dtypes: no elements are copied to the host for them."""
 
 
 def ufunc(
     functions: Any, f: Any, method: str, inputs: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
-    """Run NumPy's ufunc ``f``, or a method of it, as our function."""
+    """Call our function instead of NumPy's ufunc ``f`` or one of its methods."""
     if method == "__call__":
         return _run(functions, f.__name__, f, inputs, options)
-    if method == "at":  # writes even into what is read-only
+    if method == "at":  # it writes even into read-only arrays
         raise ArgumentError(
-            f"np.{f.__name__}.at would overwrite what may be recorded; use the array x.data of a leaf x"
+            f"np.{f.__name__}.at would overwrite values that backward needs; use x.data of a leaf x"
         )
     if method == "outer":
         a, b = functions.as_operands(inputs)
@@ -94,20 +89,20 @@ def ufunc(
 def function(
     functions: Any, f: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
-    """Run NumPy's function ``f`` as ours."""
-    room = f.__module__.partition(".")[2]  # such as linalg
-    shown = f"{room}.{f.__name__}" if room else f.__name__
+    """Call our function instead of NumPy's function ``f``."""
+    module = f.__module__.partition(".")[2]  # such as linalg
+    shown = f"{module}.{f.__name__}" if module else f.__name__
     if shown == "pad":
         args, options = _pad(*args, **options)
     return _run(functions, f.__name__, f, args, options, shown)
 
 
 def _pad(x: Any, pad_width: Any, mode: str = "constant", **options: Any) -> tuple[Any, Any]:
-    """The arguments of NumPy's ``pad`` as those of ours, which has one mode."""
+    """Convert the arguments of NumPy's ``pad`` to ours, which only pads with a constant."""
     if mode != "constant":
         raise ArgumentError(
-            f"np.pad: mode={mode!r} is not one of tg.pad, which adds a constant; take what is added, "
-            f"as in tg.take(x, np.pad(np.arange(n), width, {mode!r}), axis)"
+            f"np.pad: mode={mode!r} is not one of tg.pad, which adds a constant; "
+            f"write tg.take(x, np.pad(np.arange(n), width, {mode!r}), axis)"
         )
     return (x, pad_width), options
 
@@ -115,8 +110,8 @@ def _pad(x: Any, pad_width: Any, mode: str = "constant", **options: Any) -> tupl
 def _by_name(
     original: Callable[..., Any], ours: Callable[..., Any], args: Any, options: Any
 ) -> tuple[Any, Any]:
-    """Arguments by name from where NumPy's order has ``dtype`` or ``out``, which ours do not take."""
-    if len(args) < 3:  # they are never among the first two
+    """Pass arguments by name from the position of NumPy's ``dtype`` or ``out``, which ours do not take."""
+    if len(args) < 3:  # the first two are never dtype or out
         return args, options
     try:
         known = inspect.signature(original).parameters.values()
@@ -125,14 +120,13 @@ def _by_name(
     theirs = [p.name for p in known if p.kind is p.POSITIONAL_OR_KEYWORD]
     taken = inspect.signature(ours).parameters
     start = next((i for i, n in enumerate(theirs) if n in ("dtype", "out") and n not in taken), 99)
-    behind = dict(zip(theirs[start:], args[start:], strict=False))
-    return args[:start], {**{k: v for k, v in behind.items() if v is not None}, **options}
+    rest = dict(zip(theirs[start:], args[start:], strict=False))
+    return args[:start], {**{k: v for k, v in rest.items() if v is not None}, **options}
 
 
 def _outline(x: Any) -> np.ndarray[Any, Any]:
-    """An array of the shape and the dtype of a Tensor, or of an array of a device, and with no elements."""
-    dtype = str(x.dtype).rpartition(".")[2]  # of any library's
-    return np.broadcast_to(np.zeros((), dtype), x.shape)
+    """An array with the shape and dtype of a Tensor or of an array of a device; all its elements are 0."""
+    return np.broadcast_to(np.zeros((), str(x.dtype).rpartition(".")[2]), x.shape)
 
 
 def _run(
@@ -150,7 +144,9 @@ def _run(
     if ours is not None:
         args, options = _by_name(original, ours, args, options)
     if options.get("out") is not None:
-        raise ArgumentError(f"{shown}: out= would overwrite what may be recorded; use the result")
+        raise ArgumentError(
+            f"{shown}: out= would overwrite values that backward needs; use the result"
+        )
     given = flatten((args, options))
     for x in given:
         refuse_subclass(x, f"{shown}: ")
@@ -165,14 +161,12 @@ def _run(
             "or use x.detach() for a result without gradients"
         )
     signature = inspect.signature(ours)
-    known_to_us = signature.parameters
-    renamed = {k if k in known_to_us else KEYWORDS.get(k, k): v for k, v in options.items()}
+    taken = signature.parameters
+    renamed = {k if k in taken else KEYWORDS.get(k, k): v for k, v in options.items()}
     renamed.pop("out", None)
     try:
-        given_now = signature.bind_partial(*args, **renamed).arguments
-        for k, v in DEFAULTS.get(known, {}).items():
-            if k not in given_now:
-                renamed[k] = v
+        present = signature.bind_partial(*args, **renamed).arguments
+        renamed |= {k: v for k, v in DEFAULTS.get(known, {}).items() if k not in present}
         signature.bind(*args, **renamed)
     except TypeError as error:
         instead = "; write x.astype(dtype) first" if "dtype" in renamed else ""

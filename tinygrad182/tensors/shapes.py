@@ -13,21 +13,21 @@ from ..arrays.backend import check_device
 from ..engine.recording import apply
 from ..errors import ArgumentError, ShapeError, brief
 from ..primitives import PRIMITIVES
-from .creation import as_operands, as_tensor, filled, integers, sizes_of
+from .creation import as_operands, as_tensor, check_shape, filled, integers
 from .tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 
 
 def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tuple[int, ...] | None:
-    """Axes as distinct negative integers: right also under extra leading axes.
+    """Axes as distinct negative integers, which stay right when axes are added in front.
 
     Raises
     ------
     ShapeError
-        An axis that is not there, or is named twice.
+        An axis does not exist, or is named twice.
     ArgumentError
-        A second axis where ``keepdims`` is.
+        ``keepdims`` is not a Boolean, such as a second axis.
     """
     if keepdims is not False and keepdims is not True:
         raise ArgumentError(
@@ -39,7 +39,7 @@ def negative_axes(x: Tensor, axis: Axis, op: str, keepdims: bool = False) -> tup
     several = (axis,) if type(axis) is int else integers(axis, op, "axis")
     shape = x.shape
     if not shape and set(several) <= {0, -1}:
-        return ()  # a number is its own only row
+        return ()  # as in NumPy, a 0-d tensor accepts axis 0
     axes = tuple([negative_axis(len(shape), a, op, shape) for a in several])
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: axis {axis} names an axis twice, for a tensor of shape {x.shape}")
@@ -56,7 +56,14 @@ def negative_axis(ndim: int, axis: int, op: str, shape: tuple[int, ...]) -> int:
 
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
-    """The same elements in another shape; one size may be −1."""
+    """The elements in another shape; a size of −1 is computed from the others.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.reshape(tg.arange(6), (2, -1)).shape
+    (2, 3)
+    """
     x = as_tensor(x)
     sizes = list(integers(shape, "reshape", "shape", -1))
     if sizes.count(-1) == 1:
@@ -69,7 +76,14 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
-    """The axes in another order: axis ``axes[i]`` becomes axis i."""
+    """The axes in another order: axis ``axes[i]`` becomes axis i.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.permute_dims(tg.ones((2, 3, 4)), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
     x = as_tensor(x)
     given = integers(axes, "permute_dims", "axes")
     order = negative_axes(x, given, "permute_dims") or ()
@@ -79,13 +93,13 @@ def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
-    """The axes in the order given, or reversed, as in NumPy."""
+    """The axes in the given order, by default reversed, as in NumPy."""
     x = as_tensor(x)
     return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else axes)
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
-    """Two axes exchanged."""
+    """Exchange two axes."""
     x = as_tensor(x)
     order = list(range(x.ndim))
     pair = [check_whole("swapaxes", "axis", a) for a in (axis1, axis2)]
@@ -97,7 +111,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 
 
 def matrix_transpose(x: Any) -> Tensor:
-    """The last two axes exchanged."""
+    """Exchange the last two axes."""
     x = as_tensor(x)
     if x.ndim < 2:
         raise ShapeError(f"matrix_transpose: shape {x.shape} has fewer than two axes")
@@ -105,7 +119,14 @@ def matrix_transpose(x: Any) -> Tensor:
 
 
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
-    """New axes of size 1: at ``axis`` (one or several) of the result."""
+    """Add axes of size 1, which are at ``axis`` (one or several) of the result.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.expand_dims(tg.ones((2, 3)), 1).shape
+    (2, 1, 3)
+    """
     x = as_tensor(x)
     given = integers(axis, "expand_dims", "axis")
     ndim = x.ndim + len(given)
@@ -117,7 +138,14 @@ def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
-    """Without the axes of size 1 (all of them, or those named)."""
+    """Remove axes of size 1: all of them, or those at ``axis``.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.squeeze(tg.ones((2, 1, 3))).shape
+    (2, 3)
+    """
     x = as_tensor(x)
     ones = tuple(i - x.ndim for i, n in enumerate(x.shape) if n == 1)
     axes = ones if axis is None else negative_axes(x, axis, "squeeze") or ()
@@ -127,8 +155,16 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
-    """The elements repeated along new axes and axes of size 1."""
-    sizes = sizes_of(shape, "broadcast_to")
+    """Repeat the elements along new axes in front and along axes of size 1.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.broadcast_to(tg.arange(2), (2, 2))
+    tensor([[0, 1],
+            [0, 1]])
+    """
+    sizes = check_shape(shape, "broadcast_to")
     return apply(PRIMITIVES["broadcast_to"], as_tensor(x), shape=sizes)
 
 
@@ -140,7 +176,14 @@ def _together(arrays: Any, op: str) -> list[Tensor]:
 
 
 def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
-    """Tensors one after the other along an axis they have; of None, all their elements."""
+    """Join tensors along an existing axis; with None, join all their elements to one vector.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.concat([tg.ones((2, 3)), tg.ones((1, 3))], axis=0).shape
+    (3, 3)
+    """
     tensors = _together(arrays, "concat")
     if axis is None:
         tensors, axis = [reshape(x, (-1,)) for x in tensors], 0
@@ -151,7 +194,14 @@ def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
-    """Tensors of one shape side by side along a new axis."""
+    """Join tensors of one shape along a new axis.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.stack([tg.ones(3), tg.ones(3)]).shape
+    (2, 3)
+    """
     tensors = _together(arrays, "stack")
     first = tensors[0]
     return apply(
@@ -162,7 +212,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
 
 
 def unstack(x: Any, axis: int = 0) -> list[Tensor]:
-    """The slices along ``axis``, as a list; what iterating over a tensor gives."""
+    """A list of the slices along ``axis``."""
     x = as_tensor(x)
     if not x.ndim:
         raise ShapeError("unstack: a 0-d tensor has no axis to take apart")
@@ -173,14 +223,14 @@ def unstack(x: Any, axis: int = 0) -> list[Tensor]:
 
 
 def flip(x: Any, axis: Axis = None) -> Tensor:
-    """The elements in reverse order along ``axis`` (every axis by default)."""
+    """The elements in reverse order along ``axis``, by default along all axes."""
     x = as_tensor(x)
     axes = negative_axes(x, axis, "flip")
     return apply(PRIMITIVES["flip"], x, axis=tuple(range(-x.ndim, 0)) if axes is None else axes)
 
 
 def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
-    """A constant before and after the elements of each axis.
+    """Add a constant before and after the elements along each axis.
 
     Parameters
     ----------
@@ -188,6 +238,12 @@ def pad(x: Any, pad_width: Any, constant_values: float = 0.0) -> Tensor:
     pad_width : int, (before, after) or a pair per axis
         How many elements to add, as in NumPy.
     constant_values : float
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.pad(tg.ones(2), (1, 2))
+    tensor([0., 1., 1., 0., 0.])
     """
     x = as_tensor(x)
     pairs = _pairs(pad_width, x)
@@ -217,7 +273,14 @@ def _pairs(pad_width: Any, x: Tensor) -> list[tuple[int, int]]:
 
 
 def astype(x: Any, dtype: Any) -> Tensor:
-    """The elements in another data type; gradients flow between floating types."""
+    """The elements in another dtype; gradients flow between floating dtypes.
+
+    Examples
+    --------
+    >>> import tinygrad182 as tg
+    >>> tg.astype(tg.ones(2), "float64").dtype
+    dtype('float64')
+    """
     x = as_tensor(x)
     xp = backend.namespace(x._data)
     target = xp.dtype(dtype)

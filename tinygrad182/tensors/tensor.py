@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .._suggestions.calls import tell_methods, unknown_name
+from .._suggestions.calls import explain_calls_of, unknown_name
 from .._suggestions.torch_names import TENSOR
 from ..arrays import backend
 from ..arrays.namespaces import Array
@@ -31,8 +31,7 @@ from ..engine.recording import (
 from ..errors import CallError, DTypeError, GraphError, ShapeError, TinygradError
 from ..primitives import PRIMITIVES
 from . import numpy_protocols
-from .dtypes import read_target
-from .methods import Count, Method, augmented, operator_of
+from .methods import Count, Method, augmented, operator_of, read_target
 
 _NEGATIVE, _MATMUL = PRIMITIVES["negative"], PRIMITIVES["matmul"]
 
@@ -43,13 +42,12 @@ class Tensor:
     Attributes
     ----------
     shape, ndim, size, dtype, device
-        As of the array; ``device`` is ``"cpu"`` or ``"cuda:N"``.
+        Properties of the array; ``device`` is ``"cpu"`` or ``"cuda:N"``.
     data : array
-        The array itself for a tensor made by hand, which may be written to. For a result, a view
-        that is read-only (on CUDA: a copy, as CuPy has no such views). Assigning to it is
-        :meth:`assign`.
+        The array. That of a leaf may be written to. That of a result is a read-only view (on CUDA a
+        copy, because CuPy has no read-only views). ``x.data = value`` calls :meth:`assign`.
     grad : Tensor or None
-        What backward passes have added up, for leaves and after ``retain_grad()``.
+        The accumulated gradient of a leaf, or of a result after ``retain_grad()``.
     requires_grad : bool
         Whether gradients flow to or through this tensor.
 
@@ -106,12 +104,12 @@ class Tensor:
         self.assign(value)
 
     def assign(self, value: Any) -> Tensor:
-        """Overwrite a leaf's elements in place; a graph that recorded the old ones refuses backward.
+        """Overwrite a leaf's elements in place; backward through a graph that recorded the old ones raises.
 
         Parameters
         ----------
         value : Tensor, array, nested list or number
-            Of the same shape, or a number; cast to the tensor's dtype. Data of the host (NumPy
+            A number, or values of the tensor's shape; they are cast to its dtype. Data of the host (NumPy
             arrays, lists, numbers) goes to the tensor's device; a Tensor must be there already.
         """
         if not self.is_leaf:
@@ -150,15 +148,15 @@ class Tensor:
         return self.numpy().tolist()
 
     def to(self, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
-        """The tensor on a device, of a dtype: itself when it is so already; gradients flow back.
+        """The tensor on a device, in a dtype, or both: itself if nothing changes. Gradients flow back.
 
         Parameters
         ----------
         *target : str, dtype, Tensor or array
-            A device such as ``"cuda"``, a dtype, both, or what has a device and a dtype to take over.
+            A device such as ``"cuda"``, a dtype, both, or a Tensor or an array with the wanted ones.
             PyTorch's dtypes and devices are read by their names.
         device, dtype
-            The same by name.
+            The device and the dtype as keyword arguments.
 
         Examples
         --------
@@ -220,7 +218,7 @@ class Tensor:
         autodiff.set_grads([(node, value)])
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this result too when a backward pass reaches it."""
+        """Keep the gradient of this result when a backward pass reaches it."""
         if not self.requires_grad:
             raise GraphError("retain_grad: the tensor does not require grad")
         node_of(self).keeps_grad = True
@@ -238,26 +236,26 @@ class Tensor:
         retain_graph : bool
             Keep the graph for another pass; otherwise it is freed as it is consumed.
         create_graph : bool
-            Record the pass itself, so that ``.grad`` can be differentiated again.
+            Record the pass itself, so that ``.grad`` can be differentiated.
 
         Raises
         ------
         GraphError
-            Nothing here requires grad, the graph was freed, or a recorded tensor was changed.
+            The tensor does not require grad, the graph was freed, or a recorded tensor was changed.
         ShapeError
-            Several elements and no ``gradient``, or one of another shape.
+            The tensor has several elements and ``gradient`` is missing or of another shape.
         """
         autodiff.backward(self, gradient, retain_graph, create_graph)
 
     def detach(self) -> Tensor:
-        """The same array without the graph: gradients stop here.
+        """Return a tensor with the same array and no graph: gradients stop here.
 
-        The array of a result stays read-only, for the graph still uses it; see :meth:`clone`.
+        The array of a result stays read-only, because the graph uses it; see :meth:`clone`.
         """
         return share(self._data, self)
 
     def clone(self) -> Tensor:
-        """A copy with memory of its own; gradients flow back."""
+        """A copy that shares no memory; gradients flow back."""
         if not self.requires_grad:
             return wrap(backend.copy(self._data))
         return self * 1
@@ -345,7 +343,7 @@ class Tensor:
         return builtins.float(self.item())
 
     def __index__(self) -> int:
-        if self.size != 1:  # a TypeError, so that it is said which argument is not a whole number
+        if self.size != 1:  # a TypeError, so that the caller's message names the argument
             raise CallError(f"a tensor of shape {self.shape} is not one whole number")
         return operator.index(self.item())
 
@@ -430,7 +428,7 @@ class Tensor:
         folds = [fold("gradient", array_body(array)) for array in its_gradient]
         return shown(fold(line, array_body(here), *folds, opened=True))
 
-    # --- methods: the functions of the same names -------------------------------------------------
+    # --- methods that call the function of their name ---------------------------------------------
 
     sum = mean = max = min = prod = var = std = norm = logsumexp = softmax = log_softmax = Method()
     argmax = argmin = argsort = any = all = cumulative_sum = cumprod = Method()
@@ -441,41 +439,41 @@ class Tensor:
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
-        """The axes in reverse order."""
+        """The tensor with its axes in reverse order."""
         return tensor_functions().transpose(self)
 
     @property
     def mT(self) -> Tensor:  # noqa: N802 - the Array API's name
-        """The last two axes exchanged."""
+        """The tensor with its last two axes exchanged."""
         return tensor_functions().matrix_transpose(self)
 
     def reshape(self, *shape: Any) -> Tensor:
-        """Return the same elements in another shape, given as one tuple or as several numbers."""
+        """Return the elements in another shape, given as one tuple or as several numbers."""
         return tensor_functions().reshape(self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """Return the axes in the order given (one tuple or several numbers), or reversed, as in NumPy.
+        """Return the axes in the given order (one tuple or several numbers), by default reversed.
 
         Raises
         ------
         CallError
-            Two numbers for a matrix, where NumPy would do nothing and PyTorch exchange its axes.
+            Two numbers were given for a matrix: NumPy would change nothing, PyTorch would swap the axes.
         """
         order = _unpacked(axes)
         if len(axes) == self.ndim == 2 and axes in _BOTH_IN_ORDER:
             raise CallError(
-                f"transpose: {axes[0]}, {axes[1]} is NumPy's order of the axes, which changes nothing, and "
-                "PyTorch's pair to exchange; write x.T or x.swapaxes(0, 1) to exchange them"
+                f"transpose: {axes[0]}, {axes[1]} keeps the order of the axes in NumPy and swaps them in "
+                "PyTorch; write x.T or x.swapaxes(0, 1) to swap them"
             )
         if len(order) == 2 and self.ndim > 2:
             raise ShapeError(
                 f"transpose: {self.ndim} axes are needed for shape {self.shape}, as in NumPy; "
-                f"write x.swapaxes({order[0]}, {order[1]}) to exchange two"
+                f"write x.swapaxes({order[0]}, {order[1]}) to swap two"
             )
         return tensor_functions().transpose(self, tuple(order) or None)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Return the axes from ``start_dim`` to ``end_dim`` as one, by default all of them."""
+        """Return the tensor with the axes from ``start_dim`` to ``end_dim`` (by default all) joined."""
         if not self.ndim:
             return self.reshape(1)
         first, last = (axis + self.ndim if axis < 0 else axis for axis in (start_dim, end_dim))
@@ -486,7 +484,7 @@ class Tensor:
         joint = math.prod(self.shape[first : last + 1])
         return self.reshape(*self.shape[:first], joint, *self.shape[last + 1 :])
 
-    # --- PyTorch's names of what is here already --------------------------------------------------
+    # --- PyTorch's names --------------------------------------------------------------------------
 
     unsqueeze = Method("expand_dims")
     pow = Method("power")
@@ -495,7 +493,7 @@ class Tensor:
     cumsum = Method("cumulative_sum")
 
     def view(self, *shape: Any) -> Tensor:
-        """Return what :meth:`reshape` does."""
+        """Return the elements in another shape; see :meth:`reshape`."""
         return self.reshape(*shape)
 
     def view_as(self, other: Tensor) -> Tensor:
@@ -527,7 +525,7 @@ class Tensor:
         return tensor_functions().broadcast_to(self, other.shape)
 
     def masked_fill(self, mask: Any, value: Any) -> Tensor:
-        """Return ``value`` where the mask holds, and the own elements elsewhere."""
+        """Return ``value`` where the mask holds, and this tensor's elements elsewhere."""
         return tensor_functions().where(mask, value, self)
 
     def numel(self) -> int:
@@ -539,7 +537,7 @@ class Tensor:
         return self.ndim
 
     def contiguous(self) -> Tensor:
-        """Return the tensor itself: the layout in memory is not part of it here."""
+        """Return the tensor itself: here a tensor has no layout in memory to change."""
         return self
 
     def cpu(self) -> Tensor:
@@ -571,7 +569,7 @@ class Tensor:
         self.requires_grad = requires_grad
         return self
 
-    if not TYPE_CHECKING:  # for a type checker what is not above does not exist
+    if not TYPE_CHECKING:  # a type checker must not accept unknown names
 
         def __getattr__(self, name: str) -> NoReturn:
             if name in tensor_functions().__all__ and name not in TENSOR:
@@ -580,14 +578,14 @@ class Tensor:
 
 
 _BOTH_IN_ORDER = [(i, j) for i in (0, -2) for j in (1, -1)]
-"""The two axes of a matrix, in their order."""
+"""The axes of a matrix in their order, written in every way."""
 
 
 def _unpacked(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Several numbers, or what is in the one tuple that was given in their place."""
+    """The numbers given, or those in the one tuple that was given."""
     one = len(given) == 1 and isinstance(given[0], (tuple, list))
     return tuple(given[0]) if one else given
 
 
-tell_methods(Tensor)
+explain_calls_of(Tensor)
 set_tensor_type(Tensor)

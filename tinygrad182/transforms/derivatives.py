@@ -1,13 +1,13 @@
 """Derivatives of functions: ``vjp``, ``jvp``, ``jacobian``, ``hessian``.
 
-Each calls the function once on aliases of its arguments, and walks the recorded graph. A function may
-therefore use tensors from outside, and arguments may depend on one another.
+Each calls the function once on aliases of its arguments and follows the recorded graph. A function may
+therefore use tensors from outside, and its arguments may depend on one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..engine.modes import MODES, enable_grad, grad_mode, modes_kept
 from ..engine.recording import Leaf, Node, apply, is_tensor, needs_grad, node_of, wrap
 from ..errors import ArgumentError, ShapeError
 from ..primitives import PRIMITIVES, Primitive
-from ..tensors.creation import beside, full_like, gathered, tensor, zeros_like
+from ..tensors.creation import as_tensor_on, full_like, stack_nested, tensor, zeros_like
 from ..tensors.shapes import astype
 from ..tensors.tensor import Tensor
 
@@ -42,8 +42,8 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
         ``f(*xs)``.
     vjp_fn : callable
         Takes one cotangent for each output, of its shape. Returns a tuple with gᵀJ for each x, zeros for
-        an x that ``f`` does not depend on. It may be called again. Its results are recorded if an x, a
-        cotangent or a tensor that ``f`` uses requires grad.
+        an x that ``f`` does not depend on. It may be called several times. Its results are recorded if an
+        x, a cotangent or a tensor that ``f`` uses requires grad.
 
     Examples
     --------
@@ -52,28 +52,21 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Outputs, Callable[..., tuple[T
     >>> pull(tg.ones(1))
     (tensor([5.]), tensor([2.]))
     """
-    with enable_grad():
-        aliases = [alias(x) for x in xs]
-        out = _tensors(f(*aliases), "vjp")
-    outputs = out if isinstance(out, tuple) else (out,)
-    outer = _is_recorded(outputs, aliases)
+    aliases, out, outputs, outer = _call(f, xs, "vjp")
 
     def vjp_fn(*cotangents: Any) -> tuple[Tensor, ...]:
-        gs = [gathered(g) for g in cotangents]
+        gs = [stack_nested(g) for g in cotangents]
         if len(gs) != len(outputs):
             raise ArgumentError(f"vjp_fn: {len(outputs)} outputs but {len(gs)} cotangents")
-        pairs = [(o, g) for o, g in zip(outputs, gs, strict=True) if o.requires_grad]
-        record = outer or any(map(needs_grad, gs))
+        recorded = [i for i, o in enumerate(outputs) if o.requires_grad]
         found: list[Tensor | None] = [None] * len(aliases)
-        if pairs:
-            found = grad(*_unzip(pairs, aliases), retain_graph=True, create_graph=record)
+        if recorded:
+            ends, seeds = [outputs[i] for i in recorded], [gs[i] for i in recorded]
+            again = outer or any(map(needs_grad, gs))
+            found = grad(ends, aliases, seeds, retain_graph=True, create_graph=again)
         return tuple(zeros_like(x) if g is None else g for g, x in zip(found, aliases, strict=True))
 
     return out, vjp_fn
-
-
-def _unzip(pairs: list[tuple[Tensor, Any]], inputs: list[Tensor]) -> tuple[Any, Any, Any]:
-    return [o for o, _ in pairs], inputs, [g for _, g in pairs]
 
 
 @modes_kept
@@ -85,8 +78,8 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     f : callable
         Takes Tensors, returns a Tensor or a tuple of them.
     xs, vs : Tensor, array or sequence of these
-        The point and the direction, of the same shapes. A direction that is data of the host is moved
-        to the point's device.
+        The point and the direction, of equal shapes. A direction on the host is moved to the point's
+        device.
 
     Returns
     -------
@@ -103,18 +96,15 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
     """
     xs = list(xs) if isinstance(xs, (list, tuple)) else [xs]
     vs = list(vs) if isinstance(vs, (list, tuple)) else [vs]
-    vs = [gathered(v) for v in vs]
+    vs = [stack_nested(v) for v in vs]
     if len(xs) != len(vs):
         raise ArgumentError(f"jvp: {len(xs)} points but {len(vs)} directions")
-    with enable_grad():
-        aliases = [alias(x) for x in xs]
-        out = _tensors(f(*aliases), "jvp")
-    outputs = out if isinstance(out, tuple) else (out,)
-    record = _is_recorded(outputs, aliases) or any(map(needs_grad, vs))
+    aliases, out, outputs, outer = _call(f, xs, "jvp")
+    record = outer or any(map(needs_grad, vs))
     with grad_mode(record):
         tangents: dict[Node, Any] = {}
         for x, v in zip(aliases, vs, strict=True):
-            v = astype(beside(v, x), x.dtype)
+            v = astype(as_tensor_on(v, x), x.dtype)
             backend.namespace(x._data, v._data)
             if v.shape != x.shape:
                 raise ShapeError(f"jvp: direction of shape {v.shape} at a point of shape {x.shape}")
@@ -129,7 +119,7 @@ def jvp(f: Callable[..., Any], xs: Any, vs: Any) -> tuple[Outputs, Outputs]:
 
 
 def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
-    """Add the tangents of all nodes between those in ``tangents`` and ``outputs``, oldest node first."""
+    """Compute the tangents of all nodes from those in ``tangents`` to ``outputs``, and add them there."""
     for node in ancestors(outputs, ends=set(tangents)):
         if node in tangents or isinstance(node, Leaf):
             continue
@@ -142,7 +132,7 @@ def push_forward(outputs: list[Node], tangents: dict[Node, Any]) -> None:
 
 
 def _push(node: Node, tangents: tuple[Any, ...]) -> Any:
-    """The tangent of a node's output, from the tangents of its inputs (None for zeros)."""
+    """Return the tangent of a node's output, given those of its inputs (None for zeros)."""
     primitive: Primitive = node.primitive  # type: ignore[assignment]
     like = next(v for v in tangents if v is not None)
     xp = backend.NAMESPACES[type(like)]
@@ -185,7 +175,7 @@ def _sum(terms: Any) -> Any:
 
 @modes_kept
 def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
-    """All derivatives of ``f(x)`` by ``x``, in one backward pass for all rows.
+    """All derivatives of ``f(x)`` with respect to ``x``, computed in one backward pass for all rows.
 
     Parameters
     ----------
@@ -193,7 +183,7 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
         Takes one Tensor, returns one Tensor.
     x : Tensor or array
         Where to differentiate. The result is recorded if x, or a tensor that ``f`` uses, requires grad.
-        Inside :func:`no_grad` it is not, which is faster if only the numbers are wanted.
+        Inside :func:`no_grad` it is not recorded, which is faster.
 
     Returns
     -------
@@ -207,17 +197,12 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
     tensor([[2., 0.],
             [0., 4.]])
     """
-    with enable_grad():
-        point = alias(x)
-        out = _tensors(f(point), "jacobian")
-        if isinstance(out, tuple):
-            raise ArgumentError(
-                "jacobian: the function returned several outputs; return one Tensor"
-            )
+    (point,), out, _, record = _call(f, [x], "jacobian")
+    if isinstance(out, tuple):
+        raise ArgumentError("jacobian: the function returned several outputs; return one Tensor")
     shape = (*out.shape, *point.shape)
     if not out.requires_grad:
         return full_like(out, 0, shape)
-    record = _is_recorded((out,), [point])
     xp = backend.namespace(out._data)
     with xp.on(out._data):
         rows = xp.reshape(xp.eye_like(out.size, out._data), (out.size, *out.shape))
@@ -231,7 +216,7 @@ def jacobian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
 
 
 def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
-    """Second derivatives of a function with a single-element result.
+    """All second derivatives of a function whose result has a single element.
 
     Returns
     -------
@@ -257,22 +242,36 @@ def hessian(f: Callable[[Any], Tensor], x: Any) -> Tensor:
 
 
 def alias(x: Any) -> Tensor:
-    """A tensor with the value of ``x`` at which derivatives stop; ``x`` is its input if it requires grad.
+    """Return a copy of ``x`` at which derivatives end; ``x`` is its input in the graph if it requires grad.
 
-    It has memory of its own, so a later write to ``x`` does not change the recorded function.
+    A later write to ``x`` does not change the copy, and so not the recorded function.
     """
-    x = gathered(x)
+    x = stack_nested(x)
     return x.clone() if needs_grad(x) else tensor(x, requires_grad=True)
 
 
-def _is_recorded(outputs: tuple[Tensor, ...], aliases: list[Tensor]) -> bool:
-    """Whether a derivative has to be recorded, because another leaf than the aliases requires grad.
+class _Call(NamedTuple):
+    """A call of the function on aliases of its arguments: its result, also as a tuple of tensors.
 
-    That leaf is an x behind its alias, or a tensor that the function used from outside.
+    ``recorded`` says whether the derivative must be recorded, because a leaf that is not an alias requires
+    grad: an x whose alias was used, or a tensor that the function used from outside.
     """
+
+    aliases: list[Tensor]
+    out: Outputs
+    outputs: tuple[Tensor, ...]
+    recorded: bool
+
+
+def _call(f: Callable[..., Any], xs: Sequence[Any], op: str) -> _Call:
+    with enable_grad():
+        aliases = [alias(x) for x in xs]
+        out = _tensors(f(*aliases), op)
+    outputs = out if isinstance(out, tuple) else (out,)
     own = {node_of(x) for x in aliases}
-    behind = ancestors(node_of(o) for o in outputs if o.requires_grad)
-    return MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in behind)
+    used = ancestors(node_of(o) for o in outputs if o.requires_grad)
+    recorded = MODES.get().grad and any(isinstance(n, Leaf) and n not in own for n in used)
+    return _Call(aliases, out, outputs, recorded)
 
 
 def _tensors(out: Any, what: str) -> Outputs:

@@ -1,4 +1,4 @@
-"""Random numbers of a function that runs again: the second run draws the numbers of the first."""
+"""Random numbers for ``remat``: when a function runs again, it draws the numbers of its first run."""
 
 from __future__ import annotations
 

@@ -24,18 +24,18 @@ from .random_tape import Tape
 
 
 def remat(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``f`` with less memory for backward: only inputs and outputs are stored, and ``f`` runs again.
+    """Return ``f`` with less memory for backward: inputs and outputs are stored, and ``f`` runs again.
 
     A sequence of T steps in √T segments needs memory that grows with √T, at the cost of one more forward.
 
     Parameters
     ----------
     f : callable
-        Takes anything and returns Tensors; both may be in nested tuples, lists and dicts. It may use
+        Takes any arguments and returns Tensors; both may be in nested tuples, lists and dicts. It may use
         parameters from outside, and must compute the same result at every call. Arrays among its
         arguments are copied. If a Tensor argument, or a Tensor from outside that it records, is changed
-        in place before the backward pass, that pass raises. Other changes from outside are not noticed:
-        of an array, of a constant that is first used here, or of a parameter that is only compared or
+        in place before the backward pass, that pass raises. These changes are not noticed: of an array
+        from outside, of a constant that is first used here, and of a parameter that is only compared or
         detached for operations that are not recorded.
 
     Returns
@@ -118,9 +118,8 @@ class _RerunFunction:
         """Compute the value at any values of the inputs."""
         flat, ends = self._record_again(inputs)
         values = dict(zip(ends, inputs, strict=False))
-        for node in ancestors(
-            [node_of(flat)], ends=ends
-        ):  # ``f`` itself always uses its own outside tensors
+        # f itself would use the old values of tensors from outside
+        for node in ancestors([node_of(flat)], ends=ends):
             if node not in values and not isinstance(node, Leaf):
                 xs = [
                     values.get(x, x.value) if isinstance(x, Node) else x for x in node.inputs or ()
@@ -163,7 +162,7 @@ class _RerunFunction:
         flat, ends = self._record_again(inputs)
         known = {end: v for end, v in zip(ends, tangents, strict=False) if v is not None}
         push_forward([node_of(flat)], known)
-        return known.get(node_of(flat))  # None: it does not depend on what has a tangent
+        return known.get(node_of(flat))  # None if it depends on no input with a tangent
 
 
 def _copied(x: Any) -> Any:

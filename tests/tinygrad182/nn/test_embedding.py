@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "a float": (lambda: made()(1.0), tg.DTypeError, "float64"),
     "a float Tensor": (lambda: made()(tg.tensor([1, 2])), tg.DTypeError, "dtype float32"),
     "Booleans": (lambda: made()(np.ones(4, bool)), tg.DTypeError, "dtype bool"),
-    "text": (lambda: made()("ab"), tg.DTypeError, "indices in a str are no integers"),
+    "text": (lambda: made()("ab"), tg.DTypeError, "indices in a str are not integers"),
     "nothing": (lambda: made()(None), tg.DTypeError, "in a NoneType"),
     "ragged": (lambda: made()([[0], [1, 2]]), tg.ArgumentError, "rows of unequal lengths"),
     "negative size": (lambda: tg.nn.Embedding(-1, 2), tg.ArgumentError, "num_embeddings -1"),

@@ -178,7 +178,7 @@ def test_the_name_of_the_class_is_told_in_wrong_calls() -> None:
         ),
         (
             lambda: kind(2, 3, proj_size=1),
-            r"^Mine: .*'proj_size'; ours has none: put tg\.nn\.Linear",
+            r"^Mine: .*'proj_size'; apply tg\.nn\.Linear",
         ),
         (lambda: tg.nn.GRUCell(2), "^GRUCell: missing a required argument: 'hidden_size'"),
         (lambda: kind(2, 3)(None, lenghts=[2]), "^Mine.*'lenghts'; did you mean 'lengths'"),

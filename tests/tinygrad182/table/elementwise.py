@@ -167,7 +167,7 @@ _SCALARS: list[Row] = [
 ]
 
 ROWS: list[Row] = [
-    Row(name, case, getattr(tg, name), torch, shapes, domains)
+    Row(name, case, getattr(tg, name), torch, shapes, domains)  # defined in tensors/functions.py
     for name, torch, domains in FUNCTIONS
     for case, shapes in _PATTERNS[len(domains)].items()
 ] + _SCALARS

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..._suggestions.calls import nearest, told
+from ..._suggestions.calls import explains_calls, nearest
 from ...arrays import backend
 from ...arrays.namespaces import Array
 from ...engine.autodiff import seeds_of
@@ -323,7 +323,7 @@ class Graph:
     def __len__(self) -> int:
         return len(self._order)
 
-    @told
+    @explains_calls
     def select(
         self,
         op: str | None = None,
@@ -427,7 +427,7 @@ class Graph:
             self._lazy_opened._closed, self._lazy_opened._twin = self._recorded, twin
         return self._lazy_opened
 
-    @told
+    @explains_calls
     def through(
         self,
         target: GraphNode | str | tuple[str, int],

@@ -26,7 +26,7 @@ START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"
 """The initial position of the sliders: the unchanged model."""
 
 
-@calls.told
+@calls.explains_calls
 def live_sliders(
     model: Module,
     *inputs: Any,

@@ -204,7 +204,7 @@ def _no_control(name: Any) -> ArgumentError:
     return ArgumentError(f"playground: no control {brief(name)}; there are {', '.join(STOPS)}")
 
 
-@calls.told
+@calls.explains_calls
 def playground(
     hidden_size: int = 16, seed: int = 0, stops: Mapping[str, Sequence[Any]] | None = None
 ) -> Playground:

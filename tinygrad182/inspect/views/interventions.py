@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._suggestions.calls import told
+from ..._suggestions.calls import explains_calls
 from ...engine.host import is_host_data
 from ...engine.modes import MODES, ModeContext, Modes
 from ...errors import ArgumentError, DTypeError, IndexOutOfRangeError, UnknownPathError, brief
@@ -97,7 +97,7 @@ class intervene(ModeContext):  # noqa: N801 - used like a keyword
 
     __slots__ = ("_change", "_gate", "_path", "_times")
 
-    @told
+    @explains_calls
     def __init__(
         self,
         path: str,

@@ -13,7 +13,7 @@ from ...arrays import backend
 from ...engine.modes import enable_grad, modes_kept, no_grad
 from ...engine.recording import Leaf, is_tensor, wrap
 from ...errors import ArgumentError, DTypeError
-from ...tensors.creation import beside, tensor
+from ...tensors.creation import as_tensor_on, tensor
 from ...tensors.tensor import Tensor
 from ..samples import Array
 from .recorded_function import Recording, as_laid_out, joined, standing_in
@@ -72,7 +72,7 @@ class VectorFunction:
             return x
         x = np.asarray(x) if isinstance(x, (list, tuple, float)) else x
         like = next(iter(self.parameters.values()), None)
-        data = (tensor(x) if like is None else beside(x, like))._data
+        data = (tensor(x) if like is None else as_tensor_on(x, like))._data
         xp = backend.namespace(data)
         if xp.is_complex(data):
             raise DTypeError(
