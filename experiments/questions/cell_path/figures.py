@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import altair as alt
@@ -34,7 +33,7 @@ def share_chart(found: Sequence[Paths], title: str, size: str) -> alt.TopLevelMi
     return curves(
         lines,
         SHARE_LOOKS,
-        x=charts.steps(len(found[0].gradient)),
+        x=charts.steps(len(found[0].gradient) - 1),
         y="signed share of ∂L/∂c_t",
         axis=charts.shares,
         title=title,
@@ -57,7 +56,6 @@ def alone_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
             paths.alone[::-1],
             MOMENT_TEXT[paths.moment],
             TARGET_TEXT[paths.target],
-            x=itertools.count(),
         )
         for paths in found
     ]
@@ -97,7 +95,7 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         looks,
-        x=charts.steps(length),
+        x=charts.steps(length - 1),
         y="gradient norm",
         dots=dots,
         title="The gradient by the number of hidden states it went through",

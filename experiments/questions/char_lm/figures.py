@@ -32,18 +32,18 @@ def loss_chart(
     looks = {TRAINING: Look("#a9cbe3", (1, 0), 1.0)}
     lines = [
         Line(TRAINING, history.losses, every=max(1, len(history.losses) // MOST_POINTS)),
-        Line(HELD_OUT, history.held_out, x=[max(moment, 1) for moment in history.moments]),
+        Line(HELD_OUT, history.held_out, x=history.moments),
     ]
     best = counting.index(min(counting)) + 1
     for n, dash in ((2, (2, 3)), (3, (6, 3)), (best, (1, 0))):
         what = f"{n}-gram model{', the best of these' * (n == best)}"
         looks[what] = Look(charts.GREY, dash, 1.4)
-        lines.append(Line(what, [counting[n - 1]] * 2, x=(1, steps)))
+        lines.append(Line(what, [counting[n - 1]] * 2, x=(0, steps)))
     looks[HELD_OUT] = Look(charts.BLUE, (1, 0), 2.5)
     return curves(
         lines,
         looks,
-        x=charts.steps(max(steps, 2), "training step"),
+        x=charts.steps(steps, "training steps done"),
         y="nats per character",
         axis=charts.linear,
         title="How much of the next character remains unknown",
@@ -175,7 +175,7 @@ def tables(
             "training_step": moment,
             "loss": LOSSES[i],
             "state": state,
-            "step": t + 1,
+            "step": t,
             "gradient_log10": values[i][j][t],
         }
         for moment, values in zip(history.moments, history.flow, strict=True)

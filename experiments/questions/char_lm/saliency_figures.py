@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,7 +225,7 @@ def _drawable(logs: Floats) -> list[float | str]:
 def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
     """How much of the last character's norm is left that many characters before it, the median."""
     return curves(
-        [Line(each.name, each.by_lag, x=itertools.count()) for each in found],
+        [Line(each.name, each.by_lag) for each in found],
         LOOKS,
         x=charts.lags(LAGS - 1, "characters before the last one that was read"),
         y="‖∂L/∂x‖ / that of the last character",

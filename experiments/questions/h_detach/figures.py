@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import altair as alt
@@ -60,7 +59,7 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(length),
+        x=charts.steps(length - 1),
         y="‖∂L/∂c_t‖ / ‖∂L/∂c_T‖",
         dots=dots,
         rules=(0.0,),
@@ -78,11 +77,11 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         for blocked in network.blocked[:-1]:
             left = np.arange(len(hops)) * np.log10(1.0 - blocked.block)
             name = name_of(blocked.block)
-            lines.append(Line(name, hops + left, *panel_of(network), x=itertools.count()))
+            lines.append(Line(name, hops + left, *panel_of(network)))
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(most, "hidden states j on the way", "hops", first=0),
+        x=charts.steps(most, "hidden states j on the way", "hops"),
         y="norm / ‖∂L/∂c_T‖",
         title="What reaches the first cell state, by the number of hidden states on its way",
         subtitle=f"the part of ∂L/∂c_1 through exactly j hidden states, times (1 − p)^j; {size}",
@@ -235,7 +234,7 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
             [
                 {**_setting(network), "block": blocked.block, "step": step, "gradient_log10": value}
                 for network, blocked in _each(found)
-                for step, value in enumerate(blocked.gradient.tolist(), start=1)
+                for step, value in enumerate(blocked.gradient.tolist())
             ],
         ),
         Table(

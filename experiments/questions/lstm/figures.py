@@ -82,7 +82,7 @@ def curve_chart(
     lines: Sequence[Line], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
 ) -> alt.TopLevelMixin:
     """Draw logarithms of a number of every state, with level lines."""
-    x = charts.steps(max(len(list(line.values)) for line in lines))
+    x = charts.steps(max(len(list(line.values)) for line in lines) - 1)
     return curves(lines, LOOKS, x=x, y=y, title=title, subtitle=subtitle, rules=rules)
 
 

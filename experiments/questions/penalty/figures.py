@@ -50,7 +50,7 @@ def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         FLOW_LOOKS,
-        x=charts.steps(len(found[0].before)),
+        x=charts.steps(len(found[0].before) - 1),
         y="‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
         rules=(0.0,),
         title="How far back the gradient reaches",
@@ -68,13 +68,12 @@ def loss_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
         losses = np.asarray(learned.training.losses)
         starts = range(0, len(losses), AVERAGED)
         means = log10([losses[start : start + AVERAGED].mean() for start in starts])
-        ends = [min(start + AVERAGED, len(losses)) for start in starts]
-        lines.append(Line(learned.way.name, means, panel, x=ends))
-        lines.append(Line(CONSTANT, [0.0, 0.0], panel, x=(1, max(most, 2))))
+        lines.append(Line(learned.way.name, means, panel, x=starts))
+        lines.append(Line(CONSTANT, [0.0, 0.0], panel, x=(0, most)))
     return curves(
         lines,
         way_looks([learned.way for learned in found]),
-        x=charts.steps(max(most, 2), "training step"),
+        x=charts.steps(most, "training steps done"),
         y="mean squared error",
         title="Saying the first number last",
         subtitle=f"loss of the task alone, means over {AVERAGED} training batches; {size}",

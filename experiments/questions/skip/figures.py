@@ -49,7 +49,7 @@ def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     return curves(
         [Line(depth.kind, depth.gradient, f"weights × {depth.scale:g}") for depth in shown],
         LOOKS,
-        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        x=charts.steps(len(shown[0].gradient) - 1, "layer l, or time step t"),
         y="gradient norm",
         title="How much of the gradient reaches each layer, or time step",
         subtitle=f"‖∂L/∂h_l‖, for the LSTM ‖∂L/∂c_t‖; {size}",
@@ -69,7 +69,7 @@ def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         WAY_LOOKS,
-        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
+        x=charts.steps(len(shown[0].gradient) - 1, "layer l, or time step t"),
         y="signed share of the gradient",
         axis=charts.shares,
         title="The way that the gradient came in one step back",
@@ -254,7 +254,6 @@ def tables(
                     "measured_log10": log10(norms(branches.measured)),
                     "by_hand_log10": log10(norms(branches.by_hand)),
                 },
-                first=0,
             )
         )
     ]

@@ -51,11 +51,11 @@ def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> 
         lines.append(Line(CELL_TEXT[learned.task.cell], log10(learned.training.losses), *panel))
         for what, inputs in (CONSTANT, 0), (FORGETFUL, length - 1):
             level = float(log10(least_loss(inputs, length, learned.task.target)))
-            lines.append(Line(what, [level, level], *panel, x=(1, steps)))
+            lines.append(Line(what, [level, level], *panel, x=(0, steps)))
     return curves(
         lines,
         LOSS_LOOKS,
-        x=charts.steps(max(steps, 2), "training step"),
+        x=charts.steps(max(steps, 1), "training steps done"),
         y="mean squared error",
         title="Learning the running average",
         subtitle=f"loss of each training batch; {size}",
@@ -79,7 +79,7 @@ def prediction_chart(
     return curves(
         lines,
         network_looks(found),
-        x=charts.steps(length),
+        x=charts.steps(length - 1),
         y="prediction ŷ_t",
         axis=charts.linear,
         dots=dots,
