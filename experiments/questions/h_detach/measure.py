@@ -35,7 +35,7 @@ class Blocked:
     hidden : float
         The largest norm that comes to any c_t through h, in units of ‖∂L/∂c_t‖.
     noise : float
-        How far ∂L/∂c_1 of a single draw of the blocked steps is from the mean: root mean square over
+        How far ∂L/∂c_0 of a single draw of the blocked steps is from the mean: root mean square over
         draws, in units of the mean's norm. 0 where nothing is drawn.
     error : float
         Largest difference of any step between the mean gradient and Σ_j (1 − p)^j times what went through
@@ -86,7 +86,7 @@ class Network:
 
     @property
     def left(self) -> float:
-        """log10 of ‖∂L/∂c_1‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
+        """log10 of ‖∂L/∂c_0‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
         left, true = self.detached.gradient[0], self.true.gradient[0]
         return 0.0 if left == true else float(left - true)
 
@@ -97,7 +97,7 @@ def growth(gradient: Floats) -> float:
 
 
 def arrived(blocked: Blocked) -> float:
-    """log10 of ‖∂L/∂c_1‖ in units of ‖∂L/∂c_T‖."""
+    """log10 of ‖∂L/∂c_0‖ in units of ‖∂L/∂c_{T−1}‖."""
     return float(blocked.gradient[0] - blocked.gradient[-1])
 
 
@@ -175,7 +175,7 @@ def noise(
     rng: np.random.Generator,
     mean: Floats,
 ) -> float:
-    """Root mean square distance of a single draw's ∂L/∂c_1 from the mean ``(B, H)``, relative to it.
+    """Root mean square distance of a single draw's ∂L/∂c_0 from the mean ``(B, H)``, relative to it.
 
     It is 0 where all are 0. All draws are run side by side, each on a copy of the batch.
     """

@@ -167,7 +167,7 @@ def sum_error(shares: Mapping[str, Floats]) -> float:
 
 @dataclass(frozen=True)
 class Branches:
-    """A shallow residual network's gradient by h_1, split by the number of branches on the way.
+    """A shallow residual network's gradient by h_0, split by the number of branches on the way.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def every_path(
     depth: int,
     nonlinearity: Nonlinearity,
 ) -> Floats:
-    """∂L/∂h_1 as a sum over paths: through each subset of the blocks above, added up by its size.
+    """∂L/∂h_0 as a sum over paths: through each subset of the blocks above, added up by its size.
 
     Computed with NumPy from the definition, without the autodiff engine.
     """
