@@ -34,7 +34,7 @@ class Line(NamedTuple):
     column, row : str
         The panel.
     x : iterable of float, optional
-        Places of the values: by default 1, 2, 3, …
+        Places of the values: by default 0, 1, 2, …
     every : int
         Only each value that many places after the one before is drawn.
     """
@@ -49,11 +49,11 @@ class Line(NamedTuple):
     def rows(self, field: str, key: str = "value") -> list[Row]:
         """Rows with the place in ``field`` and the value in ``key``.
 
-        >>> Line("a", [1.0, 2.0, float("inf")], x=range(3), every=2).rows("lag")[1]
+        >>> Line("a", [1.0, 2.0, float("inf")], every=2).rows("lag")[1]
         {'column': '', 'row': '', 'what': 'a', 'lag': 2, 'value': None}
         """
         panel = {"column": self.column, "row": self.row, "what": self.what}
-        pairs = zip(itertools.count(1) if self.x is None else self.x, self.values, strict=False)
+        pairs = zip(itertools.count() if self.x is None else self.x, self.values, strict=False)
         return [
             {**panel, field: place, key: charts.drawable(float(value))}
             for place, value in itertools.islice(pairs, 0, None, self.every)

@@ -46,11 +46,11 @@ def heatmap(
                     # The next ones are drawn over a margin: no hairlines between neighbours.
                     "until": min(end + steps / 500, steps + 1),
                     "low": t - 0.5,
-                    "high": min(t + 0.7, len(column) + 0.5),
+                    "high": min(t + 0.7, len(column) - 0.5),
                     "t": t,
                     "value": charts.drawable(float(value)),
                 }
-                for t, value in enumerate(column, start=1)
+                for t, value in enumerate(column)
             ]
     layer = (
         alt.Chart()
@@ -82,8 +82,8 @@ def _time_axis(length: int) -> alt.Y:
     return alt.Y(
         "low:Q",
         title="time step t",
-        scale=alt.Scale(domain=[0.5, length + 0.5], nice=False, zero=False),
-        axis=alt.Axis(values=sorted({1, *charts.ticks(1, length)}), format="d", grid=False),
+        scale=alt.Scale(domain=[-0.5, length - 0.5], nice=False, zero=False),
+        axis=alt.Axis(values=charts.ticks(0, length - 1), format="d", grid=False),
     )
 
 

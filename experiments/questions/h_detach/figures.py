@@ -82,7 +82,7 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(most, "hidden states j on the way", "hops", first=0),
+        x=charts.steps(most + 1, "hidden states j on the way", "hops"),
         y="norm / ‖∂L/∂c_T‖",
         title="What reaches the first cell state, by the number of hidden states on its way",
         subtitle=f"the part of ∂L/∂c_1 through exactly j hidden states, times (1 − p)^j; {size}",

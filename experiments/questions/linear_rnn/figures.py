@@ -42,11 +42,11 @@ def drawn(
         for what, values in zip(
             LOOKS, (each.powers, each.by_lag, eigenvalue_line(each)), strict=True
         ):
-            lines.append(Line(what, values, column, row, itertools.count()))
+            lines.append(Line(what, values, column, row))
         assert each.flow.closed_form is not None
         closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
         apart = max(1, (len(closed) - 1) // 12)
-        dots.append(Line(CLOSED, closed, column, row, itertools.count(), apart))
+        dots.append(Line(CLOSED, closed, column, row, every=apart))
     return curves(
         lines,
         LOOKS,
@@ -176,7 +176,7 @@ def _lag_rows(each: LinearFlow) -> list[Row]:
         "singular_value_log10": each.powers,
         "eigenvalue_log10": eigenvalue_line(each),
     }
-    return along(_keys(each), "lag", columns, first=0)
+    return along(_keys(each), "lag", columns)
 
 
 def _exponent_rows(each: LinearFlow) -> list[Row]:
