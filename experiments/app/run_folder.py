@@ -38,7 +38,7 @@ from experiments.app.errors import OutputError
 from experiments.app.report import render_report, render_sheet
 from experiments.app.result import Result
 from experiments.drawing.tables import Figure, Table, Value
-from experiments.drawing.words import printable
+from experiments.drawing.words import printable, typed
 from tinygrad182.display.pages import legible
 
 RESULTS = "results.json"
@@ -331,18 +331,25 @@ def describe(run: Run) -> dict[str, Any]:
     result = run.result
     return {
         "experiment": run.name,
-        "question": run.question,
+        "question": typed(run.question),
         "started": run.started.isoformat(timespec="seconds"),
         "seconds": round(run.seconds, 3),
         "configuration": run.configuration,
         "environment": environment(),
-        "headline": result.headline,
-        "reading": list(result.reading),
+        "headline": typed(result.headline),
+        "reading": [typed(sentence) for sentence in result.reading],
         "claims": [
-            {**plain(dataclasses.asdict(claim)), "holds": claim.holds} for claim in result.claims
+            {
+                **plain(dataclasses.asdict(claim)),
+                "statement": typed(claim.statement),
+                "how": typed(claim.how),
+                "why": typed(claim.why),
+                "holds": claim.holds,
+            }
+            for claim in result.claims
         ],
         "tables": {table.name: plain(table.rows) for table in result.tables if table.columns},
-        "files": {f"{table.name}.csv": table.title for table in result.tables}
+        "files": {f"{table.name}.csv": typed(table.title) for table in result.tables}
         | {f"{figure.name}.png": figure.title for figure in result.figures}
         | {attachment.name: attachment.title for attachment in result.attachments},
     }

@@ -86,8 +86,9 @@ def powers(values: Iterable[Value], title: str) -> alt.Y:
     return decades("value", title, spanned(values))
 
 
-def steps(last: float, title: str = "time step t", field: str = "step") -> alt.X:
-    """Horizontal axis for whole numbers in ``field``, from 0 to ``last``."""
+def steps(count: float, title: str = "time step t", field: str = "step") -> alt.X:
+    """Horizontal axis for ``count`` whole numbers in ``field``, from 0 on."""
+    last = max(count - 1, 1)
     return alt.X(
         f"{field}:Q",
         title=title,
@@ -96,9 +97,9 @@ def steps(last: float, title: str = "time step t", field: str = "step") -> alt.X
     )
 
 
-def lags(last: float, title: str = "steps back k = T − t") -> alt.X:
+def lags(last: float, title: str = "steps back from the last step") -> alt.X:
     """Horizontal axis for the field ``lag``, from 0 to ``last``."""
-    return steps(last, title, "lag")
+    return steps(last + 1, title, "lag")
 
 
 def shares(values: Iterable[Value], title: str) -> alt.Y:

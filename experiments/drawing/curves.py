@@ -49,7 +49,7 @@ class Line(NamedTuple):
     def rows(self, field: str, key: str = "value") -> list[Row]:
         """Rows with the place in ``field`` and the value in ``key``.
 
-        >>> Line("a", [1.0, 2.0, float("inf")], x=range(3), every=2).rows("lag")[1]
+        >>> Line("a", [1.0, 2.0, float("inf")], every=2).rows("lag")[1]
         {'column': '', 'row': '', 'what': 'a', 'lag': 2, 'value': None}
         """
         panel = {"column": self.column, "row": self.row, "what": self.what}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -86,6 +87,22 @@ def percent(share: float) -> str:
         return "almost 0"
     text = f"{share:.0%}" if abs(share) >= 0.1 else f"{100 * share:.2g}%"
     return text.replace("-", "−")
+
+
+def typed(line: str) -> str:
+    """A line with its formulas, which stand between dollar signs, as they can be typed.
+
+    Pages set the formulas (:func:`tinygrad182.display.pages.prose`); terminals and files cannot.
+
+    >>> typed("It is $‖∂L/∂h_{t−1}‖ ≤ λ_{max}^{T−1} W_h^T$.")
+    'It is ‖∂L/∂h_(t−1)‖ ≤ λ_max^(T−1) W_hᵀ.'
+    """
+
+    def formula(found: re.Match[str]) -> str:
+        plain = re.sub(r"(?<=[_^])\{(\w+)\}", r"\1", found[1].replace("^T", "ᵀ"))
+        return re.sub(r"(?<=[_^])\{([^}]*)\}", r"(\1)", plain)
+
+    return re.sub(r"\$([^$]*)\$", formula, line)
 
 
 def printable(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Pages with charts on them: what a person wrote reaches a page or a picture through here alone."""
+"""HTML pages with charts. Every text that users wrote is made safe here before it reaches a page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold (XML 1.0, production 2), so that no SVG can."""
+"""Characters that XML 1.0 (production 2), and so SVG, forbids."""
 
 
 def legible(data: Any) -> Any:
-    r"""A chart's specification, or any other JSON, whose texts hold nothing that cannot be drawn.
+    r"""Return JSON, such as a chart's specification, in which every text can be drawn.
 
     Pictures are drawn as SVG, and a character that XML forbids would end the whole process. Control
-    characters become their pictures; lone surrogates and what is not a character become the replacement
-    character.
+    characters become visible symbols. Lone surrogates and code points that are no characters become the
+    replacement character.
 
     Examples
     --------
@@ -29,12 +29,9 @@ def legible(data: Any) -> Any:
         return _NOT_XML.sub(_stand_in, data)
     if isinstance(data, dict):
         return {legible(key): legible(value) for key, value in data.items()}
-    if isinstance(data, list):  # of numbers, most often: thousands
-        return [value if type(value) in _NUMBERS else legible(value) for value in data]
+    if isinstance(data, list):  # most often thousands of numbers
+        return [x if type(x) in (float, int) else legible(x) for x in data]
     return data
-
-
-_NUMBERS = frozenset((float, int))
 
 
 def _stand_in(found: re.Match[str]) -> str:
@@ -43,11 +40,11 @@ def _stand_in(found: re.Match[str]) -> str:
 
 
 def in_script(data: Any) -> str:
-    r"""JSON that can stand in a ``<script>``, whatever texts are in it.
+    r"""Return JSON that is safe inside a ``<script>``, whatever texts it holds.
 
-    A browser reads ``</script>`` and ``<!--`` before it reads the language inside, so the characters that
-    begin them are written as JSON's escapes. All pages of the project use this, the experiments' reports
-    included.
+    A browser looks for ``</script>`` and ``<!--`` before it reads the language inside, so the characters
+    that begin them are written as JSON's escapes. All pages of the project use this function, the
+    experiments' reports included.
 
     Examples
     --------
@@ -62,12 +59,50 @@ def in_script(data: Any) -> str:
 
 
 def text(content: Any) -> str:
-    """Anything as text that can stand between tags and in attributes, whatever characters are in it.
+    """Return any value as text that is safe between tags and in attributes.
 
     >>> text("<b> & 'h'")
     '&lt;b&gt; &amp; &#x27;h&#x27;'
     """
     return html.escape(legible(str(content)))
+
+
+def prose(line: str) -> str:
+    r"""Return a line as HTML, in which formulas between dollar signs are set as MathML.
+
+    A subscript follows ``_`` and a superscript ``^``: one character, or several in braces.
+
+    >>> prose("<the state $h_{t−1}$>")
+    '&lt;the state <math><msub><mi>h</mi><mrow><mi>t</mi><mo>−</mo><mn>1</mn></mrow></msub></math>&gt;'
+    """
+    parts = line.split("$")
+    return "".join(
+        f"<math>{_set(part)}</math>" if i % 2 and i < len(parts) - 1 else text(part)
+        for i, part in enumerate(parts)
+    )
+
+
+_SYMBOL = re.compile(
+    r"(?P<symbol>\d+|[a-z]{3,}|[^\W\d_]|[^\s])(?P<scripts>(?:[_^](?:\{[^}]*\}|\S))*)"
+)
+
+
+def _set(formula: str) -> str:
+    """MathML of a formula without its ``<math>``."""
+    found = []
+    for match in _SYMBOL.finditer(formula):
+        symbol = match["symbol"]
+        tag = "mn" if symbol.isdigit() else "mi" if symbol.isalpha() or symbol == "∂" else "mo"
+        fixed = ' stretchy="false"' if symbol in "|‖" else ""
+        markup = f"<{tag}{fixed}>{text(symbol)}</{tag}>"
+        scripts = dict(re.findall(r"([_^])(\{[^}]*\}|\S)", match["scripts"]))
+        below, above = (
+            f"<mrow>{_set(scripts[kind].strip('{}'))}</mrow>" if kind in scripts else ""
+            for kind in "_^"
+        )
+        kind = "msub" * bool(below) + "sup" * bool(above) if below else "msup"
+        found.append(f"<{kind}>{markup}{below}{above}</{kind}>" if scripts else markup)
+    return "".join(found)
 
 
 def chart_page(
@@ -80,9 +115,9 @@ def chart_page(
     below: str = "",
     then: str = "",
 ) -> str:
-    """A page with one Vega-Lite chart, which needs no network and may not use any.
+    """Return a page with one Vega-Lite chart. It needs no network and may not use one.
 
-    The chart is drawn as SVG, so that its text can be selected and read out.
+    The chart is drawn as SVG, so that its text can be selected and read aloud.
 
     Parameters
     ----------
@@ -93,13 +128,13 @@ def chart_page(
     library : str
         JavaScript that defines ``vegaEmbed``.
     themes : pair of dict
-        Vega-Lite's ``config`` on white and on dark, chosen by what the reader's system prefers.
+        Vega-Lite's ``config`` on white and on dark; the reader's system says which one is used.
     style : str
         CSS of the page.
     above, below : str
-        HTML before and behind the chart. An element ``#controls`` in it gets the chart's sliders.
+        HTML before and after the chart. The chart's sliders go into its element ``#controls``.
     then : str
-        JavaScript that is run whenever the chart has been drawn; Vega's object of it is ``view``.
+        JavaScript that runs whenever the chart has been drawn; ``view`` is Vega's object of the chart.
     """
     return _PAGE.format(
         title=text(title),

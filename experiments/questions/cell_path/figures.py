@@ -34,7 +34,7 @@ def share_chart(found: Sequence[Paths], title: str, size: str) -> alt.TopLevelMi
     return curves(
         lines,
         SHARE_LOOKS,
-        x=charts.steps(len(found[0].gradient) - 1),
+        x=charts.steps(len(found[0].gradient)),
         y="signed share of ∂L/∂cₜ",
         axis=charts.shares,
         title=title,
@@ -96,7 +96,7 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         looks,
-        x=charts.steps(length - 1),
+        x=charts.steps(length),
         y="size of the gradient",
         dots=dots,
         title="The gradient by the number of hidden states it went through",

@@ -43,7 +43,7 @@ def loss_chart(
     return curves(
         lines,
         looks,
-        x=charts.steps(steps, "training steps done"),
+        x=charts.steps(steps + 1, "training steps done"),
         y="nats per character",
         axis=charts.linear,
         title="How much of the next character remains unknown",

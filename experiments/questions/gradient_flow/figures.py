@@ -112,7 +112,7 @@ def gradient_chart(
     y = charts.powers(measured, _axis(measurements, "gradient", GRADIENT))
     layers = [
         mark.transform_filter(alt.datum.what == what).encode(
-            x=charts.steps(len(measurements[0].flow.gradient) - 1),
+            x=charts.steps(len(measurements[0].flow.gradient)),
             y=y,
             detail="nonlinearity:N",
             tooltip=[
@@ -156,7 +156,7 @@ def moments_chart(
     return curves(
         lines,
         looks,
-        x=charts.steps(len(measurements[0].flow.gradient) - 1),
+        x=charts.steps(len(measurements[0].flow.gradient)),
         y=_axis(measurements, quantity, GRADIENT if quantity == "gradient" else "‖{}‖"),
         title=title,
         subtitle=subtitle,
@@ -188,7 +188,7 @@ def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLe
     return curves(
         lines,
         {text: Look(colour, width=1.6) for text, colour in CURVE_COLOURS.items()},
-        x=charts.steps(last, "training steps done"),
+        x=charts.steps(last + 1, "training steps done"),
         y="mean squared error",
         title=title,
         subtitle=subtitle,

@@ -59,7 +59,7 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(length - 1),
+        x=charts.steps(length),
         y="‖∂L/∂cₜ‖ in units of the last step's",
         dots=dots,
         rules=(0.0,),
@@ -81,7 +81,7 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(most, "hidden states on the way", "hops"),
+        x=charts.steps(most + 1, "hidden states on the way", "hops"),
         y="size in units of the last step's ‖∂L/∂cₜ‖",
         title="What reaches the first cell state, by the number of hidden states on its way",
         subtitle=f"the part of ∂L/∂c₀ through so many hidden states, times 1 − p for each; {size}",
@@ -197,9 +197,7 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
                 Column(
                     "hidden_share", "share through h", "+.2f", get=lambda e: e.true.hidden_share
                 ),
-                Column(
-                    "cosine", "cosine", "+.3f", get=lambda e: e.detached.cosine
-                ),
+                Column("cosine", "cosine", "+.3f", get=lambda e: e.detached.cosine),
                 Column("length", "length", ".3g", get=lambda e: e.detached.length),
                 Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
                 Column("error", "error", ".0e", get=lambda e: max(b.error for b in e.blocked)),

@@ -77,7 +77,7 @@ def curve_chart(
     lines: Sequence[Line], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
 ) -> alt.TopLevelMixin:
     """Draw logarithms of a number of every state, with level lines."""
-    x = charts.steps(max(len(list(line.values)) for line in lines) - 1)
+    x = charts.steps(max(len(list(line.values)) for line in lines))
     return curves(lines, LOOKS, x=x, y=y, title=title, subtitle=subtitle, rules=rules)
 
 

@@ -51,7 +51,7 @@ def steps_chart(
     return curves(
         lines,
         NONLINEARITY_LOOKS,
-        x=charts.steps(len(seen[0].largest) - 1),
+        x=charts.steps(len(seen[0].largest)),
         y=axis,
         axis=charts.powers if log else from_zero,
         title=title,

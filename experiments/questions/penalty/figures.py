@@ -50,7 +50,7 @@ def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         FLOW_LOOKS,
-        x=charts.steps(len(found[0].before) - 1),
+        x=charts.steps(len(found[0].before)),
         y="‖∂L/∂hₜ‖ in units of the last step's",
         rules=(0.0,),
         title="How far back the gradient reaches",
@@ -73,7 +73,7 @@ def loss_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         way_looks([learned.way for learned in found]),
-        x=charts.steps(most, "training steps done"),
+        x=charts.steps(most + 1, "training steps done"),
         y="mean squared error",
         title="Learning to say the first number last",
         subtitle=f"loss of the task alone, means over {AVERAGED} training batches; {size}",

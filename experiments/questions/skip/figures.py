@@ -49,7 +49,7 @@ def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     return curves(
         [Line(depth.kind, depth.gradient, f"weights × {depth.scale:g}") for depth in shown],
         LOOKS,
-        x=charts.steps(len(shown[0].gradient) - 1, "layer l, or time step t"),
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
         y="size of the gradient",
         title="How much of the gradient reaches each layer, or time step",
         subtitle=f"‖∂L/∂hₗ‖, for the LSTM ‖∂L/∂cₜ‖; {size}",
@@ -69,7 +69,7 @@ def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         WAY_LOOKS,
-        x=charts.steps(len(shown[0].gradient) - 1, "layer l, or time step t"),
+        x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
         y="signed share of the gradient",
         axis=charts.shares,
         title="The way on which the gradient came in one step back",
@@ -219,7 +219,9 @@ def tables(
     columns = (
         Column("kind", "network", get=str),
         *map(growth, sorted({d.scale for d in found})),
-        Column("free", "share without a product", "+.2f", get=lambda kind: typical(found, kind, "free")),
+        Column(
+            "free", "share without a product", "+.2f", get=lambda kind: typical(found, kind, "free")
+        ),
         Column(
             "matrix", "share through one", "+.2f", get=lambda kind: typical(found, kind, "matrix")
         ),

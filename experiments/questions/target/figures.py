@@ -36,7 +36,7 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
         For the subtitles.
     """
     length = len(first[0].last)
-    steps = charts.steps(length - 1)
+    steps = charts.steps(length)
     return (
         Figure(
             "matrix",
@@ -91,7 +91,7 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
             curves(
                 lines(first, SUMS, lambda each: (np.cumsum(each.by_loss),)),
                 SUMS,
-                x=charts.steps(length - 1, "loss k"),
+                x=charts.steps(length, "loss k"),
                 y="share of ∂L/∂h_1 from L_1 … L_k",
                 axis=charts.shares,
                 title="How many losses the first state learns from",

@@ -55,7 +55,7 @@ def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> 
     return curves(
         lines,
         LOSS_LOOKS,
-        x=charts.steps(max(steps, 1), "training steps done"),
+        x=charts.steps(steps + 1, "training steps done"),
         y="mean squared error",
         title="Learning the running average",
         subtitle=f"loss of each training batch; {size}",
@@ -79,7 +79,7 @@ def prediction_chart(
     return curves(
         lines,
         network_looks(found),
-        x=charts.steps(length - 1),
+        x=charts.steps(length),
         y="prediction ŷ_t",
         axis=charts.linear,
         dots=dots,

@@ -37,7 +37,7 @@ def bars(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
         .transform_calculate(floor=str(domain[0]))
         .mark_rule(strokeWidth=max(1.0, 0.75 * width / len(found[0].norm)))
         .encode(
-            x=charts.steps(len(found[0].norm) - 1),
+            x=charts.steps(len(found[0].norm)),
             y=charts.decades("value", "size of the contribution ‖G_t‖", domain),
             y2="floor:Q",
             color=curve_colour(row["nonlinearity"] for row in rows).legend(None),
@@ -56,7 +56,7 @@ def sums(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
     return curves(
         [Line(NONLINEARITY_TEXT[each.nonlinearity], running_sum(each)) for each in found],
         NONLINEARITY_LOOKS,
-        x=charts.steps(len(found[0].norm) - 1),
+        x=charts.steps(len(found[0].norm)),
         y="signed share of steps t … T",
         axis=charts.shares,
         title=title,
