@@ -51,15 +51,19 @@ def between(numbers: Iterable[float], form: str = ".2g") -> str:
 def per_step(slopes: Iterable[float]) -> str:
     """Say what so many decades a step do to a size.
 
-    >>> per_step([-0.0706]), per_step([0.021, 0.016])
-    ('0.071 decades a step: each step keeps 85%', 'up 0.016 to 0.021 decades a step: × 1.04 to 1.05')
+    >>> per_step([-0.0706])
+    'loses 0.071 decades a step: each step keeps 85%'
+    >>> per_step([0.021, 0.016])
+    'gains 0.016 to 0.021 decades a step: each step multiplies it by 1.04 to 1.05'
     """
     rates = list(slopes)
     if max(rates) < 0:
-        kept = _range([f"{10**rate:.0%}" for rate in sorted(rates)])
-        return f"{between((-rate for rate in rates), '.2g')} decades a step: each step keeps {kept}"
+        lost = between((-rate for rate in rates), ".2g")
+        return (
+            f"loses {lost} decades a step: each step keeps {between((10**r for r in rates), '.0%')}"
+        )
     factors = between((10**rate for rate in rates), ".3g")
-    return f"up {between(rates, '.2g')} decades a step: × {factors}"
+    return f"gains {between(rates, '.2g')} decades a step: each step multiplies it by {factors}"
 
 
 def _range(texts: list[str]) -> str:

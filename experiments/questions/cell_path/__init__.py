@@ -37,7 +37,7 @@ class CellPathOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     hops: int = 3
-    """Hidden states J on a path up to which paths are shown by their number; those with more are added up."""
+    """Paths through up to so many hidden states J are shown by their number; the others are added up."""
 
     target: Target = "last"
     """Steps that enter the loss in training, and in the split by hidden states on the way."""
@@ -101,17 +101,17 @@ def claims(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[Claim, ...]:
     """Three identities, and what forget gates near one half and near 1 do."""
     said = [
         identity(
-            "The three shares of a step sum to 1.",
+            "The three shares of a step sum to 1",
             max(paths.sum_error for paths in found),
             "Largest difference from 1 at any step, relative to the sum of their sizes",
         ),
         identity(
-            "Each of the three parts is what the gates give by hand.",
+            "Each of the three parts is what the gates give by hand",
             max(paths.part_error for paths in found),
             "Largest error at any step, relative to $‖∂L/∂c_t‖$",
         ),
         identity(
-            "What went through no hidden state is the product of the forget gates.",
+            "What went through no hidden state is the product of the forget gates",
             max(paths.hop_error for paths in found),
             "Largest relative error at any step against $(∏ f_s) ∘ ∂L/∂c_{T−1}$ by hand, summed over the "
             "losses",
@@ -121,7 +121,7 @@ def claims(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[Claim, ...]:
     if low <= 0:
         said.append(
             Claim(
-                f"With forget bias {low:g} little of the gradient comes the whole way over the cell alone.",
+                f"With forget bias {low:g} little of the gradient comes the whole way over the cell alone",
                 max(abs(float(paths.alone[0])) for paths in pick(found, low)),
                 HALF,
                 how="Size of the cell path's share of $∂L/∂c_0$, largest of any seed, untrained, loss at "
@@ -132,7 +132,7 @@ def claims(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[Claim, ...]:
     least = float(sigmoid(np.array(high - 1.0)) ** (opts.length - 1))
     said.append(
         Claim(
-            f"With forget bias {high:g} the cell path alone lets the gradient pass to the first step.",
+            f"With forget bias {high:g} the cell path alone lets the gradient pass to the first step",
             min(paths.passed for paths in pick(found, high)),
             least,
             "at least",
@@ -151,8 +151,8 @@ EXPERIMENT = Experiment(
     options=CellPathOptions,
     run=run,
     letter="Q1e",
-    predict="An LSTM with random weights and no forget bias, over 30 steps with the loss at the last: which "
-    "share of the gradient by the first cell state went through the cell states alone, and not once "
+    predict="An LSTM with random weights and no forget bias runs for 30 steps, with the loss at the last. "
+    "Which share of the gradient by the first cell state went through the cell states alone, and not once "
     "through a hidden state? Draw the share against the number of steps back, and again for a forget "
     "bias of 5.",
 )

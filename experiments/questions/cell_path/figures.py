@@ -121,16 +121,16 @@ def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]
             "shares",
             "The three shares of one step, before training",
             "The gradient arrives at $c_t$ straight from $c_{t+1}$, through $h_t$ and the gates of step "
-            "$t + 1$, or from the loss of step $t$. The shares sum to 1 at every step; a share below 0 works "
-            "against the whole.",
+            "$t + 1$, or from the loss of step $t$. The shares sum to 1 at every step; a share below 0 "
+            "works against the whole.",
             share_chart(before, way, f"before training, {size}"),
         ),
         Figure(
             "hops",
             "The gradient by the number of hidden states on its way",
-            "Circles: the product of the forget gates, computed by hand. Norms of parts may exceed the norm of "
-            "the whole, since parts cancel. A curve ends where too few steps are left for its number of "
-            "hidden states.",
+            "Circles: the product of the forget gates, computed by hand. Norms of parts may exceed the "
+            "norm of the whole, since parts cancel. A curve ends where too few steps are left for its "
+            "number of hidden states.",
             hop_chart([paths for paths in found if paths.target == shown], size),
         ),
     ]
@@ -190,9 +190,9 @@ def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
             f"The cell path's share of the gradient ({TARGET_TEXT[shown]})",
             [paths for paths in found if paths.target == shown],
             columns,
-            "Decades a step: what $‖∂L/∂c_t‖$ gains at each step back, at the earliest third of the steps; at "
-            "−0.3 a step keeps half. In one step: the median over the steps. Passes: the part of "
-            "$‖∂L/∂c_{T−1}‖$ that the product of the forget gates lets through to $c_0$.",
+            "Decades a step: what $‖∂L/∂c_t‖$ gains at each step back, at the earliest third of the "
+            "steps; at −0.3 a step keeps half. In one step: the median over the steps. Passes: the part "
+            "of $‖∂L/∂c_{T−1}‖$ that the product of the forget gates lets through to $c_0$.",
             printed=True,
         ),
         Table("networks", "Each network and target", rows_of(found, columns)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.drawing.tables import power_text
-from experiments.drawing.words import counted, percent, per_step
+from experiments.drawing.words import counted, per_step, percent
 from experiments.questions.cell_path.measure import Paths, pick
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def headline(opts: CellPathOptions, found: Sequence[Paths]) -> str:
     low, high = (pick(found, bias)[0] for bias in (opts.biases[0], opts.biases[-1]))
     said = (
         "The cell state is multiplied by the forget gate alone, never by a matrix; but over many steps "
-        "most paths leave the cell through a hidden state and come back, and they add up. "
-        f"With forget bias {low.forget_bias:g} the cell path brings {percent(low.one_step)} of $∂L/∂c_t$ in "
-        f"one step (median); alone, all the way from the last step, it brings "
-        f"{percent(float(low.alone[0]))} of $∂L/∂c_0$"
+        "most paths leave the cell through a hidden state and come back, and they add up. With forget "
+        f"bias {low.forget_bias:g} the cell path brings {percent(low.one_step)} of $∂L/∂c_t$ in one step "
+        f"(median); alone, all the way from the last step, it brings {percent(float(low.alone[0]))} of "
+        "$∂L/∂c_0$"
     )
     if high is not low:
         said += (
@@ -45,11 +45,11 @@ def sentences(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[str, ...]:
         before = pick(found, bias)
         text = (
             f"Forget bias {bias:g}, untrained, {opts.seeds_text}: gates of "
-            f"{_each(f'{p.forget.mean():.2f}' for p in before)} on average. $∂L/∂c_t$ changes by "
+            f"{_each(f'{p.forget.mean():.2f}' for p in before)} on average. Going back, $∂L/∂c_t$ "
             f"{per_step(p.slope for p in before)}. The cell path alone keeps "
-            f"{_each(power_text(p.passed_log10) for p in before)} of the norm on its way to $c_0$, which is a "
-            f"share of {_each(percent(float(p.alone[0])) for p in before)} of what arrives there. Its share "
-            f"falls below one half {_each(_lag(p) for p in before)} steps back."
+            f"{_each(power_text(p.passed_log10) for p in before)} of the norm on its way to $c_0$, which "
+            f"is a share of {_each(percent(float(p.alone[0])) for p in before)} of what arrives there. "
+            f"Its share falls below one half {_each(_lag(p) for p in before)} steps back."
         )
         if after := pick(found, bias, "after"):
             text += (
@@ -76,9 +76,9 @@ def highway(untrained: Sequence[Paths]) -> str:
     )
     if outweighed:
         said += (
-            f" In {len(outweighed)} of the {len(open_gates)} where the gates let more than half of the norm "
-            "pass, the cell path still brings at most half: paths that leave the cell through a hidden "
-            "state and come back start at every step, add up, and carry as much or more."
+            f" In {len(outweighed)} of the {len(open_gates)} where the gates let more than half of the "
+            "norm pass, the cell path still brings at most half: paths that leave the cell through a "
+            "hidden state and come back start at every step, add up, and carry as much or more."
         )
     return said
 

@@ -36,7 +36,7 @@ HALF = 0.5
 """Below it, more of a gradient is lost than is left."""
 
 LONGEST = 400
-"""Most time steps T: a gradient split into T parts, by hidden states on the way, holds T² · B · H numbers."""
+"""Most time steps T: a gradient split by hidden states into T parts holds T² · B · H numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +112,14 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
     lossy = [n for n in found if (n.forget_bias, n.scale) == (closed, small)]
     return (
         Claim(
-            "Won: with h blocked at every step no gradient explodes, whatever the weights.",
+            "Won: with h blocked at every step no gradient explodes, whatever the weights",
             max(growth(network.detached.gradient) for network in found),
             0.0,
             how="Largest growth of $‖∂L/∂c_t‖$ over its value at the last step, of any network, in decades",
             why="The forget gates are the only factors left, and they are below 1.",
         ),
         Claim(
-            f"With h open, forget bias {opened:g} and weights × {large:g} it grows.",
+            f"With h open, forget bias {opened:g} and weights × {large:g} it grows",
             min(arrived(network.true) for network in wild),
             0.0,
             "at least",
@@ -128,14 +128,14 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
         ),
         Claim(
             f"Lost: with forget bias {closed:g} and weights × {small:g}, blocking loses most of what comes "
-            "back to the first step.",
+            "back to the first step",
             max(10.0**network.left for network in lossy),
             HALF,
             how="$‖∂L/∂c_0‖$ with h blocked at every step over the true one, most of any seed",
             why="At one half as much is left as is lost.",
         ),
         Claim(
-            "With h blocked at every step nothing comes to a cell state through h.",
+            "With h blocked at every step nothing comes to a cell state through h",
             max(network.detached.hidden for network in found),
             0.0,
             how="Largest norm that came through h at any step, in units of $‖∂L/∂c_t‖$",
@@ -143,10 +143,10 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
             about="computation",
         ),
         identity(
-            "The mean gradient is the sum over hidden states on the way, at every p.",
+            "The mean gradient is the sum over hidden states on the way, at every p",
             max(blocked.error for network in found for blocked in network.blocked),
-            "Largest difference at any step from $Σ_j (1 − p)^j$ times what went through $j$ hidden states, in "
-            "units of the sum of the terms' norms",
+            "Largest difference at any step from $Σ_j (1 − p)^j$ times what went through $j$ hidden "
+            "states, in units of the sum of the terms' norms",
         ),
     )
 

@@ -146,8 +146,8 @@ def figures(
                 f"forget_bias_{bias:g}",
                 f"The gradient over time with h blocked more and more, forget bias {bias:g}",
                 "Black is the true gradient, blue the cell path alone, which never rises above its start. "
-                "Where black rises towards the left, blocking tames an explosion; where it falls and lies far "
-                "above blue, blocking throws away what came back through h. Circles: the part that "
+                "Where black rises towards the left, blocking tames an explosion; where it falls and lies "
+                "far above blue, blocking throws away what came back through h. Circles: the part that "
                 "tg.inspect.grad_by_hops finds for paths through no hidden state.",
                 flow_chart([n for n in shown if n.forget_bias == bias], size),
             )
@@ -156,18 +156,18 @@ def figures(
         Figure(
             "hops",
             "Why: long ways through h are damped the most",
-            "A part that went through $j$ hidden states is multiplied by $(1 − p)^j$. With $p = 1$ only the part "
-            "through none is left. Parts may be larger than the whole, since they cancel. The lower half of "
-            "the numbers is drawn; all are in hops.csv.",
+            "A part that went through $j$ hidden states is multiplied by $(1 − p)^j$. With $p = 1$ only "
+            "the part through none is left. Parts may be larger than the whole, since they cancel. The "
+            "lower half of the numbers is drawn; all are in hops.csv.",
             hop_chart(shown, size),
         ),
         Figure(
             "direction",
             "The direction of the parameters' gradient",
-            "With forget gates near one half, the gradient of the parameters comes from the last few steps, "
-            "with few hidden states on the way, and hardly turns. With gates near 1 it comes from nearly all "
-            "steps, and most of its parts are damped. At a cosine of 1 the blocked gradient points the way of "
-            "the true one; a step along one at 0 does not lower the loss at first order.",
+            "With forget gates near one half, the gradient of the parameters comes from the last few "
+            "steps, with few hidden states on the way, and hardly turns. With gates near 1 it comes from "
+            "nearly all steps, and most of its parts are damped. At a cosine of 1 the blocked gradient "
+            "points the way of the true one; a step along one at 0 does not lower the loss at first order.",
             direction_chart(found, seeds),
         ),
     )
@@ -203,9 +203,10 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
                 Column("error", "error", ".0e", get=lambda e: max(b.error for b in e.blocked)),
             ),
             "Share through h: of $∂L/∂c_t$ in one step, median. Cosine and length: the gradient of all "
-            "parameters with h blocked, against the true one. Noise: distance of a single draw's $∂L/∂c_0$ "
-            "from the mean, in units of the mean, largest of any p. Error: the mean against "
-            "$Σ_j (1 − p)^j$ times the part through $j$ hidden states, largest of any p. Each p is in blocked.csv.",
+            "parameters with h blocked, against the true one. Noise: distance of a single draw's "
+            "$∂L/∂c_0$ from the mean, in units of the mean, largest of any p. Error: the mean against "
+            "$Σ_j (1 − p)^j$ times the part through $j$ hidden states, largest of any p. Each p is in "
+            "blocked.csv.",
             printed=True,
         ),
         Table(

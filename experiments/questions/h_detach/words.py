@@ -31,8 +31,8 @@ def headline(found: Sequence[Network]) -> str:
         else "Nor is anything of $‖∂L/∂c_0‖$ lost."
     )
     return (
-        "With h blocked, the forget gates alone multiply the gradient on its way back, and they are below 1, "
-        f"so it cannot explode. {won} {lost}"
+        "With h blocked, the forget gates alone multiply the gradient on its way back, and they are below "
+        f"1, so it cannot explode. {won} {lost}"
     )
 
 
@@ -64,16 +64,17 @@ def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]
         text = (
             f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: with h blocked a step "
             f"multiplies the gradient by a gate of about {gate_of(kind[0]):.2g}, and "
-            f"{spread(arrived(network.detached) for network in some)} of it comes back to the first step. With "
-            f"h open {spread(arrived(network.true) for network in some)} comes back. The gradients of all "
-            "parameters with h blocked and open have a cosine of "
+            f"{spread(arrived(network.detached) for network in some)} of it comes back to the first step. "
+            f"With h open {spread(arrived(network.true) for network in some)} comes back. The gradients "
+            "of all parameters with h blocked and open have a cosine of "
             f"{between((network.detached.cosine for network in some), '.2f')}."
         )
         drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
         if drawn:
             text += (
                 " The blocked steps are drawn at random, so a single $∂L/∂c_0$ is off the mean by "
-                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} for each p)."
+                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} for "
+                "each p)."
             )
         said.append(text)
     return tuple(said)

@@ -93,7 +93,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
     factor = f"By convention a factor of {FACTOR} over the whole length counts."
     return (
         Claim(
-            "No hidden state of an LSTM leaves [−1, 1].",
+            "No hidden state of an LSTM leaves [−1, 1]",
             float(bound),
             1.0,
             how="Largest $|h_t|$ over tanh of the largest $|c_t|$, any step of any LSTM with weights × 1",
@@ -101,7 +101,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             "left out: floating point rounds tanh to 1 itself beyond 19.",
         ),
         Claim(
-            "Cell states do leave [−1, 1].",
+            "Cell states do leave [−1, 1]",
             float(max(c.max() for c in memory)),
             1.0,
             "at least",
@@ -109,7 +109,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             why="1 is the bound of the hidden state.",
         ),
         Claim(
-            "Cell states grow by less than 1 a step.",
+            "Cell states grow by less than 1 a step",
             float(max((c / steps).max() for c in memory)),
             1.0,
             how="Largest $|c_t|/(t + 1)$ of any LSTM",
@@ -117,7 +117,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             about="computation",
         ),
         Claim(
-            "The LSTM's gradients vanish.",
+            "The LSTM's gradients vanish",
             max(state.flow.growth for state in lstm),
             -FACTOR_DECADES,
             how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ gains from the last step back to the "
@@ -125,7 +125,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             why=factor,
         ),
         Claim(
-            "They vanish more slowly than the RNN's.",
+            "They vanish more slowly than the RNN's",
             min(ahead(found, 1.0)),
             FACTOR_DECADES,
             "at least",
@@ -133,7 +133,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             why=f"{factor} Both see the same batch.",
         ),
         Claim(
-            "They do not explode.",
+            "They do not explode",
             max(state.rise for state in lstm),
             FACTOR_DECADES,
             how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ is above its value at the last step, at "

@@ -53,15 +53,15 @@ def figures(
         Figure(
             "slopes",
             "Where the picture breaks",
-            "Each point is a network, each line the mean over the seeds. Above 0 the gradient grows on its way "
-            "back, below 0 it shrinks. The verdicts are about weights × 1 and forget bias 1.",
+            "Each point is a network, each line the mean over the seeds. Above 0 the gradient grows on "
+            "its way back, below 0 it shrinks. The verdicts are about weights × 1 and forget bias 1.",
             slope_chart(found, seeds),
         ),
         Figure(
             "states",
             "The largest state at each time step",
-            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, but cell "
-            "states do.",
+            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, but "
+            "cell states do.",
             curve_chart(
                 lines_of(found, shown, lambda state: log10(state.largest)),
                 "largest |hₜ|, |cₜ|",

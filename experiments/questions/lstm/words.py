@@ -26,7 +26,7 @@ def headline(found: Sequence[Seen]) -> str:
     said = (
         "Along the cell state of an LSTM the gradient is multiplied by the forget gate alone, never by a "
         "matrix; in an RNN every step multiplies it by $W_h$. "
-        f"With forget bias {NAMED_BIAS:g}, the LSTM's gradient changes by {lstm}; the RNN's by "
+        f"With forget bias {NAMED_BIAS:g}, the LSTM's gradient {lstm}; the RNN's "
         f"{rnn}{mean}. Over {length} steps the LSTM keeps at least {FACTOR} times as much as the RNN "
         f"{_counted(found, 1.0)}"
     )
@@ -54,8 +54,8 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
         for scale in scales_of(found):
             counts.setdefault(_counted(found, scale, bias), []).append(scale)
         said.append(
-            f"The lead of the LSTM depends on the initial values. With forget bias {bias:g} it keeps at "
-            f"least {FACTOR} times as much as the RNN "
+            f"With forget bias {bias:g} the LSTM keeps at least"
+            f" {FACTOR} times as much as the RNN "
             + "; ".join(f"{count} with {_weights(scales)}" for count, scales in counts.items())
             + f". With weights × 1 it is ahead by {between(ahead(found, 1.0, bias), '+.1f')} decades."
         )
@@ -71,8 +71,8 @@ def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
         name = CELL_TEXT[cell]
         which = "seed" if cell == "rnn" else "seed and forget bias"
         said.append(
-            f"Nothing keeps the gradient of an {name} from exploding. From weights × {exploding[0]:g} on it "
-            f"is more than {FACTOR} times as large at some step as at the last, for some {which}; with "
+            f"Nothing keeps the gradient of an {name} from exploding. From weights × {exploding[0]:g} on "
+            f"it is more than {FACTOR} times as large at some step as at the last, for some {which}; with "
             f"weights × {worst:g} it is up to {power_text(rises[worst])} times as large."
             if exploding
             else f"The gradient of the {name} does not explode at any scale tried, up to × {max(rises):g}."

@@ -122,14 +122,14 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
     convention = f"By convention a factor of {FACTOR} counts as vanishing or exploding."
     return (
         Claim(
-            "Before training the gradient vanishes.",
+            "Before training the gradient vanishes",
             worst([decades(learned.before) for learned in found]),
             -FACTOR_DECADES,
             how="Decades that it gains from the last step back to the first, most of any seed",
             why=convention,
         ),
         Claim(
-            "With the penalty every network learns.",
+            "With the penalty every network learns",
             worst([learned.loss for learned in helped]),
             LEARNED,
             how="Mean squared error on fresh sequences, most of any seed",
@@ -137,7 +137,7 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
             "1. Half of that was set before looking.",
         ),
         Claim(
-            "Without the penalty, in as many steps of the same size, none learns.",
+            "Without the penalty, in as many steps of the same size, none learns",
             -worst([-learned.loss for learned in plain]),
             NOT_LEARNED,
             "at least",
@@ -146,14 +146,14 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
             f"{NOT_LEARNED} from 1.",
         ),
         Claim(
-            "Larger steps do not replace the penalty.",
+            "Larger steps do not replace the penalty",
             best_plain(opts, found) / opts.repeats,
             0.5,
             how="Share of the networks that learn without it, at the best of the step sizes",
             why="A step size that works for half of the networks is luck with the seed.",
         ),
         Claim(
-            "With the penalty the gradient neither vanishes nor explodes after training.",
+            "With the penalty the gradient neither vanishes nor explodes after training",
             worst([abs(decades(learned.after)) for learned in helped]),
             FACTOR_DECADES,
             how="Decades, up or down, from the last step back to the first, most of any seed",

@@ -88,9 +88,9 @@ def figures(found: Sequence[Learned], shown: int, size: str) -> tuple[Figure, ..
         Figure(
             "flow",
             "The gradient before and after training",
-            "On the left it vanishes before it reaches step 0, which the label is about, and still does after "
-            "training: training cannot change what its gradient does not reach. On the right the penalty has "
-            "opened the way.",
+            "On the left it vanishes before it reaches step 0, which the label is about, and still does "
+            "after training: training cannot change what its gradient does not reach. On the right the "
+            "penalty has opened the way.",
             flow_chart(same, f"{size}, seed {shown}"),
         ),
         Figure(

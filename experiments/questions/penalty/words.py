@@ -38,13 +38,13 @@ def headline(opts: PenaltyOptions, found: Sequence[Learned]) -> str:
 def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]:
     """Sentences on larger steps, on the gradient after plain training, and on training that ended early."""
     said = [
-        "All networks of a seed have the same initial values and batches, and take as many steps. A gradient "
-        "whose norm is above 1 is scaled down to 1."
+        "All networks of a seed have the same initial values and batches, and take as many steps. A "
+        "gradient whose norm is above 1 is scaled down to 1."
     ]
     if opts.optimizer == "sgd":
         said.append(
-            "SGD with momentum takes the steps. Adam divides by the size of each gradient, and learns without "
-            "the penalty for some seeds and step sizes: --optimizer adam measures it."
+            "SGD with momentum takes the steps. Adam divides by the size of each gradient, and learns "
+            "without the penalty for some seeds and step sizes: --optimizer adam measures it."
         )
     for way in opts.ways:
         some = trained(found, way)

@@ -25,8 +25,8 @@ class Cells:
     length : int
         Time steps T.
     alone, whole : array (H,)
-        For each unit the root mean square over the batch of ∂c_T/∂b_f, its own forget bias, over that
-        of c_T: with W_h = 0, where b_f acts over the cell path alone, and with W_h as it is.
+        For each unit the root mean square over the batch of ∂c_{T−1}/∂b_f, its own forget bias, over that
+        of c_{T−1}: with W_h = 0, where b_f acts over the cell path alone, and with W_h as it is.
     """
 
     forget_bias: float
@@ -50,7 +50,7 @@ def see_cells(forget_bias: float, seed: int, hidden_size: int, inputs: Floats) -
 
 
 def relative_sensitivity(lstm: Any, inputs: Floats) -> Floats:
-    """Size of ∂c_T/∂b_f of each unit, over the size of c_T, ``(H,)``."""
+    """Size of ∂c_{T−1}/∂b_f of each unit, over the size of c_{T−1}, ``(H,)``."""
     _, (_, cell) = lstm(tg.tensor(inputs[..., None]))
     found = []
     for unit in range(lstm.hidden_size):

@@ -125,7 +125,7 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
     resnets = [depth for depth in found if depth.kind == "ResNet"]
     return (
         Claim(
-            "A skip passes the gradient on unchanged.",
+            "A skip passes the gradient on unchanged",
             max(depth.skip_error for depth in resnets),
             0.0,
             how="Largest relative difference between what it passes and $∂L/∂h_{l+1}$",
@@ -133,24 +133,24 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             about="computation",
         ),
         identity(
-            "At every layer and step the shares sum to 1.",
+            "At every layer and step the shares sum to 1",
             max(depth.sum_error for depth in found),
             "Largest difference from 1, relative to the sum of their sizes",
         ),
         identity(
-            f"The gradient by number of branches is the sum over all {2**opts.blocks} paths.",
+            f"The gradient by number of branches is the sum over all {2**opts.blocks} paths",
             branches.error,
             "Largest relative error of a class, the paths followed one by one",
         ),
         Claim(
-            "Without skips the gradient vanishes.",
+            "Without skips the gradient vanishes",
             max(growths(found, "plain network")),
             -FACTOR_DECADES,
             how=f"{gained}, weights × 1, most of any seed",
             why=factor,
         ),
         Claim(
-            "With skips, and the same weights, it does not vanish.",
+            "With skips, and the same weights, it does not vanish",
             min(growths(found, "ResNet")),
             -FACTOR_DECADES,
             "at least",
@@ -158,7 +158,7 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             why=factor,
         ),
         Claim(
-            "Skips do not keep it from exploding.",
+            "Skips do not keep it from exploding",
             max(depth.growth for depth in resnets),
             FACTOR_DECADES,
             "at least",

@@ -191,14 +191,14 @@ def figures(
         Figure(
             "growth",
             "Where it breaks",
-            "Each point is a network, each line the mean over the seeds. By convention the gradient vanishes "
-            "below −2 and explodes above 2: a factor of 100.",
+            "Each point is a network, each line the mean over the seeds. By convention the gradient "
+            "vanishes below −2 and explodes above 2: a factor of 100.",
             sweep_chart(
                 growth,
                 {kind: LOOKS[kind].colour for kind in KINDS},
                 y="decades gained from the last layer to the first",
                 title="What becomes of the gradient with larger weights",
-                subtitle=f"‖∂L/∂h₀‖ in units of the last layer's, for the LSTM of c; one decade is a factor of 10; {seeds}",
+                subtitle=f"‖∂L/∂h₀‖ in units of the last layer's; a decade is a factor of 10; {seeds}",
             ),
         ),
     )
@@ -265,7 +265,8 @@ def tables(
     return (
         Table(
             "skips",
-            "Decades that the gradient gains from the last layer or step to the first, least … most of the seeds",
+            "Decades that the gradient gains from the last layer or step to the first, least … most of "
+            "the seeds",
             KINDS,
             columns,
             "A decade is a factor of 10. Shares: of the gradient in one step back, median, weights × 1.",

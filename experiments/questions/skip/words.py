@@ -28,10 +28,11 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     medians = f", medians of {opts.repeats} seeds" if opts.repeats > 1 else ""
     return (
         "Both let the gradient through without a matrix: a skip passes it on unchanged, and a cell "
-        f"multiplies it by the forget gate alone. In one step back the skip brings {percent(free['ResNet'])} "
-        f"of the gradient and the cell {percent(free['LSTM'])} (median). Over {opts.length} layers the "
-        f"gradient becomes {parts['plain network']} times what it was without skips and {parts['ResNet']} "
-        f"times with them; over as many LSTM steps, {parts['LSTM']} times{medians}."
+        "multiplies it by the forget gate alone. In one step back the skip brings "
+        f"{percent(free['ResNet'])} of the gradient and the cell {percent(free['LSTM'])} (median). Over "
+        f"{opts.length} layers the gradient becomes {parts['plain network']} times what it was without "
+        f"skips and {parts['ResNet']} times with them; over as many LSTM steps, {parts['LSTM']} "
+        f"times{medians}."
     )
 
 
@@ -42,8 +43,8 @@ def sentences(
     said = [
         by_products("ResNet", products["ResNet"], "branches", "$h_0$", opts.seed),
         by_products("LSTM", products["LSTM"], "hidden states", "$c_0$", opts.seed),
-        "They differ in the factor: a skip's is exactly 1, a cell's is the forget gate $f_t$, between 0 and "
-        "1. Neither limits what comes through the matrices besides.",
+        "They differ in the factor: a skip's is exactly 1, a cell's is the forget gate $f_t$, between 0 "
+        "and 1. Neither limits what comes through the matrices besides.",
     ]
     for kind in figures.KINDS:
         scales = sorted({depth.scale for depth in found})
