@@ -143,8 +143,8 @@ def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
                 Column("again_steps", "model steps, run again", ",d"),
                 Column("difference", "difference (nats)", ".1e"),
             ),
-            note="Times are the least of several runs. A step of the model takes one hypothesis on by one token. "
-            "The difference is the largest of the hypotheses' log-probabilities.",
+            note="Times are the least of several runs. A step of the model takes one hypothesis on by one "
+            "token. The difference is the largest of the hypotheses' log-probabilities.",
             printed=True,
         ),
     )

@@ -35,8 +35,8 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
                 + (
                     "The most likely sequence is never dropped."
                     if each.dropped is None
-                    else f"The orange path ends after {counted(each.dropped, 'word')}: from there on the most "
-                    "likely sequence cannot be found."
+                    else f"The orange path ends after {counted(each.dropped, 'word')}: from there on the "
+                    "most likely sequence cannot be found."
                 ),
                 chart(each.lattice, each.optimum, f"Beam search, K = {each.width}"),
             )
@@ -76,8 +76,8 @@ def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Tabl
                 Column("dropped", "optimum dropped after (words)"),
                 Column("asked", "prefixes asked about", get=lambda e: e.result.expanded),
             ),
-            note="No sequence is likelier than the bound. The gap is the most that can have been missed; what was "
-            "missed is known from an exhaustive search.",
+            note="No sequence is likelier than the bound. The gap is the most that can have been missed; "
+            "what was missed is known from an exhaustive search.",
             printed=True,
         ),
         Table(

@@ -38,7 +38,7 @@ def sentence(each: Search) -> str:
     fate = (
         f"“{optimum}” is never dropped"
         if each.dropped is None
-        else f"“{optimum}” is dropped after {counted(each.dropped, 'word')}, since its beginning is not among "
-        "the best then"
+        else f"“{optimum}” is dropped after {counted(each.dropped, 'word')}, since its beginning is not "
+        "among the best then"
     )
     return f"K = {each.width} stores {'; '.join(stored)}. {fate}."

@@ -2,9 +2,9 @@
 
 A linear unit h_t = λ h_{t−1} + x_t multiplies gradients by λ < 1 at every step, so none explodes. Yet λ is
 used at every step, and the contributions of its uses to dh_{T−1}/dλ add up: the longer the unit remembers,
-the more uses count, and the more alike they are. This is measured use by use, then with two remedies, and in
-an LSTM, whose cell path has the second remedy built in. Its hidden path has not: with W_h as it is, single
-units of some seeds are a hundred times as sensitive and more (``--seed 20``).
+the more uses count, and the more alike they are. This is measured use by use, then with two remedies, and
+in an LSTM, whose cell path has the second remedy built in. Its hidden path has not: with W_h as it is,
+single units of some seeds are a hundred times as sensitive and more (``--seed 20``).
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def claims(
             max(float(cells.alone.max()) for cells in gated),
             GATED,
             how="$∂c_{T−1}/∂b_f$ relative to $c_{T−1}$ with $W_h = 0$, largest of any unit and network",
-            why="The slope of the gate $σ(b)$, $σ(1 − σ)$, shrinks as the memory grows. With constant gates $f$ "
-            "the ratio is $f √(1 + f^2)/(1 + f)$ for white inputs and $f$ for constant ones: below 1. "
-            "Twice that was set before looking, since gates move.",
+            why="The slope of the gate $σ(b)$, $σ(1 − σ)$, shrinks as the memory grows. With constant "
+            "gates $f$ the ratio is $f √(1 + f^2)/(1 + f)$ for white inputs and $f$ for constant ones: "
+            "below 1. Twice that was set before looking, since gates move.",
         ),
         identity(
             "The contributions of all uses add up to $dh_{T−1}/dθ$ by hand, a polynomial in λ",
