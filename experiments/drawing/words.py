@@ -106,7 +106,16 @@ def typed(line: str) -> str:
         plain = re.sub(r"(?<=[_^])\{(\w+)\}", r"\1", found[1].replace("^T", "ᵀ"))
         return re.sub(r"(?<=[_^])\{([^}]*)\}", r"(\1)", plain)
 
-    return re.sub(r"\$([^$]*)\$", formula, line)
+    return re.sub(r"(?<!\\)\$([^$]*)(?<!\\)\$", formula, line).replace(r"\$", "$")
+
+
+def literal(text: str) -> str:
+    r"""Text as it stands in a line with formulas: its dollar signs begin none.
+
+    >>> literal("$5 or $6"), typed(literal("$5 or $6"))
+    ('\\$5 or \\$6', '$5 or $6')
+    """
+    return text.replace("$", r"\$")
 
 
 def printable(path: Path) -> str:

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from experiments.app.errors import DataError
-from experiments.drawing.words import printable
+from experiments.drawing.words import literal, printable
 from tinygrad182.display.pages import legible
 
 HELD_OUT = 0.1
@@ -142,3 +142,8 @@ def shown(text: str) -> str:
     """
     spaced = re.sub(" {2,}", lambda run: "·" * len(run[0]), text)
     return str(legible(spaced.replace("\n", "⏎").replace("\t", "⇥")))
+
+
+def quoted(text: str) -> str:
+    """Text in quotation marks, on one line of a sentence."""
+    return f"“{literal(shown(text))}”"
