@@ -19,6 +19,9 @@ GREY, FONT, INK = charts.GREY, charts.FONT, "#1a1a1a"
 PALETTE = (ORANGE, BLUE, GREEN, PINK, AMBER, SKY)
 """Colours for curves that have none of their own."""
 
+SPARE = (PINK, AMBER, SKY)
+"""Colours for curves beside those whose colours are fixed."""
+
 GRID_WIDTH = 840
 """Pixels that the panels of a row share."""
 

@@ -79,7 +79,8 @@ def curves(
     ----------
     lines : iterable of Line
     looks : mapping
-        How each ``what`` is drawn, in the order of drawing and of the legend.
+        How each ``what`` is drawn, in the order of drawing and of the legend. Others come last, in
+        colours of their own.
     x : axis
         The horizontal axis; its field says what the lines' places are.
     y : str
@@ -98,8 +99,13 @@ def curves(
     rows = [row for line in lines for row in line.rows(field)]
     circles = [row for line in dots for row in line.rows(field, "dot")]
     y_axis = axis([*rules, *(r["value"] for r in rows), *(r["dot"] for r in circles)], y)
-    present = {str(row["what"]) for row in rows}
+    present = dict.fromkeys(str(row["what"]) for row in rows)
     shown = {what: look for what, look in looks.items() if what in present}
+    others = (what for what in present if what not in looks)
+    shown |= {
+        what: Look(colour)
+        for what, colour in zip(others, itertools.cycle(charts.SPARE), strict=False)
+    }
     merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in circles]
     legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
     colour = alt.Color(

@@ -26,7 +26,13 @@ from experiments.questions.gradient_flow.measure import study
 from experiments.regressors.data import RandomSequences, Source, load_sequences
 from experiments.regressors.flow import Target
 from experiments.regressors.measurement import Measurement
-from experiments.regressors.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
+from experiments.regressors.networks import (
+    Cell,
+    InitialWeights,
+    Network,
+    Nonlinearity,
+    check_kinds,
+)
 
 DEFAULT_LENGTH = 30
 
@@ -40,10 +46,12 @@ class GradientFlowOptions(Options):
     """Options of gradient-flow."""
 
     cell: Cell = "rnn"
-    """The recurrent layer."""
+    """The recurrent layer: rnn, lstm, or your own subclass of tg.nn.RecurrentLayer, written
+    my_module:MGU."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ of a vanilla RNN: one or several."""
+    """σ of a vanilla RNN, one or several: identity, tanh, relu, or your own function, written
+    my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude that W_h starts with: one or several."""
@@ -85,8 +93,9 @@ class GradientFlowOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity", "target")
-        if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
-            raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
+        if self.cell != "rnn" and self.nonlinearity != ("identity", "tanh", "relu"):
+            raise OptionError(f"--nonlinearity is for --cell rnn; those of {self.cell} are fixed")
+        check_kinds(cells=(self.cell,), nonlinearities=self.nonlinearity)
         self.positive("spectral_radius", "learning_rate")
         self.at_least(2, "length")
         self.at_least(1, "hidden_size", "layers", "batch")
@@ -94,7 +103,7 @@ class GradientFlowOptions(Options):
 
     def networks(self) -> Iterator[Network]:
         """Every combination asked for, once."""
-        kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
+        kinds = self.nonlinearity if self.cell == "rnn" else (self.cell,)
         for target, radius, kind in itertools.product(
             dict.fromkeys(self.target),
             sorted(set(self.spectral_radius)),

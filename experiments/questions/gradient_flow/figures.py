@@ -15,7 +15,7 @@ from experiments.drawing.numbers import Floats, log10, worst
 from experiments.drawing.tables import Column, Figure, Row, Table, along, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
-from experiments.regressors.looks import CURVE_COLOURS, curve_colour
+from experiments.regressors.looks import curve_colour, curve_colours
 from experiments.regressors.measurement import MOMENT_TEXT, Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
@@ -141,9 +141,9 @@ def moments_chart(
 ) -> alt.TopLevelMixin:
     """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
     looks = {
-        f"{kind}, {MOMENT_TEXT[moment]}": Look(CURVE_COLOURS[kind], dash, 2.2)
+        f"{kind}, {MOMENT_TEXT[moment]}": Look(colour, dash, 2.2)
         for moment, dash in (("before", (4, 3)), ("after", (1, 0)))
-        for kind in CURVE_COLOURS
+        for kind, colour in curve_colours(m.kind for m in measurements).items()
     }
     lines = [
         Line(
@@ -184,11 +184,12 @@ def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLe
         )
         for study in studies
     ]
-    last = max(len(study.training.losses) for study in studies)
+    most = max(len(study.training.losses) for study in studies)
+    colours = curve_colours(line.what for line in lines)
     return curves(
         lines,
-        {text: Look(colour, width=1.6) for text, colour in CURVE_COLOURS.items()},
-        x=charts.steps(last + 1, "training steps done"),
+        {text: Look(colour, width=1.6) for text, colour in colours.items()},
+        x=charts.steps(most + 1, "training steps done"),
         y="mean squared error",
         title=title,
         subtitle=subtitle,

@@ -30,7 +30,7 @@ from experiments.questions.nonlinearity.measure import (
     unavoidable,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import InitialWeights, Nonlinearity
+from experiments.regressors.networks import InitialWeights, Nonlinearity, check_kinds
 from experiments.regressors.untrained import UntrainedOptions
 
 SCALES = 19
@@ -42,7 +42,7 @@ class NonlinearityOptions(UntrainedOptions):
     """Options of nonlinearity."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ: one or several."""
+    """σ, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude of W_h: one or several."""
@@ -60,6 +60,7 @@ class NonlinearityOptions(UntrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity")
+        check_kinds(nonlinearities=self.nonlinearity)
         self.positive("spectral_radius")
         self.at_least(1, "draws")
         if not 4 <= self.halvings <= 300:

@@ -21,13 +21,13 @@ from experiments.questions.skip import figures, words
 from experiments.questions.skip.measure import (
     Branches,
     Depth,
+    Nonlinearity,
     growths,
     product_shares,
     see,
     see_branches,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import Nonlinearity
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Factors on the weights that are always measured, to find where skips no longer help."""

@@ -15,13 +15,14 @@ from experiments.app.errors import OptionError
 from experiments.drawing.numbers import Floats, relative, signed_share, to_numpy
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
-from experiments.regressors.networks import LAYER, Nonlinearity, regressor
+from experiments.regressors.networks import LAYER, regressor
 from models import ResidualNet
 
 if TYPE_CHECKING:
     from experiments.questions.skip import SkipOptions
 
 Kind = Literal["ResNet", "plain network", "LSTM"]
+Nonlinearity = Literal["tanh", "relu", "identity"]
 NET = "residualnet"
 """Path of a residual network's states."""
 

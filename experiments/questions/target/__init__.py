@@ -20,7 +20,14 @@ from experiments.drawing.numbers import ROUNDING
 from experiments.questions.target import figures, words
 from experiments.questions.target.measure import Targets, excess, last_row_error, see
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
+from experiments.regressors.networks import (
+    NONLINEARITIES,
+    NONLINEARITY_TEXT,
+    InitialWeights,
+    Network,
+    Nonlinearity,
+    check_kinds,
+)
 from experiments.regressors.untrained import UntrainedOptions
 
 
@@ -29,7 +36,7 @@ class TargetOptions(UntrainedOptions):
     """Options of target."""
 
     nonlinearity: Nonlinearity = "tanh"
-    """σ."""
+    """σ: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.7, 1.0, 1.4)
     """Largest eigenvalue magnitude of W_h: one or several. The answer is about those below 1."""
@@ -39,6 +46,7 @@ class TargetOptions(UntrainedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kinds(nonlinearities=(self.nonlinearity,))
         self.positive("spectral_radius")
 
 

@@ -18,7 +18,7 @@ from experiments.app.result import Claim, Result
 from experiments.questions.training import figures, words
 from experiments.questions.training.measure import Learned, Task, learn, least_loss
 from experiments.regressors.flow import Target
-from experiments.regressors.networks import Cell
+from experiments.regressors.networks import Cell, check_kinds
 
 MOST_CELLS = 20_000
 """Marks that a heatmap may have for the report to stay quick: fewer moments where T is long."""
@@ -29,7 +29,7 @@ class TrainingOptions(NetworkOptions):
     """Options of training."""
 
     cell: tuple[Cell, ...] = ("rnn", "lstm")
-    """The recurrent layers: one or both."""
+    """The recurrent layers, one or several: rnn, lstm, or your own my_module:MGU."""
 
     layers: tuple[int, ...] = (1, 2)
     """How many of them above each other: one number or several."""
@@ -62,6 +62,7 @@ class TrainingOptions(NetworkOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("cell", "target")
+        check_kinds(cells=self.cell)
         self.at_least(1, "layers", "hidden_size", "steps", "moments")
         self.at_least(2, "length")
         self.positive("learning_rate")

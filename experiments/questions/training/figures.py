@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import altair as alt
@@ -33,6 +34,8 @@ SHOWN_SEQUENCES = 3
 def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
     """Colour by cell, dash by layers."""
     colours = {"rnn": charts.ORANGE, "lstm": charts.BLUE}
+    own = dict.fromkeys(each.task.cell for each in found if each.task.cell not in colours)
+    colours |= dict(zip(own, itertools.cycle(charts.SPARE), strict=False))
     dashes = ((1, 0), (6, 3), (2, 2))
     layers = sorted({learned.task.layers for learned in found})
     return {

@@ -20,7 +20,7 @@ from experiments.questions.weight_paths import figures, words
 from experiments.questions.weight_paths.measure import Contributions, contributions
 from experiments.questions.weight_paths.scalar import PATH_COLOURS, ScalarCase, scalar_case
 from experiments.regressors.flow import Target
-from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity
+from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity, check_kinds
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 HAND = 32 * float(np.finfo("f8").eps)
@@ -39,7 +39,7 @@ class WeightPathsOptions(UntrainedOptions):
     """u_1, u_2, … of the scalar case: two to five numbers."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ of the networks: one or several."""
+    """σ of the networks, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: float = 0.9
     """Largest eigenvalue magnitude of W_h."""
@@ -50,6 +50,7 @@ class WeightPathsOptions(UntrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity")
+        check_kinds(nonlinearities=self.nonlinearity)
         self.positive("spectral_radius")
         if not 2 <= len(self.inputs) <= len(PATH_COLOURS):
             raise OptionError(
