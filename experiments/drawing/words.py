@@ -59,9 +59,8 @@ def per_step(slopes: Iterable[float]) -> str:
     rates = list(slopes)
     if max(rates) < 0:
         lost = between((-rate for rate in rates), ".2g")
-        return (
-            f"loses {lost} decades a step: each step keeps {between((10**r for r in rates), '.0%')}"
-        )
+        kept = between((10**rate for rate in rates), ".0%" if max(rates) < -0.005 else ".1%")
+        return f"loses {lost} decades a step: each step keeps {kept}"
     factors = between((10**rate for rate in rates), ".3g")
     return f"gains {between(rates, '.2g')} decades a step: each step multiplies it by {factors}"
 

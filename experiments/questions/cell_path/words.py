@@ -23,11 +23,11 @@ def headline(opts: CellPathOptions, found: Sequence[Paths]) -> str:
     """The reason, then one step against the whole way, for the smallest and the largest forget bias."""
     low, high = (pick(found, bias)[0] for bias in (opts.biases[0], opts.biases[-1]))
     said = (
-        "The cell state is multiplied by the forget gate alone, never by a matrix; but over many steps "
-        "most paths leave the cell through a hidden state and come back, and they add up. With forget "
-        f"bias {low.forget_bias:g} the cell path brings {percent(low.one_step)} of $∂L/∂c_t$ in one step "
-        f"(median); alone, all the way from the last step, it brings {percent(float(low.alone[0]))} of "
-        "$∂L/∂c_0$"
+        "The cell state is multiplied by the forget gate alone, never by a matrix. But paths that leave "
+        "the cell through a hidden state and come back start at every step, and over many steps they add "
+        f"up. With forget bias {low.forget_bias:g} the cell path brings {percent(low.one_step)} of "
+        "$∂L/∂c_t$ in one step (median); alone, all the way from the last step, it brings "
+        f"{percent(float(low.alone[0]))} of $∂L/∂c_0$"
     )
     if high is not low:
         said += (
@@ -44,18 +44,18 @@ def sentences(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[str, ...]:
     for bias in opts.biases:
         before = pick(found, bias)
         text = (
-            f"Forget bias {bias:g}, untrained, {opts.seeds_text}: gates of "
-            f"{_each(f'{p.forget.mean():.2f}' for p in before)} on average. Going back, $∂L/∂c_t$ "
-            f"{per_step(p.slope for p in before)}. The cell path alone keeps "
-            f"{_each(power_text(p.passed_log10) for p in before)} of the norm on its way to $c_0$, which "
-            f"is a share of {_each(percent(float(p.alone[0])) for p in before)} of what arrives there. "
-            f"Its share falls below one half {_each(_lag(p) for p in before)} steps back."
+            f"Untrained with forget bias {bias:g}, the gates are "
+            f"{_each(f'{p.forget.mean():.2f}' for p in before)} on average ({opts.seeds_text}). Going "
+            f"back, $∂L/∂c_t$ {per_step(p.slope for p in before)}. The cell path alone keeps "
+            f"{_each(power_text(p.passed_log10) for p in before)} of the norm on its way to $c_0$, and "
+            f"brings {_each(percent(float(p.alone[0])) for p in before)} of what arrives there. Its share "
+            f"falls below one half {_each(_lag(p) for p in before)} steps back."
         )
         if after := pick(found, bias, "after"):
             text += (
-                f" After {counted(opts.steps, 'training step')}, seed {after[0].seed}: gates of "
-                f"{after[0].forget.mean():.2f}, {per_step([after[0].slope])}, a share of "
-                f"{percent(float(after[0].alone[0]))}."
+                f" After {counted(opts.steps, 'training step')} (seed {after[0].seed}) the gates are "
+                f"{after[0].forget.mean():.2f}, the gradient {per_step([after[0].slope])}, and the cell "
+                f"path alone brings {percent(float(after[0].alone[0]))}."
             )
         said.append(text)
     untrained = [paths for bias in opts.biases for paths in pick(found, bias)]
@@ -71,7 +71,7 @@ def highway(untrained: Sequence[Paths]) -> str:
     which = f", with forget bias {', '.join(f'{bias:g}' for bias in biases)}" if biases else ""
     said = (
         "Along the cell path one step multiplies the gradient by $f_t$, always. But more than half of "
-        f"$∂L/∂c_0$ comes over the cell path alone in only {len(carried)} of {len(untrained)} untrained "
+        f"$∂L/∂c_0$ comes over the cell path alone in {len(carried)} of {len(untrained)} untrained "
         f"networks{which}."
     )
     if outweighed:

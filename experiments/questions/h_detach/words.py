@@ -62,19 +62,18 @@ def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]
     for kind in dict.fromkeys((network.forget_bias, network.scale) for network in found):
         some = [network for network in found if (network.forget_bias, network.scale) == kind]
         text = (
-            f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: with h blocked a step "
-            f"multiplies the gradient by a gate of about {gate_of(kind[0]):.2g}, and "
-            f"{spread(arrived(network.detached) for network in some)} of it comes back to the first step. "
-            f"With h open {spread(arrived(network.true) for network in some)} comes back. The gradients "
-            "of all parameters with h blocked and open have a cosine of "
+            f"With forget bias {kind[0]:g} and weights × {kind[1]:g} ({opts.seeds_text}), gates are about "
+            f"{gate_of(kind[0]):.2g}: with h blocked "
+            f"{spread(arrived(network.detached) for network in some)} of the gradient comes back to the "
+            f"first step, with h open {spread(arrived(network.true) for network in some)}. The gradients "
+            "of the parameters with h blocked and open have a cosine of "
             f"{between((network.detached.cosine for network in some), '.2f')}."
         )
         drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
         if drawn:
             text += (
-                " The blocked steps are drawn at random, so a single $∂L/∂c_0$ is off the mean by "
-                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} for "
-                "each p)."
+                f" A single draw of the blocked steps is off the mean by {between(b.noise for b in drawn)} "
+                f"times its size ({counted(opts.draws, 'draw')} for each p)."
             )
         said.append(text)
     return tuple(said)

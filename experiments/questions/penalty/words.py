@@ -39,7 +39,8 @@ def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]
     """Sentences on larger steps, on the gradient after plain training, and on training that ended early."""
     said = [
         "All networks of a seed have the same initial values and batches, and take as many steps. A "
-        "gradient whose norm is above 1 is scaled down to 1."
+        f"gradient whose norm is above 1 is scaled down to 1. A loss of {LEARNED:g} or less counts as "
+        "learned."
     ]
     if opts.optimizer == "sgd":
         said.append(
@@ -49,9 +50,9 @@ def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]
     for way in opts.ways:
         some = trained(found, way)
         said.append(
-            f"{way.name.capitalize()}, {having_learned(some)} of {len(some)} networks learn (a loss of at "
-            f"most {LEARNED:g}). After training, $‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ is "
-            f"{spread(decades(learned.after) for learned in some)}."
+            f"Trained {way.name}, {having_learned(some)} of {len(some)} networks learn. After training, "
+            f"{spread(decades(learned.after) for learned in some)} of the gradient comes back to the "
+            "first step."
         )
     said += [
         f"Training ended early {learned.way.name}, seed {learned.seed}: {learned.training.stopped}."

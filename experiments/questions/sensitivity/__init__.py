@@ -154,7 +154,7 @@ def claims(
     return (
         *said,
         Claim(
-            "An LSTM's cell path depends on the forget bias no more strongly the longer it remembers",
+            "However long an LSTM's cell path remembers, its dependence on the forget bias stays bounded",
             max(float(cells.alone.max()) for cells in gated),
             GATED,
             how="$∂c_{T−1}/∂b_f$ relative to $c_{T−1}$ with $W_h = 0$, largest of any unit and network",
