@@ -96,7 +96,7 @@ def _set(formula: str) -> str:
     for match in _SYMBOL.finditer(formula):
         symbol = match["symbol"]
         tag = "mn" if symbol.isdigit() else "mi" if symbol.isalpha() or symbol == "∂" else "mo"
-        fixed = ' stretchy="false"' if symbol in "|‖" else ""
+        fixed = ' stretchy="false"' if symbol in "|‖()[]" else ""
         markup = f"<{tag}{fixed}>{text(symbol)}</{tag}>"
         scripts = dict(re.findall(r"([_^])(\{[^}]*\}|\S)", match["scripts"]))
         below, above = (

@@ -108,7 +108,7 @@ def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Clai
             proven = each.width == 3
             said.append(
                 Claim(
-                    f"K = {each.width} {'knows' if proven else 'does not know'} that its answer is the "
+                    f"K = {each.width} {'proves' if proven else 'does not prove'} that its answer is the "
                     "best",
                     float(each.result.certified),
                     float(proven),

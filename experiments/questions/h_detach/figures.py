@@ -60,11 +60,11 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         lines,
         block_looks(shown[0]),
         x=charts.steps(length),
-        y="‖∂L/∂cₜ‖ in units of the last step's",
+        y="relative size of ∂L/∂cₜ",
         dots=dots,
         rules=(0.0,),
         title="The gradient with h blocked at each step with probability p",
-        subtitle=f"mean over all choices of the blocked steps, loss at the last step; {size}",
+        subtitle=f"in units of the last step's, mean over all choices of the blocked steps; {size}",
     )
 
 
@@ -82,9 +82,9 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         lines,
         block_looks(shown[0]),
         x=charts.steps(most + 1, "hidden states on the way", "hops"),
-        y="size in units of the last step's ‖∂L/∂cₜ‖",
+        y="relative size of the part",
         title="What reaches the first cell state, by the number of hidden states on its way",
-        subtitle=f"the part of ∂L/∂c₀ through so many hidden states, times 1 − p for each; {size}",
+        subtitle=f"part of ∂L/∂c₀ through so many, times 1 − p for each, in units of the last step's; {size}",
     )
 
 

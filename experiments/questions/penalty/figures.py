@@ -51,10 +51,10 @@ def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
         lines,
         FLOW_LOOKS,
         x=charts.steps(len(found[0].before)),
-        y="‖∂L/∂hₜ‖ in units of the last step's",
+        y="relative size of ∂L/∂hₜ",
         rules=(0.0,),
         title="How far back the gradient reaches",
-        subtitle=f"on one batch; {size}",
+        subtitle=f"in units of the last step's, on one batch; {size}",
         height=260,
     )
 
