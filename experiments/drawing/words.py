@@ -15,10 +15,11 @@ from tinygrad182.display.pages import legible
 def counted(number: int, what: str) -> str:
     """Number of things, with their name in the singular or the plural.
 
-    >>> counted(1, "seed"), counted(3, "seed")
-    ('1 seed', '3 seeds')
+    >>> counted(1, "seed"), counted(3, "branch")
+    ('1 seed', '3 branches')
     """
-    return f"{number} {what}{'s' * (number != 1)}"
+    ending = "es" if what.endswith("ch") else "s"
+    return f"{number} {what}{ending * (number != 1)}"
 
 
 def spread(logs: Iterable[float]) -> str:

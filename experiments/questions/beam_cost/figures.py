@@ -32,7 +32,7 @@ def figures(
                     for cost in costs
                 ],
                 "length T (tokens)",
-                "Storing the state against running again",
+                "Time over the length",
                 f"K = {next(iter(by_length.values()))[0].width}; least time of several runs",
                 guides=True,
             ),
@@ -55,7 +55,7 @@ def figures(
                     _chart(
                         [("", getattr(cost, field), cost) for cost in costs],
                         title,
-                        "Storing the state against running again",
+                        f"Time over the {field}",
                         f"T = {first.length}, {fixed}; least time of several runs",
                     ),
                 )
@@ -139,8 +139,8 @@ def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
                 Column("stored_ms", "stored (ms)", ".1f", get=lambda e: e.stored * 1e3),
                 Column("again_ms", "run again (ms)", ".1f", get=lambda e: e.again * 1e3),
                 Column("ratio", "times as long", ".1f", get=lambda e: e.again / e.stored),
-                Column("stored_steps", "model steps, stored", ",d"),
-                Column("again_steps", "model steps, run again", ",d"),
+                Column("stored_steps", "steps, stored", ",d"),
+                Column("again_steps", "steps, run again", ",d"),
                 Column("difference", "difference (nats)", ".1e"),
             ),
             note="Times are the least of several runs. A step of the model takes one hypothesis on by one "

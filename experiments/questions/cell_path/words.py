@@ -49,7 +49,7 @@ def sentences(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[str, ...]:
             f"back, $∂L/∂c_t$ {per_step(p.slope for p in before)}. The cell path alone keeps "
             f"{_each(power_text(p.passed_log10) for p in before)} of the norm on its way to $c_0$, and "
             f"brings {_each(percent(float(p.alone[0])) for p in before)} of what arrives there. Its share "
-            f"falls below one half {_each(_lag(p) for p in before)} steps back."
+            f"falls below one half {_each(_lag(p) for p in before)}."
         )
         if after := pick(found, bias, "after"):
             text += (
@@ -90,7 +90,7 @@ def _each(texts: Iterable[str]) -> str:
 
 def _lag(paths: Paths) -> str:
     lag = first_lag_below(paths.alone)
-    return "at no number of" if lag is None else str(lag)
+    return "nowhere" if lag is None else f"{counted(lag, 'step')} back"
 
 
 def first_lag_below(share: np.ndarray) -> int | None:

@@ -84,7 +84,7 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         x=charts.steps(most + 1, "hidden states on the way", "hops"),
         y="relative size of the part",
         title="What reaches the first cell state, by the number of hidden states on its way",
-        subtitle=f"part of ∂L/∂c₀ through so many, times 1 − p for each, in units of the last step's; {size}",
+        subtitle=f"part of ∂L/∂c₀, times 1 − p for each, in units of the last step's; {size}",
     )
 
 

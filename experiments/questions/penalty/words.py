@@ -50,9 +50,9 @@ def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]
     for way in opts.ways:
         some = trained(found, way)
         said.append(
-            f"Trained {way.name}, {having_learned(some)} of {len(some)} networks learn. After training, "
-            f"{spread(decades(learned.after) for learned in some)} of the gradient comes back to the "
-            "first step."
+            f"{way.name.capitalize()}: {having_learned(some)} of {len(some)} networks learn. After "
+            f"training, {spread(decades(learned.after) for learned in some)} of the gradient comes back "
+            "to the first step."
         )
     said += [
         f"Training ended early {learned.way.name}, seed {learned.seed}: {learned.training.stopped}."

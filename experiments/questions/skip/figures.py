@@ -84,7 +84,7 @@ def counts(last: int, title: str, rest: int | None = None) -> alt.X:
     axis = alt.Axis(values=values, format="d", grid=False)
     if rest is not None:
         values = [tick for tick in values if tick < last] + [rest]
-        label = f"datum.value == {rest} ? 'more' : format(datum.value, 'd')"
+        label = f"datum.value == {rest} ? 'over {last}' : format(datum.value, 'd')"
         axis = alt.Axis(values=values, labelExpr=label, grid=False)
     scale = alt.Scale(domain=[0, rest or last], zero=False, nice=False, padding=8)
     return alt.X("count:Q", title=title, scale=scale, axis=axis)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.drawing.tables import power_text
-from experiments.drawing.words import percent
+from experiments.drawing.words import counted, percent
 from experiments.questions.skip import figures
 from experiments.questions.skip.measure import Depth, Kind, Products, growths
 from experiments.regressors.flow import FACTOR_DECADES
@@ -41,8 +41,8 @@ def sentences(
 ) -> tuple[str, ...]:
     """Sentences on what both have in common, how they differ, and where it breaks."""
     said = [
-        by_products("ResNet", products["ResNet"], "branches", "$h_0$", opts.seed),
-        by_products("LSTM", products["LSTM"], "hidden states", "$c_0$", opts.seed),
+        by_products("ResNet", products["ResNet"], opts.seed),
+        by_products("LSTM", products["LSTM"], opts.seed),
         "They differ in the factor: a skip's is exactly 1, a cell's is the forget gate $f_t$, between 0 "
         "and 1. Neither limits what comes through the matrices besides.",
     ]
@@ -59,12 +59,14 @@ def sentences(
     return tuple(said)
 
 
-def by_products(kind: Kind, split: Products, way: str, state: str, seed: int) -> str:
+def by_products(kind: Kind, split: Products, seed: int) -> str:
     """How the gradient at the first layer or step is made up, and whether its parts cancel."""
     most, last = int(np.argmax(split.shares)), len(split.shares) - 1
+    state, way = ("$h_0$", "branch") if kind == "ResNet" else ("$c_0$", "hidden state")
     said = (
         f"{kind}, seed {seed}: {percent(split.shares[0])} of what reaches {state} went through no matrix "
-        f"product at all. The largest share, {percent(split.shares[most])}, went through {most} {way}"
+        f"product at all. The largest share, {percent(split.shares[most])}, went through "
+        f"{counted(most, way)}"
     )
     if split.rest is not None:
         said += (

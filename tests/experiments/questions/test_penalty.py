@@ -118,7 +118,8 @@ def test_headline_and_sentences_say_who_learned():
     found = of_all(opts, (1.0, 1.1), (0.1, 0.2), (3.0, 0.2), 1.0)
     said = penalty.words.headline(opts, found)
     assert "the loss is 0.1 to 0.2 with the penalty and 1 to 1.1 without it (seeds 0 and 1" in said
-    assert "1.0e-15 ‖∂L/∂h_T‖ before training, and 10 of it after" in said
+    assert "1.0e-15 of the gradient comes back to the first step, after training" in said
+    assert "with the penalty 10 of it" in said
     reading = " ".join(penalty.words.sentences(opts, found))
     assert "Without the penalty: 0 of 2 networks learn" in reading
     assert "With the penalty: 2 of 2 networks learn" in reading

@@ -203,7 +203,7 @@ def test_the_first_figure_is_the_one_to_predict():
     assert list(draw(result)) == ["growth", "uses", "relative"]
     assert result.headline.startswith("λ is used at every step")
     for form, said in zip(FORMS, result.reading[1:], strict=False):
-        assert said.startswith(f"Parameter {form.name}: {form.why}. So the size")
+        assert said.startswith(f"Parameter {form.name}: {form.why}. So $dh")
 
 
 @pytest.mark.parametrize(

@@ -140,17 +140,18 @@ def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
 
 def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
     whole = skips.Products(np.array([0.2, 0.8]), None)
-    said = skip.words.by_products("ResNet", whole, "branches", "h_1", 3)
+    said = skip.words.by_products("ResNet", whole, 3)
     assert said == (
-        "ResNet, seed 3: of what reaches h_1, a share of 20% went through no matrix product at all; "
-        "the largest, 80%, went through 1 branches."
+        "ResNet, seed 3: 20% of what reaches $h_0$ went through no matrix product at all. The largest "
+        "share, 80%, went through 1 branch."
     )
     cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
-    said = skip.words.by_products("LSTM", cut, "hidden states", "c_1", 0)
+    said = skip.words.by_products("LSTM", cut, 0)
     assert (
-        "up to 2 are counted one by one: together they have 50%, those over 2 the other 50%" in said
+        "Up to 2 products are counted one by one: together they bring 50%, and more than 2 bring the "
+        "other 50%" in said
     )
-    assert "the sum of their sizes is 26, not 1" in said
+    assert "their sizes sum to 26, not 1" in said
 
 
 def test_the_rest_is_drawn_and_written_down(monkeypatch):
@@ -158,13 +159,13 @@ def test_the_rest_is_drawn_and_written_down(monkeypatch):
     opts = skip.SkipOptions(length=5, hidden_size=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
     with Progress(disable=True) as progress:
         result = skip.run(opts, progress)
-    assert result.headline.startswith("From layer 5 back to layer 1 ")
+    assert "Over 5 layers the gradient becomes" in result.headline
     assert [figure.name for figure in result.figures[:2]] == ["gradient_flow", "shares"]
     rows = result.tables[3].rows
     assert [row["products"] for row in rows if row["kind"] == "LSTM"] == ["0", "1", "2", "over 2"]
     for kind in ("ResNet", "LSTM"):
         assert sum(row["share"] for row in rows if row["kind"] == kind) == pytest.approx(1.0)
-    assert "over 2 products" in result.figures[2].caption
+    assert "more than 2 products" in result.figures[2].caption
     assert "over 2" in json.dumps(result.figures[2].chart.to_dict())
 
 
