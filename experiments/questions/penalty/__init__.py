@@ -23,7 +23,6 @@ from experiments.questions.penalty import figures, words
 from experiments.questions.penalty.measure import (
     LEARNED,
     NOT_LEARNED,
-    FirstNumber,
     Learned,
     Optimizer,
     Way,
@@ -86,24 +85,12 @@ class PenaltyOptions(NetworkOptions):
 
 def run(opts: PenaltyOptions, progress: Progress) -> Result:
     """Train every network in every way."""
-    source = FirstNumber(opts.batch, opts.length, opts.noise)
     bar = progress.add_task("", total=opts.repeats * len(opts.ways) * opts.steps)
     found = []
     for seed in opts.seeds:
         for way in opts.ways:
             progress.update(bar, description=f"seed {seed}: {way.name}")
-            learned = learn(
-                way,
-                seed,
-                source,
-                hidden_size=opts.hidden_size,
-                radius=opts.spectral_radius,
-                steps=opts.steps,
-                learning_rate=opts.learning_rate,
-                optimizer=opts.optimizer,
-                advance=lambda: progress.advance(bar),
-            )
-            found.append(learned)
+            found.append(learn(opts, way, seed, lambda: progress.advance(bar)))
             progress.update(bar, completed=len(found) * opts.steps)
     size = f"T = {opts.length}, H = {opts.hidden_size}, B = {opts.batch}"
     return Result(

@@ -93,17 +93,9 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
         found += see(opts, scale, seed)
         progress.advance(task)
     progress.update(task, description=f"{2**opts.blocks} paths")
-    branches = see_branches(opts.blocks, opts.hidden_size, opts.batch, opts.seed, opts.nonlinearity)
+    branches = see_branches(opts)
     progress.advance(task)
-    products = product_shares(
-        opts.length,
-        opts.hidden_size,
-        opts.batch,
-        opts.seed,
-        nonlinearity=opts.nonlinearity,
-        forget_bias=opts.forget_bias,
-        max_hops=min(opts.length - 1, MOST_PRODUCTS),
-    )
+    products = product_shares(opts, min(opts.length - 1, MOST_PRODUCTS))
     progress.advance(task)
     shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]
     size = f"{opts.size}, seed {opts.seed}"
