@@ -148,15 +148,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     others, trouble = compared(learner, source, opts, progress)
     looked = [saliency_of(each.model, source) for each in by_cell(learner, *others)]
     found = decoded(model, source, opts, progress)
-    samples = long_samples(
-        model,
-        opts.prompt,
-        opts.temperature,
-        length=SAMPLE_LENGTH,
-        count=SAMPLES,
-        seed=opts.seed,
-        progress=progress,
-    )
+    samples = long_samples(model, opts, length=SAMPLE_LENGTH, count=SAMPLES, progress=progress)
     texts = written(found, samples)
     task = progress.add_task("n-grams", total=1)
     counting = ngram_losses(

@@ -110,16 +110,8 @@ def decoded(
     """Continuations of every prompt by every method."""
     found = []
     for prompt in progress.track(opts.prompt, description="decoding"):
-        found += continuations(
-            model,
-            prompt,
-            length=opts.characters,
-            beams=sorted(set(opts.beam_width)),
-            temperatures=opts.temperature,
-            expansions=opts.expansions,
-            seed=opts.seed,
-            itself=source.after(prompt, opts.characters),
-        )
+        itself = source.after(prompt, opts.characters)
+        found += continuations(model, prompt, opts, itself)
     return found
 
 
