@@ -45,7 +45,8 @@ def _damaged(checkpoint: tg.Checkpoint) -> str:
     if vocabulary is None:
         return "config"
     expected = {**sizes(checkpoint.model), "vocabulary": vocabulary, "cell": "lstm"}
-    if {"cell": "lstm", **config} != expected:  # older ones do not name the cell
+    config = {"cell": "lstm", **config}  # older ones do not name the cell
+    if config != expected or bool in map(type, config.values()):
         return "config"
     if not _is_history(history):
         return "history"

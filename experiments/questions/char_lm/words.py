@@ -23,13 +23,13 @@ def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
         else "A prediction looks as far back as its gradient reaches"
     )
     return (
-        f"{why}. {BACK} characters before the last one that was read, {', '.join(left)} of the gradient by "
-        "that last one is left (median of many predictions).",
+        f"{why}. The gradient {BACK} characters back, in units of that at the last character that was read, "
+        f"is {', '.join(left)} (median of many predictions).",
     )
 
 
 def over(loss: float, least: float) -> float:
-    """How many times another loss a loss is; infinite where only the other is 0, 1 where both are.
+    """Ratio of a loss to another one; infinite where only the other is 0, 1 where both are.
 
     >>> over(1.0, 2.0), over(1.0, 0.0), over(0.0, 0.0)
     (0.5, inf, 1.0)
