@@ -20,12 +20,9 @@ def headline(measurements: Sequence[Measurement]) -> str:
     before = [m for m in measurements if m.moment == "before"]
     target = before[0].network.target
     shown = [m for m in before if m.network.target == target]
-    factors = "the weights and the slope of the nonlinearity"
-    if before[0].network.nonlinearity == "lstm":
-        factors = "the gates of the cell"
     start = (
-        f"Every step back multiplies the gradient by {factors}, so over many steps it shrinks or grows "
-        f"like a power. With the {TARGET_TEXT[target]}, on its way from step "
+        "Every step back multiplies the gradient by the Jacobian of that step, so over many steps it "
+        f"shrinks or grows like a power. With the {TARGET_TEXT[target]}, on its way from step "
         f"{len(shown[0].flow.gradient) - 1} back to step 0, the gradient "
     )
     finite = [m for m in shown if math.isfinite(m.flow.growth)]

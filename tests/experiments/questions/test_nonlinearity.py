@@ -109,9 +109,9 @@ def captioned(**options):
 
 
 def test_the_caption_says_where_small_inputs_keep_the_states_near_zero(quick):
-    assert "states stay near 0, where it is as good as linear, at radius 0.5, 1, 2." in captioned()
+    assert "states stay near 0, where it is almost linear, at radius 0.5, 1, 2." in captioned()
     long = captioned(length=200, nonlinearity=("tanh",), spectral_radius=(0.5, 2.0))
-    assert "as good as linear, at radius 0.5; they do not stay there everywhere" in long
+    assert "almost linear, at radius 0.5; they do not stay there everywhere" in long
     assert "largest |h| is 0.99 at radius 2." in long
 
 
