@@ -79,7 +79,7 @@ class LayerFlow:
 
     @property
     def growth(self) -> float:
-        """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖): decades gained on the whole way back."""
+        """log10(‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖): decades gained on the whole way back."""
         with np.errstate(invalid="ignore"):
             return float(self.gradient[0] - self.gradient[-1])
 

@@ -23,8 +23,8 @@ def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
         else "A prediction looks as far back as its gradient reaches"
     )
     return (
-        f"{why}. The gradient {BACK} characters back, in units of that at the last character that was read, "
-        f"is {', '.join(left)} (median of many predictions).",
+        f"{why}. The gradient {BACK} characters back, in units of that at the last character that was "
+        f"read, is {', '.join(left)} (median of many predictions).",
     )
 
 

@@ -1,4 +1,4 @@
-"""Gradient flow (S4): ‖∂L/∂h_t‖ on the way back through time, before and after training.
+"""Gradient flow: ‖∂L/∂h_t‖ on the way back through time, before and after training.
 
 For each nonlinearity, spectral radius and target, a recurrent regressor on the running average task
 is measured, trained and measured again, always on the same batch. Beside each measured curve stand
@@ -54,7 +54,7 @@ class GradientFlowOptions(Options):
     my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Largest eigenvalue magnitude that W_h starts with: one or several."""
+    """Largest eigenvalue magnitude of W_h before training: one or several."""
 
     target: tuple[Target, ...] = ("last", "all")
     """Steps that enter the loss, the last one or all of them: a network for each."""
@@ -75,7 +75,7 @@ class GradientFlowOptions(Options):
     """Sequences B in a batch."""
 
     steps: int = 150
-    """Training steps. With 0 the untrained networks alone are measured."""
+    """Training steps. With 0 only the untrained networks are measured."""
 
     learning_rate: float = 0.003
     """Step size of Adam."""
@@ -171,11 +171,13 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
     if errors:
         found.append(
             Claim(
-                "Without a nonlinearity, the measured ∂L/∂h_t is the closed form "
-                "Σ_k 2(ŷ_k − y_k)/n W_fᵀ (W_hᵀ)^(k−t) (largest relative error of any step)",
+                "Without a nonlinearity, the measured $∂L/∂h_t$ is the closed form "
+                "$Σ_k 2(ŷ_k − y_k)/n W_f^T (W_h^T)^{k−t}$",
                 measured=max(errors),
                 threshold=TOLERANCE[opts.dtype],
+                how="largest relative error of any step",
                 why=f"The threshold is rounding in {opts.dtype}, with room for long products.",
+                about="computation",
             )
         )
     slopes = [
@@ -187,13 +189,15 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
     if slopes and opts.initial_weights == "orthogonal":
         found.append(
             Claim(
-                "Before training, with the loss at the last step, the linear network's gradient "
-                "has the slope log10 |λ|max (largest difference, in decades per step)",
+                "Before training, each step back multiplies the linear network's gradient by "
+                "$|λ|_{max}$, the largest eigenvalue magnitude of $W_h$",
                 measured=max(slopes),
                 threshold=TOLERANCE[opts.dtype],
-                why="The eigenvalues of a scaled orthogonal W_h are all equally large, so only "
-                "rounding is between the two. After training they are not, and the slope is "
-                "reached at long lags only.",
+                how="largest difference between the measured slope and $log_{10} |λ|_{max}$, in "
+                "decades per step, with the loss at the last step",
+                why="The eigenvalues of a scaled orthogonal $W_h$ are all equally large, so only "
+                "rounding is between the two. After training they differ, and the slope is reached "
+                "only after many steps back.",
             )
         )
     return tuple(found)

@@ -38,7 +38,7 @@ def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
             "moment": m.moment,
             "layer": m.layer,
             "state": m.flow.name,
-            "step": index + 1,
+            "step": index,
             "gradient_log10": float(m.flow.gradient[index]),
             "eigenvalue_reference_log10": float(m.flow.reference[index]),
             "closed_form_log10": _at(m.flow.closed_form, index),
@@ -210,6 +210,8 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
             + (
                 "Every unit of h is in [−1, 1]; c has no bound."
                 if opts.cell == "lstm"
+                else ""
+                if opts.cell != "rnn"
                 else "tanh keeps every unit in [−1, 1]; the others have no bound."
             ),
             moments_chart(
@@ -243,7 +245,7 @@ def gradient_figures(
         "gradient_flow",
         "The gradient at each time step, before training",
         "The gradient starts at the last step, on the right, and flows to the left. "
-        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
+        f"{marks(before)}A gap in a curve is a gradient that is exactly zero or not a finite number.",
         gradient_chart(before, reach, backwards),
     )
     if not after:
@@ -251,7 +253,7 @@ def gradient_figures(
     second = Figure(
         "gradient_flow_after",
         "The gradient at each time step, after training",
-        "The same on the same batch, with what the networks have learned"
+        "The gradient on the batch of the first figure, with what the networks have learned"
         + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
         gradient_chart(after, reach, trained),
     )
@@ -274,8 +276,8 @@ def marks(measurements: Sequence[Measurement]) -> str:
     said = ""
     if slope(measurements):
         said += (
-            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
-            "last step; where every step has a loss, their gradients add up to another curve. "
+            "Dashed: what the largest eigenvalue magnitude $|λ|_{max}$ of $W_h$ predicts, for the loss "
+            "at the last step. Where every step has a loss, gradients add up to another curve. "
         )
     if any(m.flow.closed_form is not None for m in measurements):
         said += (
@@ -284,36 +286,38 @@ def marks(measurements: Sequence[Measurement]) -> str:
     return said
 
 
-LSTM_NOTE = (
-    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
-    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
-    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
-    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
-    "time."
+CELL_NOTE = (
+    f"The gradient vanishes or explodes if its norm at step 0 is more than {FACTOR} times smaller or "
+    "larger than at the last step, $T−1$. With a loss at every step T gradients add up, so there it "
+    "explodes only if the slope, continued over all steps, exceeds this factor. It dies where it is "
+    "exactly zero. The slope is fitted to the earliest third of the steps, going back: with −0.30 "
+    "decades per step, each step back keeps $10^{−0.30}$ = 50%."
 )
 
 
 SUMMARY_NOTE = (
-    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
-    "Closed form: largest relative error of any step."
+    f"{CELL_NOTE} With the loss at the last step, compare it with $log_{{10}} |λ|_{{max}}$. Error of "
+    "the closed form: the largest relative error of any step."
 )
 
 
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
-    lstm = opts.cell == "lstm"
+    gated = opts.cell != "rnn"
 
     def where(heading: str, shown: bool) -> str:
         return heading if shown else ""  # an LSTM has four W_h, and no closed form
 
     keys = (
         Column(
-            "nonlinearity", "cell" if lstm else "nonlinearity", get=lambda m: m.network.nonlinearity
+            "nonlinearity",
+            "cell" if gated else "nonlinearity",
+            get=lambda m: m.network.nonlinearity,
         ),
         Column("target", "loss at", get=lambda m: m.network.target),
         Column("layer", where("layer", opts.layers > 1)),
-        Column("state", where("state", lstm), get=lambda m: m.flow.name),
+        Column("state", where("state", gated), get=lambda m: m.flow.name),
     )
     losses = [row for study in studies for row in loss_rows(study)]
     groups: dict[tuple[object, ...], list[Measurement]] = {}
@@ -328,9 +332,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
                 *map(of_group, keys),
                 *map(at_radius, sorted({m.network.radius for m in measurements})),
             ),
-            "×: how large the gradient is at step 1, in units of that at step T."
-            if lstm
-            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
+            "×: how large the gradient is at step 0, in units of that at the last step.",
             printed=True,
         ),
         Table(
@@ -343,41 +345,44 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
                 Column("moment", "training"),
                 Column(
                     "eigenvalue",
-                    where("|λ|max", not lstm),
+                    where("$|λ|_{max}$", not gated),
                     ".3f",
                     get=lambda m: m.flow.spectral_radius,
                 ),
                 Column(
                     "gradient_last_log10",
-                    "at step T" if lstm else "‖∂L/∂h_T‖",
+                    "gradient norm at the last step",
                     get=lambda m: m.flow.gradient[-1],
                 ),
                 Column(
                     "gradient_first_log10",
-                    "at step 1" if lstm else "‖∂L/∂h_1‖",
+                    "at step 0",
                     get=lambda m: m.flow.gradient[0],
                 ),
                 Column(
-                    "decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope
+                    "decades_per_step",
+                    "slope (decades per step)",
+                    "+.3f",
+                    get=lambda m: m.flow.measured_slope,
                 ),
                 Column(
                     "predicted_decades_per_step",
-                    where("log10 |λ|max", not lstm),
+                    where("$log_{10} |λ|_{max}$", not gated),
                     "+.3f",
                     get=lambda m: m.flow.predicted_slope,
                 ),
                 Column("verdict", "the gradient"),
                 Column(
                     "closed_form_error",
-                    where("closed form ±", not lstm),
+                    where("error of the closed form", not gated),
                     ".0e",
                     get=lambda m: worst(m.flow.closed_form_error),
                 ),
                 Column("state_first", get=lambda m: m.flow.state[0]),
                 Column("state_last", get=lambda m: m.flow.state[-1]),
-                Column("loss", "loss", ".3g"),
+                Column("loss", "mean squared error", ".3g"),
             ),
-            LSTM_NOTE if lstm else SUMMARY_NOTE,
+            CELL_NOTE if gated else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),
         *([Table("loss", "Each training step", losses)] * bool(opts.steps)),

@@ -25,7 +25,7 @@ BREAKING: tuple[tuple[Matrix, float, str], ...] = (
     ("defective", 1.0, "weakly linked chain, |λ|max = 1"),
     ("stretched rotation", 1.0, "stretched rotation, |λ|max = 1"),
 )
-"""Matrices that break the naive claim: what they are, and their names in figures."""
+"""Matrices whose eigenvalues mislead: what they are, and their names in figures."""
 
 KIND_TEXT = {"orthogonal": "orthogonal", "gaussian": "Gaussian"}
 
@@ -67,7 +67,7 @@ class LinearFlow:
 
     @property
     def by_lag(self) -> Floats:
-        """log10(‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖) for k = 0 … T − 1."""
+        """log10(‖∂L/∂h_{T−1−k}‖ / ‖∂L/∂h_{T−1}‖) for k = 0 … T − 1."""
         found: Floats = self.flow.gradient[::-1] - self.flow.gradient[-1]
         return found
 

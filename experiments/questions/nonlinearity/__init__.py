@@ -1,4 +1,4 @@
-"""Nonlinearity (Q1b): what tanh and ReLU do to hidden states and gradients.
+"""Nonlinearity: what tanh and ReLU do to hidden states and gradients.
 
 One step back multiplies the gradient by the derivative of the nonlinearity (saturation) and by W_h
 (weight). Both factors are measured at every step, with inputs as they are, and with inputs so small
@@ -48,11 +48,11 @@ class NonlinearityOptions(UntrainedOptions):
     """Largest eigenvalue magnitude of W_h: one or several."""
 
     halvings: int = 40
-    """How many times inputs, labels and biases are halved in the setting that keeps states near 0."""
+    """How many times inputs, labels and biases are halved to keep the states near 0."""
 
     draws: int = 20
-    """Networks of each kind at the largest spectral radius, with seed, seed + 1, …, of which it is
-    counted how many explode."""
+    """Networks of each kind drawn at the largest spectral radius, with seed, seed + 1, …, to count how
+    many explode."""
 
     initial_weights: InitialWeights = "orthogonal"
     """W_h before it is scaled: all eigenvalues equally large, or spread over a disk."""
@@ -111,51 +111,54 @@ def claims(
     opts: NonlinearityOptions, found: Sequence[Seen], draws: Sequence[Seen]
 ) -> tuple[Claim, ...]:
     """Bounds from |σ′| ≤ 1 and |tanh| ≤ 1, and the two ways in which the naive picture fails."""
-    bent = [each for each in found if each.network.nonlinearity != "identity"]
+    bent = [each for each in found if each.network.nonlinearity in ("tanh", "relu")]
     tanh = [each for each in found if each.network.nonlinearity == "tanh"]
     made = []
     if tanh:
         made.append(
             Claim(
-                "tanh keeps every hidden unit in [−1, 1] (largest |h| of any unit at any step)",
+                "tanh keeps every hidden unit in [−1, 1]",
                 measured=max(float(each.largest.max()) for each in tanh),
                 threshold=1.0,
+                how="largest |h| of any unit at any step",
                 why="|tanh| < 1, which floating point can round to 1.",
             )
         )
     if bent:
         made.append(
             Claim(
-                "tanh and ReLU never enlarge a gradient: what saturation leaves is at most the "
-                "whole (largest ‖Dδ‖/‖δ‖ of any step)",
+                "The slopes of tanh and ReLU never enlarge a gradient",
                 measured=max(_largest(each.saturation) for each in bent),
                 threshold=1.0 + ROUNDING,
-                why="|σ′| ≤ 1 for both, and two norms that are rounded.",
+                how="largest $‖Dδ‖/‖δ‖$ of any step",
+                why="|σ′| ≤ 1 for both, and two norms are rounded.",
             )
         )
         made.append(
             Claim(
                 "So a step back never stretches the gradient by more than the largest singular value "
-                "of W_h (largest excess of any gain over it, in decades)",
+                "of $W_h$",
                 measured=max(
                     _largest(log10(each.saturation * each.weight)) - each.stretch for each in bent
                 ),
                 threshold=ROUNDING,
-                why="‖W_hᵀDδ‖ ≤ σ_max(W_h) ‖δ‖ where |σ′| ≤ 1. Only rounding can exceed it.",
+                how="largest excess of any step over it, in decades",
+                why="$‖W_h^TDδ‖ ≤ σ_{max}(W_h) ‖δ‖$ where |σ′| ≤ 1. Only rounding can exceed it.",
             )
         )
     whole = [each for each in found if math.isfinite(each.flow.growth)]
     if whole:
         made.append(
             Claim(
-                "The product of saturation and weight over all steps is the gradient's change from "
-                "step T to step 1 (largest difference, in decades)",
+                "The product of saturation and weight over all steps is the gradient's whole change",
                 measured=max(abs(each.growth_by_gains - each.flow.growth) for each in whole),
                 threshold=opts.length
                 * (opts.batch * opts.hidden_size + 16)
                 * float(np.finfo("f8").eps),
+                how="largest difference, in decades",
                 why="Each of the T steps divides norms of B·H numbers and adds logarithms: B·H + 16 "
                 "roundings a step at most.",
+                about="computation",
             )
         )
     pairs = [
@@ -163,18 +166,18 @@ def claims(
         for each, other in itertools.combinations(whole, 2)
         if each.network == other.network
         and each.seed == other.seed
-        and each.network.nonlinearity != "tanh"
+        and each.network.nonlinearity in ("identity", "relu")
     ]
     if pairs:
         made.append(
             Claim(
-                "Without tanh the size of the inputs changes nothing: identity and ReLU have the same "
-                f"change of the gradient with inputs × 2^{-opts.halvings} (largest difference, in "
-                "decades)",
+                "The size of the inputs changes nothing for identity and ReLU: with inputs × "
+                f"$2^{{{-opts.halvings}}}$ the gradient changes by the same factor",
                 measured=max(abs(a.flow.growth - b.flow.growth) for a, b in pairs),
                 threshold=ROUNDING,
-                why="σ(a z) = a σ(z) for a > 0, so states and residuals scale with the inputs and no "
-                "slope changes; and a power of two rounds nothing.",
+                how="largest difference, in decades",
+                why="$σ(a z) = a σ(z)$ for a > 0, so states and errors scale with the inputs and no "
+                "slope changes; a power of two rounds nothing.",
             )
         )
     made += comparing_claims(opts, found, draws)
@@ -199,12 +202,12 @@ def comparing_claims(
     if less and opts.initial_weights == "orthogonal":
         made.append(
             Claim(
-                "tanh explodes less and vanishes more: with inputs as they are and the same "
-                "orthogonal W_h, ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is smaller than in the linear network (its "
-                "largest decades less the linear network's, of any radius and seed)",
+                "tanh explodes less and vanishes more than the linear network with the same $W_h$",
                 measured=max(less),
                 threshold=0.0,
-                why="‖W_hᵀDδ‖ = |λ| ‖Dδ‖ ≤ |λ| ‖δ‖ for an orthogonal W_h of radius |λ|, and the "
+                how="largest difference of $log_{10} (‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖)$ from that of the "
+                "linear network, of any radius and seed, in decades, inputs as they are",
+                why="$‖W_h^TDδ‖ = |λ| ‖Dδ‖ ≤ |λ| ‖δ‖$ for an orthogonal $W_h$ of radius |λ|, and the "
                 "linear network has |λ| exactly.",
             )
         )
@@ -217,22 +220,23 @@ def comparing_claims(
         )
         made.append(
             Claim(
-                f"ReLU explodes often, like the linear network: at spectral radius {top:g}, in at "
-                f"least half as many networks as explode without a nonlinearity (of {opts.draws} each)",
+                f"ReLU explodes often, like the linear network: at spectral radius {top:g}, at least "
+                "half as often",
                 measured=float(exploding(relu)),
                 threshold=max(1.0, exploding(linear) / 2),
                 relation="at least",
-                why=f"{halves}Half as many is what 'often' means here.",
+                how=f"networks of {opts.draws} that explode",
+                why=f"{halves}Half as many counts as often here.",
             )
         )
         made.append(
             Claim(
-                f"ReLU's hidden states can blow up: at spectral radius {top:g} they leave (−1, 1) by "
-                f"a factor {FACTOR} (largest |h|, median of {opts.draws} networks)",
+                f"ReLU's hidden states can blow up: at spectral radius {top:g} they reach {FACTOR}",
                 measured=float(np.median([each.largest.max() for each in relu])),
                 threshold=10.0**FACTOR_DECADES,
                 relation="at least",
-                why=f"{halves}A factor {FACTOR} is what this project calls exploding.",
+                how=f"largest |h|, median of {opts.draws} networks",
+                why=f"{halves}A factor {FACTOR} counts as an explosion throughout.",
             )
         )
     return made
@@ -249,25 +253,25 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
     if small and opts.initial_weights == "orthogonal" and all(near_zero(each) for each in small):
         made.append(
             Claim(
-                f"tanh explodes all the same where |λ|max = {top:g} and the states stay near 0 "
-                f"({small[0].inputs}): decades gained on the way back, less those that "
-                "the states leave no way around",
+                f"tanh explodes, too, while its states stay near 0 ({small[0].inputs}, spectral radius "
+                f"{top:g}): it gains at least what the states' sizes imply",
                 measured=min(each.flow.growth - unavoidable(each) for each in small),
                 threshold=-1e-9,
                 relation="at least",
-                why="An orthogonal W_h of radius |λ| gives exactly |λ| a step, and tanh′ = 1 − h² "
-                "takes at most max h² of it: at least Σ_t log10(|λ| (1 − max h_t²)), from the "
+                how="decades gained on the way back, less those that the states imply",
+                why="An orthogonal $W_h$ of radius |λ| gives exactly |λ| a step, and $tanh′ = 1 − h^2$ "
+                "takes at most $max h^2$ of it: at least $Σ_t log_{10}(|λ| (1 − max h_t^2))$, from the "
                 "states alone.",
             )
         )
         made.append(
             Claim(
-                "That is an explosion: ‖∂L/∂h_1‖ over ‖∂L/∂h_T‖, in decades, with "
-                f"{small[0].inputs} (least of any seed)",
+                f"That is an explosion by more than a factor {FACTOR}",
                 measured=min(each.flow.growth for each in small),
                 threshold=FACTOR_DECADES,
                 relation="at least",
-                why=f"A factor {FACTOR} is what this project calls exploding.",
+                how=f"least $log_{{10}} (‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖)$ of any seed, {small[0].inputs}",
+                why=f"A factor {FACTOR} counts as an explosion throughout.",
             )
         )
     return made

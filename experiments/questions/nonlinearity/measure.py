@@ -57,7 +57,7 @@ class Seen:
 
     @property
     def growth_by_gains(self) -> float:
-        """log10 of the product of both factors over the steps T … 2."""
+        """log10 of the product of both factors over the steps T − 1 … 1."""
         return float(np.sum(log10(self.saturation[1:]) + log10(self.weight[1:])))
 
     @property
@@ -99,7 +99,7 @@ def see(
 
 
 def typical(gains: Floats) -> float | None:
-    """log10 of the geometric mean of the factors at steps T … 2; None where no gradient is left."""
+    """log10 of the geometric mean of the factors at steps T − 1 … 1; None where no gradient is left."""
     logs = log10(gains[1:])
     logs = logs[np.isfinite(logs)]
     return float(logs.mean()) if len(logs) else None
@@ -111,7 +111,7 @@ def near_zero(each: Seen) -> bool:
 
 
 def unavoidable(each: Seen) -> float:
-    """Decades that a gradient gains at least over steps T … 2 of a tanh network, W_h orthogonal."""
+    """Decades that a gradient gains at least over steps T − 1 … 1 of a tanh network, W_h orthogonal."""
     radius = math.log10(each.network.radius)
     return float(np.sum(radius + log10(1.0 - each.largest[1:] ** 2)))
 

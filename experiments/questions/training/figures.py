@@ -18,7 +18,7 @@ from experiments.regressors.data import batch_of
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.networks import CELL_TEXT
 
-CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
+CONSTANT, FORGETFUL = "best constant prediction", "best without the oldest number"
 LABEL = "label"
 
 LOSS_LOOKS = {
@@ -107,7 +107,7 @@ def flow_chart(
             values = learned.gradient[:, layer]
             values = values - relative * values[:, -1:]
             panels.append((panel, learned.moments.tolist(), values))
-    what = "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖" if relative else "‖∂L/∂h_t‖"
+    what = "‖∂L/∂h_t‖ / ‖∂L/∂h_(T−1)‖" if relative else "‖∂L/∂h_t‖"
     return heatmap(
         panels,
         steps=steps,
@@ -133,8 +133,8 @@ def figures(
     predictions = Figure(
         "predictions",
         "Predictions and labels",
-        "Circles: the mean so far. A network trained at the last step alone was never told what "
-        "to say before.",
+        "Circles: the mean so far. A network whose loss was at the last step alone learned nothing about "
+        "earlier predictions.",
         prediction_chart(found, batch, length, size),
     )
     watched = [learned for learned in found if len(learned.moments)]
@@ -143,15 +143,15 @@ def figures(
     reach = Figure(
         "reach",
         "Reach of the gradient during training",
-        "Each column of a panel is one moment of training, its gradients in units of the one at the "
-        "last step: what changes is how far it reaches.",
+        "Each column of a panel is one moment of training. Its gradients are relative to the one at the "
+        "last step, so that only their reach is seen.",
         flow_chart(watched, steps, size, relative=True),
     )
     flow = Figure(
         "flow",
         "Gradient flow during training",
-        "The same without these units. It darkens as the loss, from which the gradient starts, gets "
-        "smaller.",
+        "The gradient norms themselves. They darken as the loss gets smaller, because the gradient "
+        "starts from it.",
         flow_chart(watched, steps, size, relative=False),
     )
     return reach, losses, predictions, flow
@@ -163,13 +163,16 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
         Column("network", "network", get=lambda e: e.task.name),
         Column("target", "loss at", get=lambda e: e.task.target),
         Column("seed", "seed", "d", get=lambda e: e.task.seed),
-        Column("loss", "loss", ".2g"),
+        Column("loss", "mean squared error", ".2g"),
         Column(
-            "constant", "best constant", ".3g", get=lambda e: least_loss(0, length, e.task.target)
+            "constant",
+            "best constant prediction",
+            ".3g",
+            get=lambda e: least_loss(0, length, e.task.target),
         ),
         Column(
             "ratio",
-            "loss / best constant",
+            "ratio of the two",
             ".2%",
             get=lambda e: e.loss / least_loss(0, length, e.task.target),
         ),
@@ -181,10 +184,14 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
         ),
         Column(
             "reach_before_log10",
-            "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before",
+            "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$ before training",
             get=lambda e: e.reach(0) if len(e.moments) else None,
         ),
-        Column("reach_after_log10", "after", get=lambda e: e.reach(-1) if len(e.moments) else None),
+        Column(
+            "reach_after_log10",
+            "after training",
+            get=lambda e: e.reach(-1) if len(e.moments) else None,
+        ),
         Column("stopped", get=lambda e: e.training.stopped),
     )
     losses: list[Row] = []
@@ -203,9 +210,9 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
             "Each network on fresh sequences, after training",
             found,
             columns,
-            "Numbers it must use: at least so many of the last numbers; a predictor that sees fewer "
-            "has a larger loss. The gradient is that of the first layer, in the networks with the first "
-            "seed: before training and after it.",
+            "Numbers it must use: at least so many of the last numbers, since a predictor that sees fewer "
+            "has a larger loss. The gradient is that of the lowest layer; it is measured in the networks "
+            "with the first seed.",
             printed=True,
         ),
         Table("losses", "Each training step", losses),
