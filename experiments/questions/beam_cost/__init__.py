@@ -26,7 +26,7 @@ from experiments.questions.beam_cost.measure import (
 )
 
 SAME = 1e-10
-"""How far sums of the same numbers may be apart that were computed in batches of other sizes."""
+"""Largest difference by rounding: the same sums computed in batches of other sizes."""
 
 MIDWAY = 1.5
 """Between a slope of 1 and one of 2."""
@@ -100,7 +100,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
 
 
 def claims(opts: BeamCostOptions, found: Costs) -> tuple[Claim, ...]:
-    """The same output, and linear against quadratic growth."""
+    """Claims on equal outputs, and on linear against quadratic growth."""
     few = next(iter(found.by_length.values()))
     size = f"M = {few[0].vocabulary}: slope of log time over log T"
     return (

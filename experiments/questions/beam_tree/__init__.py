@@ -1,4 +1,4 @@
-"""Beam tree (Q2a to Q2d): what beam search keeps on a small tree, and what it misses.
+"""Beam tree (Q2a to Q2d): what beam search stores on a small tree, and what it misses.
 
 The tree has eight sequences of three words, so everything can be looked at: what each width stores after
 each word, where the most likely sequence is dropped, and what the certificate knew without looking.

@@ -15,7 +15,7 @@ from experiments.questions.beam_tree.tree import LENGTH, WORDS, in_words
 
 
 def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
-    """The whole tree, and what each width sees of it."""
+    """The whole tree, and the part of it that each width visits."""
     drawn = [
         Figure(
             "tree",

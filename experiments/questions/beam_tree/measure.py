@@ -10,7 +10,7 @@ from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initia
 
 @dataclass(frozen=True)
 class Search:
-    """A search of one width, and what became of the true optimum."""
+    """A search of one width, and the fate of the most likely sequence."""
 
     width: int
     result: tg.decode.SearchResult

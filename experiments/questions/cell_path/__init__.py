@@ -19,7 +19,7 @@ from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.result import Claim, Result, identity
 from experiments.questions.cell_path import figures, words
-from experiments.questions.cell_path.gates import sigmoid
+from experiments.questions.cell_path.lstm_by_hand import sigmoid
 from experiments.questions.cell_path.measure import Paths, pick, see
 from experiments.questions.cell_path.words import HALF
 from experiments.regressors.data import RandomSequences

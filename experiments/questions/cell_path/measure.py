@@ -1,4 +1,4 @@
-"""Measuring the ways that an LSTM's gradient takes, beside the gates' own arithmetic."""
+"""Measure the ways that an LSTM's gradient takes, and compare them with the gates' own arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, norms, relative, signed_share, to_numpy
-from experiments.questions.cell_path.gates import cell_parts, cell_path, run_gates
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, cell_path, run_gates
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import LayerFlow, Target, loss_of, mse_gradient
 from experiments.regressors.measurement import Moment
@@ -154,5 +154,5 @@ def see(
 
 
 def pick(found: Sequence[Paths], bias: float, moment: str = "before") -> list[Paths]:
-    """The networks of a forget bias, the loss at the last step, one for each seed."""
+    """The networks of a forget bias with the loss at the last step, one for each seed."""
     return [p for p in found if (p.forget_bias, p.moment, p.target) == (bias, moment, "last")]

@@ -25,7 +25,7 @@ BACK = 80
 """How many characters back the claim looks: about a line of text."""
 
 BEFORE = 40
-"""Characters of the passage that its most telling one has before it, to look back on."""
+"""Least number of characters before the one that is framed at first."""
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,16 @@ WIDTH, HEIGHT = 16, 25
 """Pixels of a character's cell."""
 
 LEAST = -3.0
-"""log10 of the least share of the largest norm that has a colour of its own."""
+"""log10 of the least relative norm that has a colour of its own."""
 
 LIKELIEST = 3
-"""Characters that are named of those a model expects."""
+"""Number of likeliest characters that are named."""
 
 COLOURS = ("#ffffff", "#7db5dc", "#08468b")
-"""From the least share to the largest; text can be read on each, which viridis does not allow."""
+"""Colours from the least share to the largest; unlike viridis, text can be read on each."""
 
 UNREAD, ODD = "#eceff2", "#f6d9c8"
-"""Behind characters that a model has not read, and behind norms that are 0 or no number."""
+"""Colours behind characters that a model has not read, and behind norms that are 0 or not a number."""
 
 EXACTLY_0, NO_NUMBER = "exactly 0", "not a number"
 
@@ -215,7 +215,7 @@ def expectation(probabilities: Floats, vocabulary: str, following: str) -> str:
 
 
 def _drawable(logs: Floats) -> list[float | str]:
-    """Logarithms to 4 digits; what has none by its name."""
+    """Logarithms to 4 digits; a name for what has none."""
     return [
         float(f"{log:.4g}") if np.isfinite(log) else EXACTLY_0 if log < 0 else NO_NUMBER
         for log in logs.tolist()

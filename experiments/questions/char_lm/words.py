@@ -96,7 +96,7 @@ def about(found: Sequence[Continuation]) -> list[str]:
 
 
 def written(found: Sequence[Continuation], samples: Sequence[Sample]) -> str:
-    """Every text in full, as a file people read."""
+    """Every text in full, for a file."""
     parts = [
         f"=== {each.method}, log-probability {each.log_probability:.3f}\n{each.prompt}|{each.text}"
         for each in found

@@ -69,7 +69,7 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
 
 
 def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
-    """Gradient at the first cell state by the number of hops, at each probability of blocking."""
+    """Gradient at the first cell state by the number of hidden states on its way, for each probability."""
     lines: list[Line] = []
     most = len(shown[0].hops) // 2
     for network in shown:

@@ -1,4 +1,4 @@
-"""An LSTM's gradients when those through h are blocked, beside their split by hops."""
+"""Measure an LSTM's gradients with those through h blocked, and split them by hidden states on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, norms, relative, to_numpy
-from experiments.questions.h_detach.blocked import predict
+from experiments.questions.h_detach.blocked_lstm import predict
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import LAYER
 from models import RecurrentRegressor
@@ -92,7 +92,7 @@ class Network:
 
 
 def growth(gradient: Floats) -> float:
-    """Decades that the gradient gains at most on its way back from the last step."""
+    """The most decades that the gradient gains anywhere on its way back from the last step."""
     return float(np.max(gradient) - gradient[-1])
 
 
@@ -111,7 +111,7 @@ def see(
     scale: float,
     seed: int,
 ) -> Network:
-    """Measure one network for every probability, which are sorted and begin with 0."""
+    """Measure one network for every probability; they are sorted and begin with 0."""
     loss, _ = loss_of(model, batch, "last")
     last = len(batch[0]) - 1
     split = tg.inspect.grad_by_hops(loss, last, state="c", through="h", path=LAYER)
@@ -150,7 +150,7 @@ def see(
 def loss_with(
     model: RecurrentRegressor, batch: tuple[NDArray[Any], NDArray[Any]], factor: float
 ) -> tg.Tensor:
-    """Return the loss at the last step, the gradient through every hidden state times ``factor``.
+    """Return the loss at the last step, with gradients through hidden states multiplied by ``factor``.
 
     With ``factor`` = 1 − p its gradient is the mean over all choices of blocked steps. A path through j
     hidden states is open with probability (1 − p)^j, because each state lies at a step of its own, and

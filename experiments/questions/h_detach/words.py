@@ -37,7 +37,7 @@ def headline(found: Sequence[Network]) -> str:
 
 
 def times(log10: float) -> str:
-    """Say how many times, for a logarithm.
+    """Write a factor whose logarithm is given.
 
     >>> times(2.4914), times(0.0414), times(12.0)
     ('310 times', '1.1 times', '1.0e+12 times')

@@ -19,7 +19,7 @@ from experiments.app.result import Claim, Result
 from experiments.drawing.words import counted
 from experiments.questions.lstm import figures, words
 from experiments.questions.lstm.measure import NAMED_BIAS, Seen, ahead, pick, see
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 from experiments.regressors.networks import Cell
 from experiments.regressors.untrained import UntrainedOptions
 
@@ -90,7 +90,6 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
     steps = np.arange(1, len(memory[0]) + 1)
     lstm = [state for s in pick(found, "lstm", 1.0) for state in s.states.values()]
     usual = f"Untrained, forget bias {NAMED_BIAS:g}, weights × 1"
-    factor = f"By convention a factor of {FACTOR} over the whole length counts."
     return (
         Claim(
             "No hidden state of an LSTM leaves [−1, 1]",
@@ -122,7 +121,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             -FACTOR_DECADES,
             how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ gains from the last step back to the "
             "first, most of any seed",
-            why=factor,
+            why=CONVENTION,
         ),
         Claim(
             "They vanish more slowly than the RNN's",
@@ -130,7 +129,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             FACTOR_DECADES,
             "at least",
             how=f"{usual}: those decades of the LSTM minus those of the RNN, least of any seed",
-            why=f"{factor} Both see the same batch.",
+            why=f"{CONVENTION} Both see the same batch.",
         ),
         Claim(
             "They do not explode",
@@ -138,7 +137,7 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
             FACTOR_DECADES,
             how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ is above its value at the last step, at "
             "any step",
-            why=factor,
+            why=CONVENTION,
         ),
     )
 

@@ -21,7 +21,7 @@ LOOKS = {
     "LSTM, c": Look(charts.GREEN, width=5.0),
     "LSTM, h": Look(charts.BLUE, width=1.6),
 }
-"""The LSTM's c is wide and its h thin, above it: the two often run along together."""
+"""The LSTM's h is a thin curve above its wide c, since the two often coincide."""
 
 
 def figures(
@@ -76,7 +76,7 @@ def figures(
 def curve_chart(
     lines: Sequence[Line], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
 ) -> alt.TopLevelMixin:
-    """Draw logarithms of a number of every state, with level lines."""
+    """Draw a curve for each state, and level lines."""
     x = charts.steps(max(len(list(line.values)) for line in lines))
     return curves(lines, LOOKS, x=x, y=y, title=title, subtitle=subtitle, rules=rules)
 

@@ -32,7 +32,7 @@ from experiments.questions.penalty.measure import (
     trained,
     worst,
 )
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +106,13 @@ def run(opts: PenaltyOptions, progress: Progress) -> Result:
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
     """Claims on vanishing, on learning, and on the gradient after training."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
-    convention = f"By convention a factor of {FACTOR} counts as vanishing or exploding."
     return (
         Claim(
             "Before training the gradient vanishes",
             worst([decades(learned.before) for learned in found]),
             -FACTOR_DECADES,
             how="Decades that it gains from the last step back to the first, most of any seed",
-            why=convention,
+            why=CONVENTION,
         ),
         Claim(
             "With the penalty every network learns",
@@ -144,7 +143,7 @@ def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
             worst([abs(decades(learned.after)) for learned in helped]),
             FACTOR_DECADES,
             how="Decades, up or down, from the last step back to the first, most of any seed",
-            why=convention,
+            why=CONVENTION,
         ),
     )
 

@@ -25,11 +25,11 @@ LARGER = charts.PALETTE[2:]
 """Colours of larger steps."""
 
 AVERAGED = 10
-"""Training batches that a point of a curve of losses is the mean of."""
+"""Number of training batches whose mean is one point of a curve of losses."""
 
 
 def way_looks(ways: Sequence[Way]) -> dict[str, Look]:
-    """The colour of the penalty, of the same without it, and of each larger step."""
+    """A colour for each way of training."""
     larger = [way for way in dict.fromkeys(ways) if way.larger != 1]
     looks = {Way(1.0).name: Look(charts.BLUE, (1, 0), 3.0)}
     looks |= {Way().name: Look(charts.ORANGE, (1, 0), 2.2)}

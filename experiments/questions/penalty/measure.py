@@ -74,7 +74,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """It in words.
+        """Name of the way in words.
 
         >>> Way(0.1).name, Way().name, Way(larger=3).name
         ('with the penalty', 'without the penalty', 'without, steps × 3')
@@ -110,7 +110,7 @@ class Learned:
 
 
 def penalty_of(loss: tg.Tensor, weight: float) -> tg.Tensor:
-    """Mean square of how much the logarithm of ‖∂L/∂h_t‖ changes from step to step, times ``weight``.
+    """``weight`` times the mean square of the change of log ‖∂L/∂h_t‖ from step to step.
 
     It is 0 where the gradient neither vanishes nor explodes, whatever its size. A norm kept along the
     gradient's own direction is what Pascanu et al. ask for, in ratios instead of logarithms [1]_.
@@ -161,7 +161,7 @@ def decades(gradient: Floats) -> float:
 
 
 LEARNED = 0.5
-"""The loss from which on a network has learned: half of what it is without knowing the number."""
+"""A network with this loss or less has learned: half of the loss without knowing the number."""
 
 
 NOT_LEARNED = 0.9

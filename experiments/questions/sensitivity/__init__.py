@@ -21,7 +21,7 @@ from experiments.app.errors import OptionError
 from experiments.app.options import NetworkOptions
 from experiments.app.result import Claim, Result, identity
 from experiments.questions.sensitivity import figures, words
-from experiments.questions.sensitivity.cells import Cells, see_cells
+from experiments.questions.sensitivity.lstm_cells import Cells, see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     Unit,

@@ -12,11 +12,11 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10
 from experiments.drawing.tables import Column, Figure, Row, Table
-from experiments.questions.sensitivity.cells import Cells
+from experiments.questions.sensitivity.lstm_cells import Cells
 from experiments.questions.sensitivity.measure import FORMS, Unit
 
 LSTM_SEQUENCES = 64
-"""Sequences that an LSTM reads: what each of its steps contributes fills the memory with more."""
+"""Most sequences that an LSTM reads: the contributions of its steps to more would fill the memory."""
 
 GRADIENT = "largest gradient of any step"
 CLOSED = "closed form"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from experiments.questions.sensitivity import SensitivityOptions
 
 POINTS = 100
-"""Steps back that curves are kept at: a unit that remembers for long has too many to draw."""
+"""Points of a curve: a unit that remembers for long has too many steps to draw all."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Unit:
 
     @property
     def memory(self) -> float:
-        """Steps that the unit remembers for: 1 / (1 − λ)."""
+        """Number of steps that the unit remembers for: 1 / (1 − λ)."""
         return memory_of(self.decay)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.drawing.words import short
-from experiments.questions.sensitivity.cells import Cells
+from experiments.questions.sensitivity.lstm_cells import Cells
 from experiments.questions.sensitivity.measure import FORMS, Unit, fitted_power, memory_of
 from experiments.regressors.networks import gate_of
 

@@ -27,7 +27,7 @@ from experiments.questions.skip.measure import (
     see,
     see_branches,
 )
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Factors on the weights that are always measured, to find where skips no longer help."""
@@ -112,7 +112,6 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
 
 def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tuple[Claim, ...]:
     """Identities of skips and paths, and what skips do at the initial values and beyond them."""
-    factor = f"By convention a factor of {FACTOR} counts as vanishing or exploding."
     gained = "Decades that the gradient gains from the last layer back to the first"
     resnets = [depth for depth in found if depth.kind == "ResNet"]
     return (
@@ -139,7 +138,7 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             max(growths(found, "plain network")),
             -FACTOR_DECADES,
             how=f"{gained}, weights × 1, most of any seed",
-            why=factor,
+            why=CONVENTION,
         ),
         Claim(
             "With skips, and the same weights, it does not vanish",
@@ -147,7 +146,7 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             -FACTOR_DECADES,
             "at least",
             how=f"{gained}, weights × 1, least of any seed",
-            why=factor,
+            why=CONVENTION,
         ),
         Claim(
             "Skips do not keep it from exploding",
@@ -155,7 +154,7 @@ def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tup
             FACTOR_DECADES,
             "at least",
             how=f"{gained}, any seed, with the weights that make it largest",
-            why=factor,
+            why=CONVENTION,
         ),
     )
 

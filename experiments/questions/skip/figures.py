@@ -79,7 +79,7 @@ def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
 
 
 def counts(last: int, title: str, rest: int | None = None) -> alt.X:
-    """Horizontal axis for the field ``count``, from 0 to ``last``, and ``rest`` for what is over it."""
+    """Horizontal axis for the field ``count``, from 0 to ``last``; what is over it stands at ``rest``."""
     values = charts.ticks(0, last)
     axis = alt.Axis(values=values, format="d", grid=False)
     if rest is not None:

@@ -1,4 +1,4 @@
-"""Measuring gradients through depth, with skips and without, beside a path-by-path sum by hand."""
+"""Measure gradients through depth, with skips and without, and add up every path by hand."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def residual_net(
 
 
 def depth_batch(seed: int, batch: int, depth: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The LSTM's sequences as inputs ``(B, depth)``, and the means of them ``(B, 1)``."""
+    """The LSTM's sequences as inputs ``(B, depth)``, and their means ``(B, 1)``."""
     inputs, labels = batch_of(seed, batch, depth)
     return np.ascontiguousarray(inputs[:, :, 0].T), labels[-1]
 
@@ -262,7 +262,7 @@ def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
         np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
     ):
         raise OptionError(
-            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --length "
+            f"A gradient with weights × {scale:g} is 0 or not finite; choose a smaller --length "
             "or --scale"
         )
     return found

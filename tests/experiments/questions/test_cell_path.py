@@ -11,8 +11,8 @@ from experiments.drawing.numbers import signed_share, to_numpy
 from experiments.drawing.words import percent
 from experiments.questions import cell_path
 from experiments.questions.cell_path import measure as routes
-from experiments.questions.cell_path.gates import cell_parts, run_gates, sigmoid
-from experiments.questions.cell_path.gates import cell_path as path_by_hand
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, run_gates, sigmoid
+from experiments.questions.cell_path.lstm_by_hand import cell_path as path_by_hand
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of, mse_gradient
 from experiments.regressors.networks import regressor

@@ -172,7 +172,7 @@ def test_learners_of_other_cells_learn(cell):
 def test_checkpoints_of_others_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     tg.save(path, tg.nn.Linear(2, 2, rng=0))
-    with pytest.raises(DataError, match=r"model\.safetensors: no checkpoint of char-lm"):
+    with pytest.raises(DataError, match=r"model\.safetensors: not a checkpoint of char-lm"):
         model_of(tg.load(path), path)
 
 

@@ -11,9 +11,9 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import h_detach
-from experiments.questions.cell_path.gates import run_gates
+from experiments.questions.cell_path.lstm_by_hand import run_gates
 from experiments.questions.h_detach import measure
-from experiments.questions.h_detach.blocked import passing, predict
+from experiments.questions.h_detach.blocked_lstm import passing, predict
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import regressor

@@ -11,7 +11,7 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import lstm
-from experiments.questions.cell_path.gates import cell_parts, run_gates
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, run_gates
 from experiments.questions.lstm import figures
 from experiments.questions.lstm.measure import Seen, keeps_more
 from experiments.regressors.data import batch_of

@@ -11,7 +11,7 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.questions import sensitivity
 from experiments.questions.sensitivity import measure as units
-from experiments.questions.sensitivity.cells import see_cells
+from experiments.questions.sensitivity.lstm_cells import see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     coefficients,

@@ -37,7 +37,7 @@ class Cells:
 
     @property
     def memory(self) -> float:
-        """Steps that a cell remembers for whose forget gate is σ(b)."""
+        """Number of steps that a cell with the forget gate σ(b) remembers for."""
         return memory_of(gate_of(self.forget_bias))
 
 
