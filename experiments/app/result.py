@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.app.options import Options
+from experiments.drawing.numbers import ROUNDING
 from experiments.drawing.tables import Figure, Table
 
 
@@ -81,6 +82,12 @@ class Claim:
         'measured 0.5, at most 1'
         """
         return f"measured {self.measured:.3g}, {self.relation} {self.threshold:.3g}"
+
+
+def identity(statement: str, error: float, how: str) -> Claim:
+    """Return the claim that two computations of the same numbers agree, up to rounding."""
+    why = "The two are equal by the chain rule: the threshold is rounding in float64."
+    return Claim(statement, error, ROUNDING, how=how, why=why, about="computation")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def heatmap(
         .encode(
             x=alt.X(
                 "step:Q",
-                title="training step",
+                title="training steps done",
                 scale=alt.Scale(domain=[0, steps + 1], nice=False),
                 axis=alt.Axis(
                     values=charts.ticks(0, steps), format="d", grid=False, labelOverlap=True
@@ -69,7 +69,7 @@ def heatmap(
             y2="high:Q",
             color=_colours(charts.spanned(row["value"] for row in rows), legend),
             tooltip=[
-                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("step:Q", title="training steps done"),
                 alt.Tooltip("t:Q", title="time step t"),
                 alt.Tooltip("value:Q", title=f"log10 {legend}", format=".3f"),
             ],

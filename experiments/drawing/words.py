@@ -15,10 +15,11 @@ from tinygrad182.display.pages import legible
 def counted(number: int, what: str) -> str:
     """Number of things, with their name in the singular or the plural.
 
-    >>> counted(1, "seed"), counted(3, "seed")
-    ('1 seed', '3 seeds')
+    >>> counted(1, "seed"), counted(3, "branch")
+    ('1 seed', '3 branches')
     """
-    return f"{number} {what}{'s' * (number != 1)}"
+    ending = "es" if what.endswith("ch") else "s"
+    return f"{number} {what}{ending * (number != 1)}"
 
 
 def spread(logs: Iterable[float]) -> str:
@@ -46,6 +47,23 @@ def between(numbers: Iterable[float], form: str = ".2g") -> str:
     ('0.1 to 0.12', '0.1')
     """
     return _range([format(number, form) for number in sorted(numbers)])
+
+
+def per_step(slopes: Iterable[float]) -> str:
+    """Say what so many decades a step do to a size.
+
+    >>> per_step([-0.0706])
+    'loses 0.071 decades a step: each step keeps 85%'
+    >>> per_step([0.021, 0.016])
+    'gains 0.016 to 0.021 decades a step: each step multiplies it by 1.04 to 1.05'
+    """
+    rates = list(slopes)
+    if max(rates) < 0:
+        lost = between((-rate for rate in rates), ".2g")
+        kept = between((10**rate for rate in rates), ".0%" if max(rates) < -0.005 else ".1%")
+        return f"loses {lost} decades a step: each step keeps {kept}"
+    factors = between((10**rate for rate in rates), ".3g")
+    return f"gains {between(rates, '.2g')} decades a step: each step multiplies it by {factors}"
 
 
 def _range(texts: list[str]) -> str:
@@ -88,7 +106,16 @@ def typed(line: str) -> str:
         plain = re.sub(r"(?<=[_^])\{(\w+)\}", r"\1", found[1].replace("^T", "ᵀ"))
         return re.sub(r"(?<=[_^])\{([^}]*)\}", r"(\1)", plain)
 
-    return re.sub(r"\$([^$]*)\$", formula, line)
+    return re.sub(r"(?<!\\)\$([^$]*)(?<!\\)\$", formula, line).replace(r"\$", "$")
+
+
+def literal(text: str) -> str:
+    r"""Text as it stands in a line with formulas: its dollar signs begin none.
+
+    >>> literal("$5 or $6"), typed(literal("$5 or $6"))
+    ('\\$5 or \\$6', '$5 or $6')
+    """
+    return text.replace("$", r"\$")
 
 
 def printable(path: Path) -> str:

@@ -17,11 +17,12 @@ Target = Literal["last", "all"]
 TARGET_TEXT = {"last": "loss at the last step", "all": "loss at every step"}
 
 FACTOR_DECADES = 2.0
-"""A gradient that changes by more than a factor 100 on its way through the sequence vanishes or
-explodes; this is a convention, stated in the report."""
+"""A gradient that changes by more decades on its way through the sequence vanishes or explodes."""
 
 FACTOR = f"{10**FACTOR_DECADES:.0f}"
 """The factor as text."""
+
+CONVENTION = f"By convention a factor of {FACTOR} counts as vanishing or exploding."
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def figures(
         Figure(
             "over_length",
             "Time over the length",
-            "Both axes are logarithmic: a straight line is a power of T, its slope the exponent. Thin "
-            "lines have slopes 1 and 2.",
+            "Both axes are logarithmic: a straight line is a power of T, its slope the exponent. The "
+            "dashed lines have slopes 1 and 2.",
             _chart(
                 [
                     (f"M = {M}", cost.length, cost)
@@ -32,7 +32,7 @@ def figures(
                     for cost in costs
                 ],
                 "length T (tokens)",
-                "Storing the state against running again, over T",
+                "Time over the length",
                 f"K = {next(iter(by_length.values()))[0].width}; least time of several runs",
                 guides=True,
             ),
@@ -50,12 +50,12 @@ def figures(
                 Figure(
                     name,
                     f"Time over the {field}",
-                    "Running again multiplies what a step of the model costs; what the vocabulary costs "
-                    "is paid once a step either way.",
+                    "Running again multiplies the cost of the model's steps; choosing from the vocabulary "
+                    "is paid once a token either way.",
                     _chart(
                         [("", getattr(cost, field), cost) for cost in costs],
                         title,
-                        f"Storing the state against running again, over the {field}",
+                        f"Time over the {field}",
                         f"T = {first.length}, {fixed}; least time of several runs",
                     ),
                 )
@@ -133,18 +133,18 @@ def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
             "Every search, both ways",
             costs,
             (
-                Column("length", "T"),
-                Column("width", "K"),
-                Column("vocabulary", "M"),
+                Column("length", "length T"),
+                Column("width", "width K"),
+                Column("vocabulary", "vocabulary M"),
                 Column("stored_ms", "stored (ms)", ".1f", get=lambda e: e.stored * 1e3),
                 Column("again_ms", "run again (ms)", ".1f", get=lambda e: e.again * 1e3),
-                Column("ratio", "ratio", ".1f", get=lambda e: e.again / e.stored),
-                Column("stored_steps", "model steps stored", ",d"),
-                Column("again_steps", "run again", ",d"),
+                Column("ratio", "times as long", ".1f", get=lambda e: e.again / e.stored),
+                Column("stored_steps", "steps, stored", ",d"),
+                Column("again_steps", "steps, run again", ",d"),
                 Column("difference", "difference (nats)", ".1e"),
             ),
-            note="Times are the least of several runs in turns; a model step is one hypothesis by one "
-            "token; the difference is the largest of the hypotheses' log-probabilities.",
+            note="Times are the least of several runs. A step of the model takes one hypothesis on by one "
+            "token. The difference is the largest of the hypotheses' log-probabilities.",
             printed=True,
         ),
     )

@@ -189,7 +189,7 @@ def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLe
     return curves(
         lines,
         {text: Look(colour, width=1.6) for text, colour in colours.items()},
-        x=charts.steps(most, "training step"),
+        x=charts.steps(most + 1, "training steps done"),
         y="mean squared error",
         title=title,
         subtitle=subtitle,

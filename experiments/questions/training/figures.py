@@ -54,11 +54,11 @@ def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> 
         lines.append(Line(CELL_TEXT[learned.task.cell], log10(learned.training.losses), *panel))
         for what, inputs in (CONSTANT, 0), (FORGETFUL, length - 1):
             level = float(log10(least_loss(inputs, length, learned.task.target)))
-            lines.append(Line(what, [level, level], *panel, x=(0, steps - 1)))
+            lines.append(Line(what, [level, level], *panel, x=(0, steps)))
     return curves(
         lines,
         LOSS_LOOKS,
-        x=charts.steps(steps, "training step"),
+        x=charts.steps(steps + 1, "training steps done"),
         y="mean squared error",
         title="Learning the running average",
         subtitle=f"loss of each training batch; {size}",

@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments.app.command_line import main
@@ -171,7 +172,7 @@ def test_learners_of_other_cells_learn(cell):
 def test_checkpoints_of_others_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     tg.save(path, tg.nn.Linear(2, 2, rng=0))
-    with pytest.raises(DataError, match=r"model\.safetensors: no checkpoint of char-lm"):
+    with pytest.raises(DataError, match=r"model\.safetensors: not a checkpoint of char-lm"):
         model_of(tg.load(path), path)
 
 
@@ -283,9 +284,10 @@ def a_model():
     return model
 
 
-def search(model, prompt, **options):
-    defaults = {"length": 4, "beams": (2, 9), "temperatures": (0.5,), "expansions": 500, "seed": 0}
-    return {each.method: each for each in continuations(model, prompt, **{**defaults, **options})}
+def search(model, prompt, itself="", **options):
+    defaults = {"characters": 4, "beam_width": (2, 9), "temperature": (0.5,), "expansions": 500}
+    opts = char_lm.CharLMOptions(**{**defaults, **options})
+    return {each.method: each for each in continuations(model, prompt, opts, itself)}
 
 
 @pytest.mark.parametrize("prompt", ["a", "cab"])
@@ -323,7 +325,12 @@ def test_an_exact_search_can_be_left_out():
 
 def test_samples_are_drawn_at_their_temperature():
     model = a_model()
-    drawn = long_samples(model, ["ab", "c"], [0.01, 1.0], length=5, count=3, seed=1)
+    opts = char_lm.CharLMOptions(prompt=("ab", "c"), temperature=(0.01, 1.0), seed=1)
+
+    def sampled():
+        return long_samples(model, opts, length=5, count=3, progress=Progress(disable=True))
+
+    drawn = sampled()
     assert [(each.prompt, each.temperature) for each in drawn] == [
         (prompt, temperature)
         for temperature in (0.01, 1.0)
@@ -331,8 +338,8 @@ def test_samples_are_drawn_at_their_temperature():
         for _ in "123"
     ]
     cold = {each.text for each in drawn if each.temperature == 0.01 and each.prompt == "c"}
-    assert cold == {search(model, "c", length=5)["greedy"].text}
-    assert drawn == long_samples(model, ["ab", "c"], [0.01, 1.0], length=5, count=3, seed=1)
+    assert cold == {search(model, "c", characters=5)["greedy"].text}
+    assert drawn == sampled()
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -396,7 +403,7 @@ def test_sentences_say_what_is_proven():
     (said,) = char_lm.words.about([greedy])
     assert "no text is likelier by more than 2.00" in said
     all_said = char_lm.words.sentences(HISTORY, [greedy], "the loss overflowed")
-    assert "0.1 before training" in all_said[0]
+    assert "0.1 of it is left before training" in all_said[0]
     assert all_said[-1] == "Training ended early: the loss overflowed."
 
 
