@@ -1,4 +1,4 @@
-"""Measuring how a gradient flows through time, on a model as it is at that moment (S4)."""
+"""Measuring how a gradient flows through time, on a model as it is at that moment."""
 
 from __future__ import annotations
 

@@ -36,15 +36,15 @@ CURVE_COLOURS = {
 }
 
 
-def curve_colours(occurring: Iterable[str]) -> dict[str, str]:
+def curve_colours(occurring: Iterable[object]) -> dict[str, str]:
     """Colours of the texts that occur, in the legend's order; your own kinds come last."""
-    present = dict.fromkeys(occurring)
+    present = dict.fromkeys(map(str, occurring))
     known = {text: colour for text, colour in CURVE_COLOURS.items() if text in present}
     own = [text for text in present if text not in known]
     return known | dict(zip(own, itertools.cycle(charts.SPARE), strict=False))
 
 
-def curve_colour(occurring: Iterable[str]) -> alt.Color:
+def curve_colour(occurring: Iterable[object]) -> alt.Color:
     """Colour by the field ``nonlinearity`` for the texts that occur, always the same one for each."""
     colours = curve_colours(occurring)
     return alt.Color(

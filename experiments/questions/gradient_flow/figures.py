@@ -254,7 +254,7 @@ def gradient_figures(
         "gradient_flow_after",
         "The gradient at each time step, after training",
         "The gradient on the batch of the first figure, with what the networks have learned"
-        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
+        + (": each has its own $W_h$ now, and so its own dashed slope." if slope(after) else "."),
         gradient_chart(after, reach, trained),
     )
     third = Figure(

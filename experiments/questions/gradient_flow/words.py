@@ -102,8 +102,8 @@ def _changes(measurements: Sequence[Measurement]) -> list[str]:
             name = f"{_name(m)}, {TARGET_TEXT[m.network.target]}"
             changed.setdefault(f"{verdict} → {m.verdict}", []).append(name)
     count = f"Training changed {sum(map(len, changed.values()))} of {len(after)} verdicts"
-    listed = " | ".join(f"{change} in {'; '.join(names)}" for change, names in changed.items())
-    return [f"{count}: {listed}." if changed else f"{count}."]
+    listed = [f" {change.capitalize()} in {'; '.join(names)}." for change, names in changed.items()]
+    return [f"{count}.{''.join(listed)}"]
 
 
 def _losses(studies: Sequence[Study]) -> list[str]:

@@ -99,7 +99,7 @@ def claims(
         ),
         Claim(
             "Eigenvalues below 1 do not keep a gradient from growing over the first steps back: with "
-            f"a {BREAKING[0][2]}, it grows",
+            f"a {BREAKING[0][2]} of eigenvalues {BREAKING[0][1]:g}, it grows",
             measured=float(10.0 ** breaking[0].by_lag[1:].max()),
             threshold=1.0,
             relation="at least",

@@ -51,7 +51,7 @@ def drawn(
         lines,
         LOOKS,
         x=charts.lags(len(panels[0][2].powers) - 1),
-        y="gradient norm, relative to the last step",
+        y="relative gradient norm",
         title=title,
         subtitle=subtitle,
         dots=dots,
@@ -198,12 +198,12 @@ def figures(
 ) -> tuple[Figure, ...]:
     """The gradient by steps back, the matrices that mislead, and the exponents."""
     first = [each for each in found if each.seed == opts.seed]
-    names = [name for _, _, name in BREAKING]
+    names = [f"{name}, |λ|max = {radius:g}" for _, radius, name in BREAKING]
     return (
         Figure(
             "gradient_by_lag",
             "The gradient on its way back, and what eigenvalues and singular values say",
-            "Blue: measured. Circles: the closed form, computed without the autodiff engine. "
+            "Blue: measured, relative to the last step. Circles: the closed form, computed without the autodiff engine. "
             "Dashed: $|λ|_{max}^k$. Yellow: the largest singular value of $W_h^k$, which no gradient can "
             "exceed. Where yellow is above the dashed line, a gradient can grow at first; its slope far "
             "back stays that of the dashed line.",

@@ -21,9 +21,9 @@ from experiments.regressors.networks import InitialWeights, Network
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 BREAKING: tuple[tuple[Matrix, float, str], ...] = (
-    ("chain", 0.7, "strongly linked chain, |λ|max = 0.7"),
-    ("defective", 1.0, "weakly linked chain, |λ|max = 1"),
-    ("stretched rotation", 1.0, "stretched rotation, |λ|max = 1"),
+    ("chain", 0.7, "strongly linked chain"),
+    ("defective", 1.0, "weakly linked chain"),
+    ("stretched rotation", 1.0, "stretched rotation"),
 )
 """Matrices whose eigenvalues mislead: what they are, and their names in figures."""
 
@@ -79,7 +79,7 @@ class LinearFlow:
     @property
     def name(self) -> str:
         """Name in sentences."""
-        return f"{KIND_TEXT.get(self.kind, self.kind)}, |λ|max = {self.radius:g}, seed {self.seed}"
+        return f"{KIND_TEXT.get(self.kind, self.kind)}, $|λ|_{{max}}$ = {self.radius:g}, seed {self.seed}"
 
 
 def linear_flow(

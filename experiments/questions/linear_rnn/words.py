@@ -37,7 +37,7 @@ def headline(
         "Every step back multiplies the gradient by the same matrix, so in the long run its largest "
         f"eigenvalue decides. Over {len(peak) - 1} steps back the gradient is multiplied by {changes} "
         f"({KIND_TEXT[found[0].kind]} $W_h$, {opts.seeds_text}). Over few steps it need not: with a "
-        f"{BREAKING[0][2]} (seed {opts.seed}), the gradient is at most "
+        f"{BREAKING[0][2]} of eigenvalues {BREAKING[0][1]:g} (seed {opts.seed}), the gradient is at most "
         f"{power_text(float(peak.max()))} times as large, {int(np.argmax(peak))} steps back."
     )
 

@@ -136,7 +136,7 @@ def claims(
         )
         made.append(
             Claim(
-                "So a step back never stretches the gradient by more than the largest singular value "
+                "A step back never stretches the gradient by more than the largest singular value "
                 "of $W_h$",
                 measured=max(
                     _largest(log10(each.saturation * each.weight)) - each.stretch for each in bent
@@ -266,7 +266,7 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
         )
         made.append(
             Claim(
-                f"That is an explosion by more than a factor {FACTOR}",
+                f"There, tanh's gradient grows by more than a factor {FACTOR}",
                 measured=min(each.flow.growth for each in small),
                 threshold=FACTOR_DECADES,
                 relation="at least",

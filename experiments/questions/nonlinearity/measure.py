@@ -16,6 +16,9 @@ from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, N
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 @dataclass(frozen=True)
 class Seen:
     """One network with inputs of one size, before training, the loss at the last step.
@@ -48,7 +51,9 @@ class Seen:
     @property
     def inputs(self) -> str:
         """Size of the inputs, in words."""
-        return f"inputs × 2^{-self.halvings}" if self.halvings else "inputs × 1"
+        return (
+            f"inputs × 2{str(-self.halvings).translate(SUPERSCRIPT)}" if self.halvings else "inputs"
+        )
 
     @property
     def verdict(self) -> str:

@@ -123,7 +123,7 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
         )
         made.append(
             Claim(
-                "With a loss at every step, it does not vanish there",
+                f"With a loss at every step, it does not vanish at spectral radius {small[0].radius:g}",
                 measured=min(float(e.every[0] - e.every[-1]) for e in small),
                 threshold=-FACTOR_DECADES,
                 relation="at least",

@@ -26,7 +26,7 @@ SUMS = {"losses 0 … k": Look(charts.BLUE)}
 
 
 def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
-    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_1 comes from.
+    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_0 comes from.
 
     Parameters
     ----------

@@ -100,8 +100,8 @@ def sentences(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[str, ...
         )
         if changes:
             said.append(
-                f"{TARGET_TEXT[target].capitalize()}: during training, $‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ of the "
-                f"lowest layer went {changes}."
+                f"{TARGET_TEXT[target].capitalize()}: during training, $‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ of "
+                f"the lowest layer went {changes}."
             )
     said += [
         f"Training ended early for {learned.task.name}, {TARGET_TEXT[learned.task.target]}: "

@@ -101,7 +101,7 @@ def test_sentences_say_what_training_changed_and_what_went_wrong():
     training = Training((1.0, 2.0), "the loss overflowed at training step 2")
     said = "\n".join(sentences([Study(before.network, (before, after), training)]))
     assert "Training changed 1 of 1 verdicts" in said
-    assert "dies → overflows in tanh, spectral radius 0.5" in said
+    assert "Dies → overflows in tanh, spectral radius 0.5" in said
     assert "exactly zero: tanh, spectral radius 0.5, loss at the last step, before training" in said
     assert "(2 of the steps 0 to 1)" in said
     assert "not a finite number: " in said
@@ -212,8 +212,8 @@ def test_the_states_of_an_lstm_are_told_apart():
     studies = [Study(h.network, (h, c, *after), Training(()))]
     (said,) = [each for each in sentences(studies) if "changed" in each]
     assert "Training changed 2 of 2" in said
-    assert "vanishes → is stable in LSTM, h, spectral radius 0.5, loss at the last step" in said
-    assert "explodes → is stable in LSTM, c, spectral radius 0.5, loss at the last step" in said
+    assert "Vanishes → is stable in LSTM, h, spectral radius 0.5, loss at the last step" in said
+    assert "Explodes → is stable in LSTM, c, spectral radius 0.5, loss at the last step" in said
     options = GradientFlowOptions(cell="lstm", steps=0)
     verdicts, *_ = figures.tables(options, [Study(h.network, (h, c), Training(()))])
     assert [row["state"] for row in verdicts.rows] == ["h", "c"]
