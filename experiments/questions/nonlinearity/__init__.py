@@ -125,16 +125,14 @@ def claims(
             )
         )
     if bent:
-        made.append(
+        made += [
             Claim(
                 "The slopes of tanh and ReLU never enlarge a gradient",
                 measured=max(_largest(each.saturation) for each in bent),
                 threshold=1.0 + ROUNDING,
                 how="largest $‖Dδ‖/‖δ‖$ of any step",
                 why="|σ′| ≤ 1 for both, and two norms are rounded.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 "A step back never stretches the gradient by more than the largest singular value "
                 "of $W_h$",
@@ -144,8 +142,8 @@ def claims(
                 threshold=ROUNDING,
                 how="largest excess of any step over it, in decades",
                 why="$‖W_h^TDδ‖ ≤ σ_{max}(W_h) ‖δ‖$ where |σ′| ≤ 1. Only rounding can exceed it.",
-            )
-        )
+            ),
+        ]
     whole = [each for each in found if math.isfinite(each.flow.growth)]
     if whole:
         made.append(
@@ -218,7 +216,7 @@ def comparing_claims(
             f"Half of a ReLU network's slopes are 0 on average, which takes √2 a step: {top:g}/√2 a "
             f"step is more than a factor {FACTOR} over {opts.length} steps. "
         )
-        made.append(
+        made += [
             Claim(
                 f"ReLU explodes often, like the linear network: at spectral radius {top:g}, at least "
                 "half as often",
@@ -227,9 +225,7 @@ def comparing_claims(
                 relation="at least",
                 how=f"networks of {opts.draws} that explode",
                 why=f"{halves}Half as many counts as often here.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 f"ReLU's hidden states can blow up: at spectral radius {top:g} they reach {FACTOR}",
                 measured=float(np.median([each.largest.max() for each in relu])),
@@ -237,8 +233,8 @@ def comparing_claims(
                 relation="at least",
                 how=f"largest |h|, median of {opts.draws} networks",
                 why=f"{halves}A factor {FACTOR} counts as an explosion throughout.",
-            )
-        )
+            ),
+        ]
     return made
 
 
@@ -251,7 +247,7 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
     at_top = [each for each in found if each.network.radius == top]
     small = [each for each in at_top if each.network.nonlinearity == "tanh" and each.halvings]
     if small and opts.initial_weights == "orthogonal" and all(near_zero(each) for each in small):
-        made.append(
+        made += [
             Claim(
                 f"tanh explodes, too, while its states stay near 0 ({small[0].inputs}, spectral radius "
                 f"{top:g}): it gains at least what the states' sizes imply",
@@ -262,9 +258,7 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
                 why="An orthogonal $W_h$ of radius |λ| gives exactly |λ| a step, and $tanh′ = 1 − h^2$ "
                 "takes at most $max h^2$ of it: at least $Σ_t log_{10}(|λ| (1 − max h_t^2))$, from the "
                 "states alone.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 f"There, tanh's gradient grows by more than a factor {FACTOR}",
                 measured=min(each.flow.growth for each in small),
@@ -272,8 +266,8 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
                 relation="at least",
                 how=f"least $log_{{10}} (‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖)$ of any seed, {small[0].inputs}",
                 why=f"A factor {FACTOR} counts as an explosion throughout.",
-            )
-        )
+            ),
+        ]
     return made
 
 

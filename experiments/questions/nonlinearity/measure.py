@@ -15,7 +15,6 @@ from experiments.regressors.measurement import Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
 from experiments.regressors.untrained import UntrainedOptions, probe
 
-
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
