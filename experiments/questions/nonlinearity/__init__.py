@@ -69,34 +69,27 @@ class NonlinearityOptions(UntrainedOptions):
 
 def run(opts: NonlinearityOptions, progress: Progress) -> Result:
     """Measure every nonlinearity, radius and input size, and sweep the input size for one seed."""
-    kinds = list(
-        itertools.product(sorted(set(opts.spectral_radius)), dict.fromkeys(opts.nonlinearity))
-    )
-    settings = list(itertools.product(kinds, (0, opts.halvings), opts.seeds))
+    radii = sorted(set(opts.spectral_radius))
+    kinds = dict.fromkeys(opts.nonlinearity)
     scales = sorted(set(np.linspace(opts.halvings, -4, SCALES).round().astype(int).tolist()))
-    swept = list(itertools.product(kinds, scales))
-    counted = list(
-        itertools.product(
-            dict.fromkeys(("identity", *opts.nonlinearity)),
-            range(opts.seed, opts.seed + opts.draws),
-        )
-    )
-    task = progress.add_task(
-        "inputs as they are, and small", total=len(settings) + len(swept) + len(counted)
-    )
-    found, sweep, draws = [], [], []
-    for (radius, nonlinearity), halvings, seed in settings:
-        found.append(see(opts, nonlinearity, radius, halvings, seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="inputs of all sizes")
-    for (radius, nonlinearity), halvings in swept:
-        sweep.append(see(opts, nonlinearity, radius, halvings, opts.seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="many networks")
-    for nonlinearity, seed in counted:
-        top = max(opts.spectral_radius)
-        draws.append(see(opts, nonlinearity, top, 0, seed, opts.initial_weights))
-        progress.advance(task)
+    seeds = range(opts.seed, opts.seed + opts.draws)
+    cases = {
+        "inputs as they are, and small": itertools.product(
+            radii, kinds, (0, opts.halvings), opts.seeds
+        ),
+        "inputs of all sizes": itertools.product(radii, kinds, scales, [opts.seed]),
+        "many networks": itertools.product(radii[-1:], {"identity": None} | kinds, [0], seeds),
+    }
+    chosen = {what: list(product) for what, product in cases.items()}
+    task = progress.add_task("", total=sum(map(len, chosen.values())))
+    seen: list[list[Seen]] = []
+    for what, settings in chosen.items():
+        progress.update(task, description=what)
+        seen.append([])
+        for radius, kind, halvings, seed in settings:
+            seen[-1].append(see(opts, kind, radius, halvings, seed, opts.initial_weights))
+            progress.advance(task)
+    found, sweep, draws = seen
     return Result(
         options=opts,
         headline=words.headline(opts, found),
