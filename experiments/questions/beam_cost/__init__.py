@@ -94,7 +94,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
         headline=words.headline(found),
         reading=words.sentences(opts, found),
         claims=claims(opts, found),
-        figures=figures.figures(found.by_length, found.by_width, found.by_vocabulary),
+        figures=figures.figures(found),
         tables=figures.tables(found.all),
     )
 

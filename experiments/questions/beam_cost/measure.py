@@ -24,15 +24,7 @@ Beams = list[tuple[tuple[int, ...], float]]
 
 @dataclass(frozen=True)
 class Decoder:
-    """A character model with random weights, as a search asks it.
-
-    Attributes
-    ----------
-    vocabulary, hidden_size : int
-        M and H.
-    seed : int
-    device : str
-    """
+    """A character model with random weights, M tokens and H hidden units, as a search asks it."""
 
     vocabulary: int
     hidden_size: int

@@ -63,7 +63,7 @@ def sentences(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[str, ...]:
 
 
 def highway(untrained: Sequence[Paths]) -> str:
-    """Count the networks whose cell path alone carries the gradient to the first step, and say why others do not."""
+    """Count the networks whose cell path alone carries the gradient, and say why others do not."""
     carried = [paths for paths in untrained if paths.alone[0] > HALF]
     open_gates = [paths for paths in untrained if paths.passed > HALF]
     outweighed = [paths for paths in open_gates if paths.alone[0] <= HALF]

@@ -12,6 +12,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.words import counted
 from experiments.questions.char_lm.saliency import BACK, LAGS, Saliency, telling
 from experiments.questions.char_lm.text import shown
 from tinygrad182.display import charts as _charts
@@ -267,7 +268,7 @@ AT = (1, 5, 20, 40, BACK)
 
 
 def _back(lag: int) -> Column:
-    return Column(f"log10_{lag}", f"{lag} back", get=lambda e: e.by_lag[lag])
+    return Column(f"log10_{lag}", f"{counted(lag, 'character')} back", get=lambda e: e.by_lag[lag])
 
 
 def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:

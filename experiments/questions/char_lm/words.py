@@ -60,8 +60,8 @@ def headline(source: Corpus, history: History, counting: Sequence[float]) -> str
 def sentences(history: History, found: Sequence[Continuation], stopped: str) -> tuple[str, ...]:
     """Gradients and searches in numbers."""
     said = [
-        "Training lets the gradient reach farther or less far: from a window's last character back to its "
-        f"first, {power_text(reach(history, 0))} of it is left before training and "
+        "From a window's last character back to its first, "
+        f"{power_text(reach(history, 0))} of the gradient is left before training, and "
         f"{power_text(reach(history, -1))} after.",
     ]
     for prompt in dict.fromkeys(each.prompt for each in found):

@@ -17,7 +17,7 @@ def headline(found: Sequence[Seen]) -> str:
     """The reason, the two rates at the usual initial values, and where the picture ends."""
     rnns = pick(found, "rnn", 1.0)
     rnn, lstm = (
-        per_step([np.mean([s.states["h"].slope for s in some])])
+        per_step([float(np.mean([s.states["h"].slope for s in some]))])
         for some in (rnns, pick(found, "lstm", 1.0))
     )
     length, seeds = len(rnns[0].states["h"].largest), len(rnns)

@@ -403,7 +403,7 @@ def test_sentences_say_what_is_proven():
     (said,) = char_lm.words.about([greedy])
     assert "no text is likelier by more than 2.00" in said
     all_said = char_lm.words.sentences(HISTORY, [greedy], "the loss overflowed")
-    assert "0.1 of it is left before training" in all_said[0]
+    assert "0.1 of the gradient is left before training" in all_said[0]
     assert all_said[-1] == "Training ended early: the loss overflowed."
 
 
