@@ -216,7 +216,7 @@ def print_result(result: Result, console: Console) -> None:
 
 def print_claims(result: Result, console: Console) -> None:
     """Print what was claimed, and whether it held; of the computation's checks those that failed."""
-    for claim in [*result.answers, *(check for check in result.checks if not check.holds)]:
+    for claim in (each for each in result.claims if each.about == "question" or not each.holds):
         verdict = f"[{'green' if claim.holds else 'red'}]{claim.verdict}[/] ({claim.numbers})"
         console.print(f"- {escape(typed(claim.statement))}: {verdict}")
     if result.checks:

@@ -115,11 +115,6 @@ class Result:
     attachments: tuple[Attachment, ...] = ()
 
     @property
-    def answers(self) -> list[Claim]:
-        """The claims about the question."""
-        return [claim for claim in self.claims if claim.about == "question"]
-
-    @property
     def checks(self) -> list[Claim]:
         """The claims that only check the computation."""
         return [claim for claim in self.claims if claim.about == "computation"]

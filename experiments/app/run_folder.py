@@ -329,6 +329,7 @@ def _cell(value: Value) -> Value:
 def describe(run: Run) -> dict[str, Any]:
     """Contents of ``results.json``. Numbers that JSON lacks are the strings 'inf', '-inf' and 'nan'."""
     result = run.result
+    claims = [{**plain(dataclasses.asdict(each)), "holds": each.holds} for each in result.claims]
     return {
         "experiment": run.name,
         "question": typed(run.question),
@@ -339,14 +340,8 @@ def describe(run: Run) -> dict[str, Any]:
         "headline": typed(result.headline),
         "reading": [typed(sentence) for sentence in result.reading],
         "claims": [
-            {
-                **plain(dataclasses.asdict(claim)),
-                "statement": typed(claim.statement),
-                "how": typed(claim.how),
-                "why": typed(claim.why),
-                "holds": claim.holds,
-            }
-            for claim in result.claims
+            {key: typed(value) if isinstance(value, str) else value for key, value in claim.items()}
+            for claim in claims
         ],
         "tables": {table.name: plain(table.rows) for table in result.tables if table.columns},
         "files": {f"{table.name}.csv": typed(table.title) for table in result.tables}

@@ -108,18 +108,13 @@ def curves(
     }
     merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in circles]
     legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
-    colour = alt.Color(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(shown), range=[look.colour for look in shown.values()]),
-        legend=legend,
-    )
-    dash = alt.StrokeDash(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(shown), range=[list(look.dash) for look in shown.values()]),
-        legend=legend,
-    )
+
+    def by_kind(values: list[Any]) -> dict[str, Any]:
+        scale = alt.Scale(domain=list(shown), range=values)
+        return {"shorthand": "what:N", "title": None, "scale": scale, "legend": legend}
+
+    colour = alt.Color(**by_kind([look.colour for look in shown.values()]))
+    dash = alt.StrokeDash(**by_kind([list(look.dash) for look in shown.values()]))
     layers: list[alt.Chart] = [
         alt.Chart().mark_rule(color=charts.GREY, strokeWidth=0.8).encode(y=alt.datum(level))
         for level in rules

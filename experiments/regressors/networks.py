@@ -65,10 +65,7 @@ def check_kinds(*, cells: tuple[Cell, ...] = (), nonlinearities: tuple[str, ...]
 def cell_and_nonlinearity(kind: Kind) -> tuple[Any, Any]:
     """Arguments ``cell`` and ``nonlinearity`` of a regressor of this kind.
 
-    Raises
-    ------
-    OptionError
-        Your own cell or function cannot be imported from the working folder.
+    Raises OptionError for your own cell or function that cannot be imported from the working folder.
     """
     if kind in CELL_TEXT:
         return kind, "tanh"

@@ -301,14 +301,15 @@ SUMMARY_NOTE = (
 )
 
 
+ONE_WEIGHT = "$|λ|_{max}$", "$log_{10} |λ|_{max}$", "error of the closed form"
+"""Headings of columns that a network with one W_h has."""
+
+
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
-    gated = opts.cell != "rnn"
-
-    def where(heading: str, shown: bool) -> str:
-        return heading if shown else ""  # an LSTM has four W_h, and no closed form
-
+    gated = opts.cell != "rnn"  # with several W_h, and no closed form
+    radius, slope, error = ("", "", "") if gated else ONE_WEIGHT
     keys = (
         Column(
             "nonlinearity",
@@ -316,8 +317,22 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             get=lambda m: m.network.nonlinearity,
         ),
         Column("target", "loss at", get=lambda m: m.network.target),
-        Column("layer", where("layer", opts.layers > 1)),
-        Column("state", where("state", gated), get=lambda m: m.flow.name),
+        Column("layer", "layer" * (opts.layers > 1)),
+        Column("state", "state" * gated, get=lambda m: m.flow.name),
+    )
+    numbers = (
+        Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
+        Column("moment", "training"),
+        Column("eigenvalue", radius, ".3f", get=lambda m: m.flow.spectral_radius),
+        Column("gradient_last_log10", "gradient at last step", get=lambda m: m.flow.gradient[-1]),
+        Column("gradient_first_log10", "at step 0", get=lambda m: m.flow.gradient[0]),
+        Column("decades_per_step", "decades per step", "+.3f", get=lambda m: m.flow.measured_slope),
+        Column("predicted_decades_per_step", slope, "+.3f", get=lambda m: m.flow.predicted_slope),
+        Column("verdict", "the gradient"),
+        Column("closed_form_error", error, ".0e", get=lambda m: worst(m.flow.closed_form_error)),
+        Column("state_first", get=lambda m: m.flow.state[0]),
+        Column("state_last", get=lambda m: m.flow.state[-1]),
+        Column("loss", "mean squared error", ".3g"),
     )
     losses = [row for study in studies for row in loss_rows(study)]
     groups: dict[tuple[object, ...], list[Measurement]] = {}
@@ -339,49 +354,7 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
             "summary",
             "Each network in numbers",
             measurements,
-            (
-                *keys,
-                Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
-                Column("moment", "training"),
-                Column(
-                    "eigenvalue",
-                    where("$|λ|_{max}$", not gated),
-                    ".3f",
-                    get=lambda m: m.flow.spectral_radius,
-                ),
-                Column(
-                    "gradient_last_log10",
-                    "gradient norm at the last step",
-                    get=lambda m: m.flow.gradient[-1],
-                ),
-                Column(
-                    "gradient_first_log10",
-                    "at step 0",
-                    get=lambda m: m.flow.gradient[0],
-                ),
-                Column(
-                    "decades_per_step",
-                    "slope (decades per step)",
-                    "+.3f",
-                    get=lambda m: m.flow.measured_slope,
-                ),
-                Column(
-                    "predicted_decades_per_step",
-                    where("$log_{10} |λ|_{max}$", not gated),
-                    "+.3f",
-                    get=lambda m: m.flow.predicted_slope,
-                ),
-                Column("verdict", "the gradient"),
-                Column(
-                    "closed_form_error",
-                    where("error of the closed form", not gated),
-                    ".0e",
-                    get=lambda m: worst(m.flow.closed_form_error),
-                ),
-                Column("state_first", get=lambda m: m.flow.state[0]),
-                Column("state_last", get=lambda m: m.flow.state[-1]),
-                Column("loss", "mean squared error", ".3g"),
-            ),
+            (*keys, *numbers),
             CELL_NOTE if gated else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),

@@ -203,10 +203,10 @@ def figures(
         Figure(
             "gradient_by_lag",
             "The gradient on its way back, and what eigenvalues and singular values say",
-            "Blue: measured, relative to the last step. Circles: the closed form, computed without the autodiff engine. "
-            "Dashed: $|λ|_{max}^k$. Yellow: the largest singular value of $W_h^k$, which no gradient can "
-            "exceed. Where yellow is above the dashed line, a gradient can grow at first; its slope far "
-            "back stays that of the dashed line.",
+            "Blue: measured, relative to the last step. Circles: the closed form, computed without the "
+            "autodiff engine. Dashed: $|λ|_{max}^k$. Yellow: the largest singular value of $W_h^k$, which "
+            "no gradient can exceed. Where yellow is above the dashed line, a gradient can grow at first; "
+            "its slope far back stays that of the dashed line.",
             drawn(
                 [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
                 "How much of the gradient is left after k steps back",

@@ -69,34 +69,27 @@ class NonlinearityOptions(UntrainedOptions):
 
 def run(opts: NonlinearityOptions, progress: Progress) -> Result:
     """Measure every nonlinearity, radius and input size, and sweep the input size for one seed."""
-    kinds = list(
-        itertools.product(sorted(set(opts.spectral_radius)), dict.fromkeys(opts.nonlinearity))
-    )
-    settings = list(itertools.product(kinds, (0, opts.halvings), opts.seeds))
+    radii = sorted(set(opts.spectral_radius))
+    kinds = dict.fromkeys(opts.nonlinearity)
     scales = sorted(set(np.linspace(opts.halvings, -4, SCALES).round().astype(int).tolist()))
-    swept = list(itertools.product(kinds, scales))
-    counted = list(
-        itertools.product(
-            dict.fromkeys(("identity", *opts.nonlinearity)),
-            range(opts.seed, opts.seed + opts.draws),
-        )
-    )
-    task = progress.add_task(
-        "inputs as they are, and small", total=len(settings) + len(swept) + len(counted)
-    )
-    found, sweep, draws = [], [], []
-    for (radius, nonlinearity), halvings, seed in settings:
-        found.append(see(opts, nonlinearity, radius, halvings, seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="inputs of all sizes")
-    for (radius, nonlinearity), halvings in swept:
-        sweep.append(see(opts, nonlinearity, radius, halvings, opts.seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="many networks")
-    for nonlinearity, seed in counted:
-        top = max(opts.spectral_radius)
-        draws.append(see(opts, nonlinearity, top, 0, seed, opts.initial_weights))
-        progress.advance(task)
+    seeds = range(opts.seed, opts.seed + opts.draws)
+    cases = {
+        "inputs as they are, and small": itertools.product(
+            radii, kinds, (0, opts.halvings), opts.seeds
+        ),
+        "inputs of all sizes": itertools.product(radii, kinds, scales, [opts.seed]),
+        "many networks": itertools.product(radii[-1:], {"identity": None} | kinds, [0], seeds),
+    }
+    chosen = {what: list(product) for what, product in cases.items()}
+    task = progress.add_task("", total=sum(map(len, chosen.values())))
+    seen: list[list[Seen]] = []
+    for what, settings in chosen.items():
+        progress.update(task, description=what)
+        seen.append([])
+        for radius, kind, halvings, seed in settings:
+            seen[-1].append(see(opts, kind, radius, halvings, seed, opts.initial_weights))
+            progress.advance(task)
+    found, sweep, draws = seen
     return Result(
         options=opts,
         headline=words.headline(opts, found),
@@ -125,16 +118,14 @@ def claims(
             )
         )
     if bent:
-        made.append(
+        made += [
             Claim(
                 "The slopes of tanh and ReLU never enlarge a gradient",
                 measured=max(_largest(each.saturation) for each in bent),
                 threshold=1.0 + ROUNDING,
                 how="largest $‖Dδ‖/‖δ‖$ of any step",
                 why="|σ′| ≤ 1 for both, and two norms are rounded.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 "A step back never stretches the gradient by more than the largest singular value "
                 "of $W_h$",
@@ -144,8 +135,8 @@ def claims(
                 threshold=ROUNDING,
                 how="largest excess of any step over it, in decades",
                 why="$‖W_h^TDδ‖ ≤ σ_{max}(W_h) ‖δ‖$ where |σ′| ≤ 1. Only rounding can exceed it.",
-            )
-        )
+            ),
+        ]
     whole = [each for each in found if math.isfinite(each.flow.growth)]
     if whole:
         made.append(
@@ -218,7 +209,7 @@ def comparing_claims(
             f"Half of a ReLU network's slopes are 0 on average, which takes √2 a step: {top:g}/√2 a "
             f"step is more than a factor {FACTOR} over {opts.length} steps. "
         )
-        made.append(
+        made += [
             Claim(
                 f"ReLU explodes often, like the linear network: at spectral radius {top:g}, at least "
                 "half as often",
@@ -227,9 +218,7 @@ def comparing_claims(
                 relation="at least",
                 how=f"networks of {opts.draws} that explode",
                 why=f"{halves}Half as many counts as often here.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 f"ReLU's hidden states can blow up: at spectral radius {top:g} they reach {FACTOR}",
                 measured=float(np.median([each.largest.max() for each in relu])),
@@ -237,8 +226,8 @@ def comparing_claims(
                 relation="at least",
                 how=f"largest |h|, median of {opts.draws} networks",
                 why=f"{halves}A factor {FACTOR} counts as an explosion throughout.",
-            )
-        )
+            ),
+        ]
     return made
 
 
@@ -251,7 +240,7 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
     at_top = [each for each in found if each.network.radius == top]
     small = [each for each in at_top if each.network.nonlinearity == "tanh" and each.halvings]
     if small and opts.initial_weights == "orthogonal" and all(near_zero(each) for each in small):
-        made.append(
+        made += [
             Claim(
                 f"tanh explodes, too, while its states stay near 0 ({small[0].inputs}, spectral radius "
                 f"{top:g}): it gains at least what the states' sizes imply",
@@ -262,9 +251,7 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
                 why="An orthogonal $W_h$ of radius |λ| gives exactly |λ| a step, and $tanh′ = 1 − h^2$ "
                 "takes at most $max h^2$ of it: at least $Σ_t log_{10}(|λ| (1 − max h_t^2))$, from the "
                 "states alone.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 f"There, tanh's gradient grows by more than a factor {FACTOR}",
                 measured=min(each.flow.growth for each in small),
@@ -272,8 +259,8 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
                 relation="at least",
                 how=f"least $log_{{10}} (‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖)$ of any seed, {small[0].inputs}",
                 why=f"A factor {FACTOR} counts as an explosion throughout.",
-            )
-        )
+            ),
+        ]
     return made
 
 

@@ -67,6 +67,10 @@ def from_zero(values: Iterable[Value], title: str) -> alt.Y:
 
 def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
     """The gradient's change against the factor on the inputs."""
+
+    def kind(each: Seen) -> tuple[float, str]:
+        return each.network.radius, each.network.nonlinearity
+
     lines = [
         Line(
             NONLINEARITY_TEXT[name],
@@ -74,7 +78,8 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
             f"spectral radius {radius:g}",
             x=[-each.halvings for each in some],
         )
-        for (radius, name), some in by_kind(sweep).items()
+        for (radius, name), group in itertools.groupby(sweep, kind)
+        for some in [list(group)]
     ]
     low, high = (f(-each.halvings for each in sweep) for f in (min, max))
     x = alt.X(
@@ -95,14 +100,6 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
         rules=[0.0],
         height=260,
     )
-
-
-def by_kind(seen: Iterable[Seen]) -> dict[tuple[float, str], list[Seen]]:
-    """Networks by radius and nonlinearity."""
-    found: dict[tuple[float, str], list[Seen]] = {}
-    for each in seen:
-        found.setdefault((each.network.radius, each.network.nonlinearity), []).append(each)
-    return found
 
 
 KEYS = (

@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
-from experiments.app.result import Claim, Result
+from experiments.app.result import Claim, Result, identity
 from experiments.drawing.numbers import ROUNDING
 from experiments.questions.target import figures, words
 from experiments.questions.target.measure import Targets, excess, last_row_error, see
@@ -86,13 +86,10 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
     )
     made = [
         *([bound] if flat else []),
-        Claim(
+        identity(
             "The gradients of all losses add up to the total: $Σ_k ∂L_k/∂h_t = ∂L/∂h_t$",
-            measured=max(each.sum_error for each in found),
-            threshold=ROUNDING,
+            max(each.sum_error for each in found),
             how="largest error of any step, relative to the sizes that are added",
-            why="Backward is linear; only rounding is between the two.",
-            about="computation",
         ),
         Claim(
             "Losses at other steps add nothing to what the last loss says about the past",
@@ -104,13 +101,10 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
         ),
     ]
     small = [each for each in found if each.radius == found[0].radius]
-    if (
-        flat
-        and small[0].stretch < 0
-        and all(np.isfinite([e.last[0], e.every[0]]).all() for e in small)
-    ):
+    finite = all(np.isfinite([e.last[0], e.every[0]]).all() for e in small)
+    if flat and small[0].stretch < 0 and finite:
         lag = len(small[0].last) - 1
-        made.append(
+        made += [
             Claim(
                 f"At spectral radius {small[0].radius:g}, with the loss at the last step, the gradient "
                 "vanishes at least as fast as $σ_{max}(W_h)^{T−1}$",
@@ -119,9 +113,7 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
                 threshold=lag * small[0].stretch + ROUNDING,
                 how="largest $log_{10} (‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖)$ of any seed",
                 why=f"The bound of the first claim, over {lag} steps back.",
-            )
-        )
-        made.append(
+            ),
             Claim(
                 f"With a loss at every step, it does not vanish at spectral radius {small[0].radius:g}",
                 measured=min(float(e.every[0] - e.every[-1]) for e in small),
@@ -129,8 +121,8 @@ def claims(opts: TargetOptions, found: Sequence[Targets]) -> tuple[Claim, ...]:
                 relation="at least",
                 how="least $log_{10} (‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖)$ of any seed",
                 why=f"A gradient that becomes more than {FACTOR} times smaller counts as vanished.",
-            )
-        )
+            ),
+        ]
     return tuple(made)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import altair as alt
 
@@ -159,39 +159,26 @@ def figures(
 
 def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
     """Each network in numbers; losses, predictions and flow for programs."""
+
+    def best_constant(each: Learned) -> float:
+        return least_loss(0, length, each.task.target)
+
+    def used(each: Learned) -> int:
+        return inputs_used(each.loss, length, each.task.target)
+
+    def reach(moment: int) -> Callable[[Learned], float | None]:
+        return lambda each: each.reach(moment) if len(each.moments) else None
+
     columns = (
         Column("network", "network", get=lambda e: e.task.name),
         Column("target", "loss at", get=lambda e: e.task.target),
         Column("seed", "seed", "d", get=lambda e: e.task.seed),
         Column("loss", "mean squared error", ".2g"),
-        Column(
-            "constant",
-            "best constant prediction",
-            ".3g",
-            get=lambda e: least_loss(0, length, e.task.target),
-        ),
-        Column(
-            "ratio",
-            "ratio of the two",
-            ".2%",
-            get=lambda e: e.loss / least_loss(0, length, e.task.target),
-        ),
-        Column(
-            "inputs_used",
-            "numbers it must use",
-            "d",
-            get=lambda e: inputs_used(e.loss, length, e.task.target),
-        ),
-        Column(
-            "reach_before_log10",
-            "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$ before training",
-            get=lambda e: e.reach(0) if len(e.moments) else None,
-        ),
-        Column(
-            "reach_after_log10",
-            "after training",
-            get=lambda e: e.reach(-1) if len(e.moments) else None,
-        ),
+        Column("constant", "best constant prediction", ".3g", get=best_constant),
+        Column("ratio", "ratio of the two", ".2%", get=lambda e: e.loss / best_constant(e)),
+        Column("inputs_used", "numbers it must use", "d", get=used),
+        Column("reach_before_log10", "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$ before training", get=reach(0)),
+        Column("reach_after_log10", "after training", get=reach(-1)),
         Column("stopped", get=lambda e: e.training.stopped),
     )
     losses: list[Row] = []

@@ -14,8 +14,7 @@ from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.questions.weight_paths import figures, words
 from experiments.questions.weight_paths.measure import Contributions, contributions
 from experiments.questions.weight_paths.scalar import PATH_COLOURS, ScalarCase, scalar_case
@@ -109,20 +108,15 @@ def claims(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Claim, ...
             how="difference, relative to the sum of all contributions' sizes",
             why="The polynomial is the last state, written without any path; only rounding differs.",
         ),
-        Claim(
+        identity(
             "Networks: the contributions of all steps add up to the gradient, $Σ_t G_t = ∂L/∂W_h$",
-            measured=max(each.sum_error for each in found),
-            threshold=ROUNDING,
+            max(each.sum_error for each in found),
             how="largest $‖Σ_t G_t − ∂L/∂W_h‖$, relative to $Σ_t ‖G_t‖$",
-            why="Rounding in float64, relative to the terms that are added.",
         ),
-        Claim(
+        identity(
             "Networks: $G_t$ is the gradient of copy t in a network with a copy of $W_h$ for each step",
-            measured=float(max(each.copy_error.max() for each in found)),
-            threshold=ROUNDING,
+            float(max(each.copy_error.max() for each in found)),
             how="largest relative error of any step",
-            why="In that network no gradients are summed; only rounding is between the two.",
-            about="computation",
         ),
     )
 

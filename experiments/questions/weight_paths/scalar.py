@@ -201,16 +201,8 @@ def _lane(case: ScalarCase, path: ScalarPath) -> tuple[list[Row], list[Row], lis
             (f"on this edge of the traced graph: {path.edge:.4g}", False),
         )
     ):
-        labels.append(
-            _label(
-                count - 0.55,
-                base + 1.1 - 0.5 * line,
-                text,
-                colour if bold else charts.INK,
-                "left",
-                bold,
-            )
-        )
+        y, shown = base + 1.1 - 0.5 * line, colour if bold else charts.INK
+        labels.append(_label(count - 0.55, y, text, shown, "left", bold))
     return lines, nodes, labels
 
 
