@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,10 @@ class RecurrentRegressor(tg.nn.Module):
     ----------
     input_size, hidden_size, output_size : int
         Features of an input, of a state and of a prediction: I, H and O.
-    cell : {"rnn", "lstm"}
+    cell : {"rnn", "lstm"} or subclass of RecurrentLayer
         The recurrent layer.
-    nonlinearity : {"tanh", "relu", "identity"}
-        σ of the vanilla RNN; the nonlinearities of an LSTM are fixed.
+    nonlinearity : str, Primitive or callable
+        σ of the vanilla RNN, as ``tg.nn.RNN`` takes it; the nonlinearities of other cells are fixed.
     forget_bias : float
         Added to the initial bias of an LSTM's forget gates.
     num_layers : int
@@ -55,8 +55,8 @@ class RecurrentRegressor(tg.nn.Module):
         hidden_size: int,
         output_size: int = 1,
         *,
-        cell: str = "rnn",
-        nonlinearity: Literal["tanh", "relu", "identity"] = "tanh",
+        cell: str | type[tg.nn.RecurrentLayer] = "rnn",
+        nonlinearity: Any = "tanh",
         forget_bias: float = 0.0,
         num_layers: int = 1,
         rng: int | np.random.Generator | None = None,
@@ -64,24 +64,23 @@ class RecurrentRegressor(tg.nn.Module):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
+        if isinstance(cell, str) and cell not in CELLS:
             raise UnknownCellError(f"cell {cell!r} is not one of: {', '.join(CELLS)}")
-        if cell == "lstm" and nonlinearity != "tanh":
-            raise UnknownCellError(
-                f"an LSTM has no nonlinearity to choose; nonlinearity={nonlinearity!r} needs cell='rnn'"
-            )
-        if cell == "rnn" and forget_bias:
-            raise UnknownCellError(
-                "a vanilla RNN has no forget gates; forget_bias needs cell='lstm'"
-            )
+        if cell != "rnn" and nonlinearity != "tanh":
+            raise UnknownCellError(f"nonlinearity={nonlinearity!r} needs cell='rnn', not {cell!r}")
+        if cell != "lstm" and forget_bias:
+            raise UnknownCellError(f"forget_bias needs cell='lstm', not {cell!r}")
         rng = np.random.default_rng(rng)
         options: dict[str, Any] = {"rng": rng, "dtype": dtype, "device": device}
         sizes = input_size, hidden_size, num_layers
-        self.rnn: tg.nn.RNN | tg.nn.LSTM
+        self.rnn: tg.nn.RecurrentLayer
         if cell == "lstm":
             self.rnn = tg.nn.LSTM(*sizes, forget_bias=forget_bias, **options)
-        else:
+        elif cell == "rnn":
             self.rnn = tg.nn.RNN(*sizes, nonlinearity=nonlinearity, **options)
+        else:
+            assert not isinstance(cell, str)
+            self.rnn = cell(*sizes, **options)
         self.head = tg.nn.Linear(hidden_size, output_size, **options)
         self.num_layers = num_layers
 

@@ -27,7 +27,7 @@ from experiments.app.run_folder import Question, Run, publish, publish_sheet, st
 from experiments.app.streams import Closed, Unheard, console_for, printing
 from experiments.drawing.tables import Table
 from experiments.drawing.terminal import Grid, print_table
-from experiments.drawing.words import printable
+from experiments.drawing.words import printable, typed
 from tinygrad182.display import charts
 
 PROGRAM = "python -m experiments"
@@ -80,7 +80,7 @@ def parsed(name: str, arguments: Sequence[str]) -> Options:
             kind,
             args=arguments,
             prog=f"{PROGRAM} {name}",
-            description=experiment.question if experiment else CATALOGUE_ALL,
+            description=typed(experiment.question) if experiment else CATALOGUE_ALL,
         )
 
 
@@ -197,7 +197,7 @@ def print_runs(runs: Sequence[Run], folder: Path, console: Console) -> None:
             print_result(run.result, console)
         else:
             name = f"{run.letter} {run.name}".strip()
-            console.print(f"\n[bold]{name}:[/] {escape(run.result.headline)}")
+            console.print(f"\n[bold]{name}:[/] {escape(typed(run.result.headline))}")
             print_claims(run.result, console)
     place = escape(printable(folder / "report.html"))
     console.print(f"\n[bold]Report:[/] {place}", soft_wrap=True)
@@ -207,24 +207,26 @@ def print_result(result: Result, console: Console) -> None:
     """Print the tables that people read, the claims and the sentences."""
     for table in result.tables:
         if table.printed:
-            print_table(console, table.title, as_text(table), table.note)
-    console.print(f"\n[bold]{escape(result.headline)}[/]")
+            print_table(console, typed(table.title), as_text(table), typed(table.note))
+    console.print(f"\n[bold]{escape(typed(result.headline))}[/]")
     for sentence in result.reading:
-        console.print(f"- {escape(sentence)}")
+        console.print(f"- {escape(typed(sentence))}")
     print_claims(result, console)
 
 
 def print_claims(result: Result, console: Console) -> None:
-    """Print what was claimed, and whether it held."""
-    for claim in result.claims:
-        colour = "green" if claim.holds else "red"
-        console.print(f"- {escape(claim.statement)}: [{colour}]{escape(claim.verdict)}[/]")
+    """Print what was claimed, and whether it held; of the computation's checks those that failed."""
+    for claim in (each for each in result.claims if each.about == "question" or not each.holds):
+        verdict = f"[{'green' if claim.holds else 'red'}]{claim.verdict}[/] ({claim.numbers})"
+        console.print(f"- {escape(typed(claim.statement))}: {verdict}")
+    if result.checks:
+        console.print(f"- {result.checks_summary}")
 
 
 def as_text(table: Table) -> Grid:
     """Table as the terminal shows it."""
     return Grid(
-        [column.heading for column in table.shown],
+        [typed(column.heading) for column in table.shown],
         [[column.text(row) for column in table.shown] for row in table.rows],
         [column.is_text(table) for column in table.shown],
     )

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from tinygrad182.display import charts
-from tinygrad182.display.pages import in_script
+from tinygrad182.display.pages import in_script, prose
 
 if TYPE_CHECKING:  # the run folder writes the report, so only the type comes from there
     from experiments.app.run_folder import Question, Run
@@ -24,7 +24,7 @@ def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["unbroken"] = unbroken
+    environment.filters["prose"] = lambda line: Markup(prose(unbroken(line)))
     environment.filters["in_script"] = lambda data: Markup(in_script(data))
     return environment.get_template(name)
 

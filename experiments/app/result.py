@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.app.options import Options
+from experiments.drawing.numbers import ROUNDING
 from experiments.drawing.tables import Figure, Table
 
 
@@ -41,19 +42,25 @@ class Claim:
     Parameters
     ----------
     statement : str
-        What is claimed.
+        What is claimed, in one line.
     measured, threshold : float
         The claim holds where ``measured`` is ``relation`` ``threshold``; NaN never holds.
     relation : {"at most", "at least"}
+    how : str
+        What the measured number is, with its unit: "largest relative error of any step".
     why : str
         Where the threshold comes from.
+    about : {"question", "computation"}
+        Claims that only check the computation stand together behind one fold of the report.
     """
 
     statement: str
     measured: float
     threshold: float
     relation: Literal["at most", "at least"] = "at most"
+    how: str = ""
     why: str = ""
+    about: Literal["question", "computation"] = "question"
 
     @property
     def holds(self) -> bool:
@@ -64,13 +71,23 @@ class Claim:
 
     @property
     def verdict(self) -> str:
+        """Whether it holds, in words."""
+        return "holds" if self.holds else "does not hold"
+
+    @property
+    def numbers(self) -> str:
         """The number and the threshold in words.
 
-        >>> Claim("it is small", 0.5, 1.0).verdict
-        'holds: measured 0.5, at most 1'
+        >>> Claim("it is small", 0.5, 1.0).numbers
+        'measured 0.5, at most 1'
         """
-        outcome = "holds" if self.holds else "does not hold"
-        return f"{outcome}: measured {self.measured:.3g}, {self.relation} {self.threshold:.3g}"
+        return f"measured {self.measured:.3g}, {self.relation} {self.threshold:.3g}"
+
+
+def identity(statement: str, error: float, how: str) -> Claim:
+    """Return the claim that two computations of the same numbers agree, up to rounding."""
+    why = "The two are equal by the chain rule: the threshold is rounding in float64."
+    return Claim(statement, error, ROUNDING, how=how, why=why, about="computation")
 
 
 @dataclass(frozen=True)
@@ -96,3 +113,14 @@ class Result:
     reading: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def checks(self) -> list[Claim]:
+        """The claims that only check the computation."""
+        return [claim for claim in self.claims if claim.about == "computation"]
+
+    @property
+    def checks_summary(self) -> str:
+        """How many of the checks hold."""
+        holding = sum(claim.holds for claim in self.checks)
+        return f"Checks of the computation: {holding} of {len(self.checks)} hold"

@@ -38,7 +38,7 @@ from experiments.app.errors import OutputError
 from experiments.app.report import render_report, render_sheet
 from experiments.app.result import Result
 from experiments.drawing.tables import Figure, Table, Value
-from experiments.drawing.words import printable
+from experiments.drawing.words import printable, typed
 from tinygrad182.display.pages import legible
 
 RESULTS = "results.json"
@@ -329,20 +329,22 @@ def _cell(value: Value) -> Value:
 def describe(run: Run) -> dict[str, Any]:
     """Contents of ``results.json``. Numbers that JSON lacks are the strings 'inf', '-inf' and 'nan'."""
     result = run.result
+    claims = [{**plain(dataclasses.asdict(each)), "holds": each.holds} for each in result.claims]
     return {
         "experiment": run.name,
-        "question": run.question,
+        "question": typed(run.question),
         "started": run.started.isoformat(timespec="seconds"),
         "seconds": round(run.seconds, 3),
         "configuration": run.configuration,
         "environment": environment(),
-        "headline": result.headline,
-        "reading": list(result.reading),
+        "headline": typed(result.headline),
+        "reading": [typed(sentence) for sentence in result.reading],
         "claims": [
-            {**plain(dataclasses.asdict(claim)), "holds": claim.holds} for claim in result.claims
+            {key: typed(value) if isinstance(value, str) else value for key, value in claim.items()}
+            for claim in claims
         ],
         "tables": {table.name: plain(table.rows) for table in result.tables if table.columns},
-        "files": {f"{table.name}.csv": table.title for table in result.tables}
+        "files": {f"{table.name}.csv": typed(table.title) for table in result.tables}
         | {f"{figure.name}.png": figure.title for figure in result.figures}
         | {attachment.name: attachment.title for attachment in result.attachments},
     }

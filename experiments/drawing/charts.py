@@ -19,6 +19,9 @@ GREY, FONT, INK = charts.GREY, charts.FONT, "#1a1a1a"
 PALETTE = (ORANGE, BLUE, GREEN, PINK, AMBER, SKY)
 """Colours for curves that have none of their own."""
 
+SPARE = (PINK, AMBER, SKY)
+"""Colours for curves beside those whose colours are fixed."""
+
 GRID_WIDTH = 840
 """Pixels that the panels of a row share."""
 
@@ -86,19 +89,20 @@ def powers(values: Iterable[Value], title: str) -> alt.Y:
     return decades("value", title, spanned(values))
 
 
-def steps(last: float, title: str = "time step t", field: str = "step", first: int = 1) -> alt.X:
-    """Horizontal axis for whole numbers in ``field``, from ``first`` to ``last``."""
+def steps(count: float, title: str = "time step t", field: str = "step") -> alt.X:
+    """Horizontal axis for ``count`` whole numbers in ``field``, from 0 on."""
+    last = max(count - 1, 1)
     return alt.X(
         f"{field}:Q",
         title=title,
-        scale=alt.Scale(domain=[first, last], zero=False, nice=False, padding=5),
-        axis=alt.Axis(values=sorted({first, *ticks(first, last)}), format="d", grid=False),
+        scale=alt.Scale(domain=[0, last], zero=False, nice=False, padding=5),
+        axis=alt.Axis(values=ticks(0, last), format="d", grid=False),
     )
 
 
-def lags(last: float, title: str = "steps back k = T − t") -> alt.X:
+def lags(last: float, title: str = "steps back from the last step") -> alt.X:
     """Horizontal axis for the field ``lag``, from 0 to ``last``."""
-    return steps(last, title, "lag", first=0)
+    return steps(last + 1, title, "lag")
 
 
 def shares(values: Iterable[Value], title: str) -> alt.Y:

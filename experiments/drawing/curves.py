@@ -34,7 +34,7 @@ class Line(NamedTuple):
     column, row : str
         The panel.
     x : iterable of float, optional
-        Places of the values: by default 1, 2, 3, …
+        Places of the values: by default 0, 1, 2, …
     every : int
         Only each value that many places after the one before is drawn.
     """
@@ -49,11 +49,11 @@ class Line(NamedTuple):
     def rows(self, field: str, key: str = "value") -> list[Row]:
         """Rows with the place in ``field`` and the value in ``key``.
 
-        >>> Line("a", [1.0, 2.0, float("inf")], x=range(3), every=2).rows("lag")[1]
+        >>> Line("a", [1.0, 2.0, float("inf")], every=2).rows("lag")[1]
         {'column': '', 'row': '', 'what': 'a', 'lag': 2, 'value': None}
         """
         panel = {"column": self.column, "row": self.row, "what": self.what}
-        pairs = zip(itertools.count(1) if self.x is None else self.x, self.values, strict=False)
+        pairs = zip(itertools.count() if self.x is None else self.x, self.values, strict=False)
         return [
             {**panel, field: place, key: charts.drawable(float(value))}
             for place, value in itertools.islice(pairs, 0, None, self.every)
@@ -79,7 +79,8 @@ def curves(
     ----------
     lines : iterable of Line
     looks : mapping
-        How each ``what`` is drawn, in the order of drawing and of the legend.
+        How each ``what`` is drawn, in the order of drawing and of the legend. Others come last, in
+        colours of their own.
     x : axis
         The horizontal axis; its field says what the lines' places are.
     y : str
@@ -98,22 +99,22 @@ def curves(
     rows = [row for line in lines for row in line.rows(field)]
     circles = [row for line in dots for row in line.rows(field, "dot")]
     y_axis = axis([*rules, *(r["value"] for r in rows), *(r["dot"] for r in circles)], y)
-    present = {str(row["what"]) for row in rows}
+    present = dict.fromkeys(str(row["what"]) for row in rows)
     shown = {what: look for what, look in looks.items() if what in present}
+    others = (what for what in present if what not in looks)
+    shown |= {
+        what: Look(colour)
+        for what, colour in zip(others, itertools.cycle(charts.SPARE), strict=False)
+    }
     merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in circles]
     legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
-    colour = alt.Color(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(shown), range=[look.colour for look in shown.values()]),
-        legend=legend,
-    )
-    dash = alt.StrokeDash(
-        "what:N",
-        title=None,
-        scale=alt.Scale(domain=list(shown), range=[list(look.dash) for look in shown.values()]),
-        legend=legend,
-    )
+
+    def by_kind(values: list[Any]) -> dict[str, Any]:
+        scale = alt.Scale(domain=list(shown), range=values)
+        return {"shorthand": "what:N", "title": None, "scale": scale, "legend": legend}
+
+    colour = alt.Color(**by_kind([look.colour for look in shown.values()]))
+    dash = alt.StrokeDash(**by_kind([list(look.dash) for look in shown.values()]))
     layers: list[alt.Chart] = [
         alt.Chart().mark_rule(color=charts.GREY, strokeWidth=0.8).encode(y=alt.datum(level))
         for level in rules

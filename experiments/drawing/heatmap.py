@@ -46,11 +46,11 @@ def heatmap(
                     # The next ones are drawn over a margin: no hairlines between neighbours.
                     "until": min(end + steps / 500, steps + 1),
                     "low": t - 0.5,
-                    "high": min(t + 0.7, len(column) + 0.5),
+                    "high": min(t + 0.7, len(column) - 0.5),
                     "t": t,
                     "value": charts.drawable(float(value)),
                 }
-                for t, value in enumerate(column, start=1)
+                for t, value in enumerate(column)
             ]
     layer = (
         alt.Chart()
@@ -58,7 +58,7 @@ def heatmap(
         .encode(
             x=alt.X(
                 "step:Q",
-                title="training step",
+                title="training steps done",
                 scale=alt.Scale(domain=[0, steps + 1], nice=False),
                 axis=alt.Axis(
                     values=charts.ticks(0, steps), format="d", grid=False, labelOverlap=True
@@ -69,7 +69,7 @@ def heatmap(
             y2="high:Q",
             color=_colours(charts.spanned(row["value"] for row in rows), legend),
             tooltip=[
-                alt.Tooltip("step:Q", title="training step"),
+                alt.Tooltip("step:Q", title="training steps done"),
                 alt.Tooltip("t:Q", title="time step t"),
                 alt.Tooltip("value:Q", title=f"log10 {legend}", format=".3f"),
             ],
@@ -82,8 +82,8 @@ def _time_axis(length: int) -> alt.Y:
     return alt.Y(
         "low:Q",
         title="time step t",
-        scale=alt.Scale(domain=[0.5, length + 0.5], nice=False, zero=False),
-        axis=alt.Axis(values=sorted({1, *charts.ticks(1, length)}), format="d", grid=False),
+        scale=alt.Scale(domain=[-0.5, length - 0.5], nice=False, zero=False),
+        axis=alt.Axis(values=charts.ticks(0, length - 1), format="d", grid=False),
     )
 
 

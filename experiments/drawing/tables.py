@@ -106,17 +106,15 @@ def rows_of(items: Iterable[Any], columns: Sequence[Column]) -> list[Row]:
     return [{column.key: column.value(item) for column in columns} for item in items]
 
 
-def along(
-    keys: Row, index: str, columns: Mapping[str, Iterable[float]], first: int = 1
-) -> list[Row]:
-    """Rows along time or lag: ``keys`` in each, ``index`` counted from ``first``, a value of each column.
+def along(keys: Row, index: str, columns: Mapping[str, Iterable[float]]) -> list[Row]:
+    """Rows along time or lag: ``keys`` in each, ``index`` counted from 0, a value of each column.
 
     >>> along({"seed": 0}, "step", {"loss": [0.5, 0.25]})
-    [{'seed': 0, 'step': 1, 'loss': 0.5}, {'seed': 0, 'step': 2, 'loss': 0.25}]
+    [{'seed': 0, 'step': 0, 'loss': 0.5}, {'seed': 0, 'step': 1, 'loss': 0.25}]
     """
     return [
         {**keys, index: place, **dict(zip(columns, map(float, values), strict=True))}
-        for place, values in enumerate(zip(*columns.values(), strict=True), start=first)
+        for place, values in enumerate(zip(*columns.values(), strict=True))
     ]
 
 

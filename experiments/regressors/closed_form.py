@@ -1,4 +1,4 @@
-"""The gradient of the linear RNN in closed form (Q1a), computed without the autodiff engine.
+"""The gradient of the linear RNN in closed form , computed without the autodiff engine.
 
 Without a nonlinearity, a loss L_k at step k reaches the state at an earlier step t through one
 matrix power::

@@ -1,4 +1,4 @@
-"""The running average task (S3): sequences of numbers, each step's label the mean so far.
+"""The running average task: sequences of numbers, each step's label the mean so far.
 
 Sequences are drawn at random or read from the user's own file. Arrays here are NumPy's, time first
 as the layers take them: ``(T, B, I)``.

@@ -77,7 +77,7 @@ def fit(
     parameters = list(model.parameters())
     updates = optimizer(parameters, lr=learning_rate)
     losses: list[float] = []
-    for step in range(1, steps + 1):
+    for step in range(steps):
         loss, _ = loss_of(model, source.draw(rng), target)
         losses.append(float(loss.item()))
         updates.zero_grad()

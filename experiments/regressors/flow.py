@@ -1,4 +1,4 @@
-"""Measuring how a gradient flows through time, on a model as it is at that moment (S4)."""
+"""Measuring how a gradient flows through time, on a model as it is at that moment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ Target = Literal["last", "all"]
 TARGET_TEXT = {"last": "loss at the last step", "all": "loss at every step"}
 
 FACTOR_DECADES = 2.0
-"""A gradient that changes by more than a factor 100 on its way through the sequence vanishes or
-explodes; this is a convention, stated in the report."""
+"""A gradient that changes by more decades on its way through the sequence vanishes or explodes."""
 
 FACTOR = f"{10**FACTOR_DECADES:.0f}"
 """The factor as text."""
+
+CONVENTION = f"By convention a factor of {FACTOR} counts as vanishing or exploding."
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class LayerFlow:
 
     @property
     def growth(self) -> float:
-        """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖): decades gained on the whole way back."""
+        """log10(‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖): decades gained on the whole way back."""
         with np.errstate(invalid="ignore"):
             return float(self.gradient[0] - self.gradient[-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import altair as alt
@@ -33,16 +34,22 @@ CURVE_COLOURS = {
     "LSTM, c": charts.GREEN,
     "LSTM, h": charts.BLUE,
 }
-"""The colours of curves by what is in the legend, and in its order."""
+
+
+def curve_colours(occurring: Iterable[object]) -> dict[str, str]:
+    """Colours of the texts that occur, in the legend's order; your own kinds come last."""
+    present = dict.fromkeys(map(str, occurring))
+    known = {text: colour for text, colour in CURVE_COLOURS.items() if text in present}
+    own = [text for text in present if text not in known]
+    return known | dict(zip(own, itertools.cycle(charts.SPARE), strict=False))
 
 
 def curve_colour(occurring: Iterable[object]) -> alt.Color:
     """Colour by the field ``nonlinearity`` for the texts that occur, always the same one for each."""
-    present = set(occurring)
-    shown = [text for text in CURVE_COLOURS if text in present]
+    colours = curve_colours(occurring)
     return alt.Color(
         "nonlinearity:N",
         title=None,
-        scale=alt.Scale(domain=shown, range=[CURVE_COLOURS[text] for text in shown]),
+        scale=alt.Scale(domain=list(colours), range=list(colours.values())),
         legend=alt.Legend(symbolStrokeWidth=3, symbolType="stroke"),
     )

@@ -48,9 +48,10 @@ class Measurement:
 
     @property
     def kind(self) -> str:
-        """The nonlinearity in words; of an LSTM, which state's gradient it is, too."""
+        """The nonlinearity in words; of a cell with several states, which's gradient it is, too."""
         text = NONLINEARITY_TEXT[self.network.nonlinearity]
-        return f"{text}, {self.flow.name}" if self.network.nonlinearity == "lstm" else text
+        several = self.network.nonlinearity == "lstm" or self.flow.name != "h"
+        return f"{text}, {self.flow.name}" if several else text
 
     @property
     def has_slope(self) -> bool:

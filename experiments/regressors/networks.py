@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad182 as tg
+from experiments.app.errors import OptionError
 from experiments.regressors.flow import TARGET_TEXT, Target
 from models import RecurrentRegressor
 
-Cell = Literal["rnn", "lstm"]
+Cell: TypeAlias = str
+"""rnn, lstm, or your own subclass of ``tg.nn.RecurrentLayer``, written ``my_module:MGU``."""
 
-Nonlinearity = Literal["identity", "tanh", "relu"]
+Nonlinearity: TypeAlias = str
+"""identity, tanh, relu, or your own function, written ``my_module:f``."""
 
-Kind = Literal["identity", "tanh", "relu", "lstm"]
-"""A vanilla RNN by its nonlinearity, or an LSTM."""
+Kind: TypeAlias = str
+"""A vanilla RNN by its nonlinearity, or another cell."""
 
 InitialWeights = Literal["orthogonal", "gaussian"]
 
-CELL_TEXT: Mapping[Cell, str] = {"rnn": "RNN", "lstm": "LSTM"}
 
-NONLINEARITY_TEXT = {
-    "identity": "identity (linear)",
-    "tanh": "tanh",
-    "relu": "ReLU",
-    "lstm": "LSTM",
-}
+class _Texts(dict[str, str]):
+    """Texts by name; your own ``my_module:MGU`` is called MGU."""
+
+    def __missing__(self, name: str) -> str:
+        return name.partition(":")[2]
+
+
+NONLINEARITIES = {"identity": "identity (linear)", "tanh": "tanh", "relu": "ReLU"}
+CELL_TEXT = _Texts(rnn="RNN", lstm="LSTM")
+NONLINEARITY_TEXT = _Texts(NONLINEARITIES, lstm="LSTM")
 
 LAYER = "rnn.l0"
 """Path of the one recurrent layer."""
+
+
+def check_kinds(*, cells: tuple[Cell, ...] = (), nonlinearities: tuple[str, ...] = ()) -> None:
+    """Raise OptionError unless all can be made; your own are imported from the working folder."""
+    for flag, names, known, what in (
+        ("--cell", cells, CELL_TEXT, "subclass of tg.nn.RecurrentLayer"),
+        ("--nonlinearity", nonlinearities, NONLINEARITIES, "function of a Tensor"),
+    ):
+        for name in names:
+            if name in known:
+                continue
+            if not all(name.partition(":")):
+                raise OptionError(
+                    f"{flag} {name} is not one of {', '.join(known)}; write your own {what} as "
+                    "my_module:NAME"
+                )
+            if isinstance(cell_and_nonlinearity(name)[0], type) != (flag == "--cell"):
+                raise OptionError(f"{flag} {name} is not a {what}")
+
+
+def cell_and_nonlinearity(kind: Kind) -> tuple[Any, Any]:
+    """Arguments ``cell`` and ``nonlinearity`` of a regressor of this kind.
+
+    Raises OptionError for your own cell or function that cannot be imported from the working folder.
+    """
+    if kind in CELL_TEXT:
+        return kind, "tanh"
+    if kind in NONLINEARITIES:
+        return "rnn", kind
+    module, _, name = kind.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        own = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # any: the module's own code runs
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        reason = f"there is no {module}.py in {Path.cwd()}" if missing else f"{module}: {error!r}"
+        raise OptionError(f"{kind} cannot be imported: {reason}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if own is None:
+        raise OptionError(f"{kind} cannot be imported: {module} has no {name}")
+    is_cell = isinstance(own, type) and issubclass(own, tg.nn.RecurrentLayer)
+    return (own, "tanh") if is_cell else ("rnn", own)
 
 
 @dataclass(frozen=True)
@@ -42,10 +93,10 @@ class Network:
 
     Parameters
     ----------
-    nonlinearity : {"identity", "tanh", "relu", "lstm"}
-        σ of a vanilla RNN, or an LSTM, whose own are fixed.
+    nonlinearity : str
+        σ of a vanilla RNN, or the name of another cell, whose own are fixed.
     radius : float
-        Spectral radius that every W_h starts with; in an LSTM, that of each gate.
+        Spectral radius that every W_h starts with; with gates, that of each gate.
     target : {"last", "all"}
         Which steps enter the loss.
     hidden_size, layers : int
@@ -73,21 +124,23 @@ class Network:
     def build(self, features: int, seed: int) -> RecurrentRegressor:
         """Make the model; one seed gives all networks the same values but for the scale of W_h."""
         rng = np.random.default_rng(seed)
-        lstm = self.nonlinearity == "lstm"
+        cell, nonlinearity = cell_and_nonlinearity(self.nonlinearity)
         model = RecurrentRegressor(
             features,
             self.hidden_size,
             features,
-            cell="lstm" if lstm else "rnn",
-            nonlinearity="tanh" if self.nonlinearity == "lstm" else self.nonlinearity,
+            cell=cell,
+            nonlinearity=nonlinearity,
             num_layers=self.layers,
             rng=rng,
             dtype=self.dtype,
         )
         for layer in range(self.layers):
             weight = getattr(model.rnn, f"weight_hh_l{layer}")
-            blocks = [self._recurrent_weight(weight, rng) for _ in range(4 if lstm else 1)]
-            weight.assign(np.concatenate(blocks))
+            gates = len(weight) // self.hidden_size
+            weight.assign(
+                np.concatenate([self._recurrent_weight(weight, rng) for _ in range(gates)])
+            )
         return model
 
     def _recurrent_weight(self, like: tg.Tensor, rng: np.random.Generator) -> NDArray[Any]:
@@ -116,7 +169,7 @@ def regressor(
 
     Parameters
     ----------
-    cell : {"rnn", "lstm"}
+    cell : str
     hidden_size, seed, layers : int
     forget_bias : float
         Added to the biases of an LSTM's forget gates.
@@ -126,7 +179,7 @@ def regressor(
     model = RecurrentRegressor(
         1,
         hidden_size,
-        cell=cell,
+        cell=cell_and_nonlinearity(cell)[0],
         forget_bias=forget_bias,
         num_layers=layers,
         rng=seed,

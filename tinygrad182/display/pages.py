@@ -70,14 +70,17 @@ def text(content: Any) -> str:
 def prose(line: str) -> str:
     r"""Return a line as HTML, in which formulas between dollar signs are set as MathML.
 
-    A subscript follows ``_`` and a superscript ``^``: one character, or several in braces.
+    A subscript follows ``_`` and a superscript ``^``: one character, or several in braces. ``\$`` is a
+    dollar sign.
 
     >>> prose("<the state $h_{t−1}$>")
     '&lt;the state <math><msub><mi>h</mi><mrow><mi>t</mi><mo>−</mo><mn>1</mn></mrow></msub></math>&gt;'
     """
-    parts = line.split("$")
+    parts = re.split(r"(?<!\\)\$", line)
     return "".join(
-        f"<math>{_set(part)}</math>" if i % 2 and i < len(parts) - 1 else text(part)
+        f"<math>{_set(part)}</math>"
+        if i % 2 and i < len(parts) - 1
+        else text(part.replace(r"\$", "$"))
         for i, part in enumerate(parts)
     )
 
@@ -93,7 +96,7 @@ def _set(formula: str) -> str:
     for match in _SYMBOL.finditer(formula):
         symbol = match["symbol"]
         tag = "mn" if symbol.isdigit() else "mi" if symbol.isalpha() or symbol == "∂" else "mo"
-        fixed = ' stretchy="false"' if symbol in "|‖" else ""
+        fixed = ' stretchy="false"' if symbol in "|‖()[]" else ""
         markup = f"<{tag}{fixed}>{text(symbol)}</{tag}>"
         scripts = dict(re.findall(r"([_^])(\{[^}]*\}|\S)", match["scripts"]))
         below, above = (

@@ -1,8 +1,8 @@
 """Beam cost (Q2e): what a hypothesis must store, and what it costs not to.
 
-A search that keeps the state of every hypothesis is timed beside one that keeps the tokens alone and
-runs the model from the start at every step: over the length T, the width K and the vocabulary M, both
-with the same output. Steps of the model are counted as well, for they do not depend on the machine.
+One search stores the state of every hypothesis; the other stores the tokens alone and runs the model from
+the start at every step. Both give the same output. They are timed over the length T, the width K and the
+vocabulary M, and the steps of the model are counted, which do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from experiments.questions.beam_cost.measure import (
 )
 
 SAME = 1e-10
-"""Log-probabilities that are sums of the same numbers, computed in batches of other sizes."""
+"""Largest difference by rounding: the same sums computed in batches of other sizes."""
 
 MIDWAY = 1.5
 """Between a slope of 1 and one of 2."""
@@ -37,7 +37,7 @@ class BeamCostOptions(Options):
     """Options of beam-cost."""
 
     length: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Lengths T that are compared, from the shortest to the longest."""
+    """Lengths T that are compared."""
 
     beam_width: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Widths K that are compared, at --at-length."""
@@ -73,7 +73,7 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
     by_length = {M: [(M, T, opts.at_beam_width) for T in lengths] for M in ends}
     by_width = [(sizes[0], opts.at_length, K) for K in widths]
     by_vocabulary = [(M, opts.at_length, opts.at_beam_width) for M in sizes]
-    # Lines cross, and where they do there is one measurement.
+    # Where these lines cross, there is one measurement.
     places = dict.fromkeys(itertools.chain(*by_length.values(), by_width, by_vocabulary))
     task = progress.add_task("searches", total=opts.repeats * len(places))
     costs = {}
@@ -94,55 +94,62 @@ def run(opts: BeamCostOptions, progress: Progress) -> Result:
         headline=words.headline(found),
         reading=words.sentences(opts, found),
         claims=claims(opts, found),
-        figures=figures.figures(found.by_length, found.by_width, found.by_vocabulary),
+        figures=figures.figures(found),
         tables=figures.tables(found.all),
     )
 
 
 def claims(opts: BeamCostOptions, found: Costs) -> tuple[Claim, ...]:
-    """Same output, linear against quadratic, and where the square is hidden."""
+    """Claims on equal outputs, and on linear against quadratic growth."""
     few = next(iter(found.by_length.values()))
-    why = "T·K steps, and K at most of them fewer where the beam is not full yet."
+    size = f"M = {few[0].vocabulary}: slope of log time over log T"
     return (
         Claim(
-            f"Storing the state and running again give the same hypotheses in all {len(found.all)} "
-            "searches (largest difference of log-probabilities; infinite if tokens differ)",
+            f"Both ways give the same hypotheses in all {len(found.all)} searches",
             max(cost.difference for cost in found.all),
             SAME,
-            why="The same sums in float64, of products over batches of other sizes.",
+            how="Largest difference of log-probabilities; infinite if tokens differ",
+            why="The sums in float64 are the same, of products over batches of other sizes.",
+            about="computation",
         ),
         Claim(
-            "Taking the top k of each hypothesis first, and then the best k of these k², keeps the "
-            "beams that the best k of all K·M keep (largest difference, over the widths)",
+            "The best K of each hypothesis's best K tokens are the best K of all K·M",
             found.two_stages,
             SAME,
-            why="A candidate that is not among the k best of its own hypothesis has k better ones.",
+            how="Largest difference of log-probabilities, over the widths",
+            why="A candidate that is not among the K best of its own hypothesis has K better ones.",
+            about="computation",
         ),
         Claim(
-            "Steps of the model with the state stored grow linearly with T (log-log slope)",
+            "With the state stored, the steps of the model grow as T",
             slopes(few, "stored_steps"),
             1.1,
-            why=why,
+            how="Slope of log steps over log T",
+            why="There are T·K steps, and at most K fewer where the beam is not full yet.",
         ),
         Claim(
-            "Steps of the model without it grow with T² (log-log slope)",
+            "Without it they grow as T²",
             slopes(few, "again_steps"),
             1.9,
             "at least",
-            why="Step t runs t steps: K·T(T+1)/2 in all, whose slope nears 2 from below.",
+            how="Slope of log steps over log T",
+            why="The search runs t steps for its t-th token: K·T(T+1)/2 in all, whose slope nears 2 from "
+            "below.",
         ),
         Claim(
-            f"M = {few[0].vocabulary}: time with the state stored grows linearly with T (log-log slope)",
+            "With the state stored, the time grows as T",
             slopes(few, "stored"),
             MIDWAY,
+            how=size,
             why="Midway between 1 and 2: timings of a busy machine are off.",
         ),
         Claim(
-            f"M = {few[0].vocabulary}: running again takes a time that grows much faster (log-log slope)",
+            "Without it the time grows much faster",
             slopes(few, "again"),
             MIDWAY,
             "at least",
-            why="The same; 2 is the limit, for what does not grow with T² takes part of shorter searches.",
+            how=size,
+            why="Midway between 1 and 2. The limit is 2; in shorter searches a part does not grow as T².",
         ),
     )
 

@@ -2,79 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import altair as alt
 
 from experiments.drawing import charts
 from experiments.drawing.tables import Column, Figure, Row, Table
-from experiments.questions.beam_cost.measure import Cost
+from experiments.questions.beam_cost.measure import Cost, Costs
 
 STORED, AGAIN = "state stored", "run again from the start"
 COLOURS = {STORED: charts.BLUE, AGAIN: charts.ORANGE}
 SHAPES = {STORED: "circle", AGAIN: "square"}
 
 
-def figures(
-    by_length: Mapping[int, Sequence[Cost]], by_width: Sequence[Cost], by_vocabulary: Sequence[Cost]
-) -> tuple[Figure, ...]:
+def figures(found: Costs) -> tuple[Figure, ...]:
     """Time over T for two vocabularies, and over K and M."""
+    by_length = [(f"M = {M}", cost) for M, costs in found.by_length.items() for cost in costs]
+    first, width, vocabulary = by_length[0][1], found.by_width, found.by_vocabulary
     drawn = [
-        Figure(
-            "over_length",
-            "Time over the length",
-            "Both axes are logarithmic: a straight line is a power of T, its slope the exponent. Thin "
-            "lines have slopes 1 and 2.",
-            _chart(
-                [
-                    (f"M = {M}", cost.length, cost)
-                    for M, costs in by_length.items()
-                    for cost in costs
-                ],
-                "length T (tokens)",
-                "Storing the state against running again, over T",
-                f"K = {next(iter(by_length.values()))[0].width}; least time of several runs",
-                guides=True,
-            ),
+        _figure(
+            "length",
+            "length T (tokens)",
+            by_length,
+            f"K = {first.width}",
+            "Both axes are logarithmic: a straight line is a power of T, its slope the exponent. The "
+            "dashed lines have slopes 1 and 2.",
+            guides=True,
         )
     ]
-    others = [
-        ("width", by_width, "width K (hypotheses)", "over_width"),
-        ("vocabulary", by_vocabulary, "vocabulary M (tokens)", "over_vocabulary"),
-    ]
-    for field, costs, title, name in others:
+    at = f"T = {width[0].length}, "
+    for field, title, costs, fixed in (
+        ("width", "width K (hypotheses)", width, f"M = {width[0].vocabulary}"),
+        ("vocabulary", "vocabulary M (tokens)", vocabulary, f"K = {vocabulary[0].width}"),
+    ):
         if len({getattr(cost, field) for cost in costs}) > 1:
-            first = costs[0]
-            fixed = f"M = {first.vocabulary}" if field == "width" else f"K = {first.width}"
-            drawn.append(
-                Figure(
-                    name,
-                    f"Time over the {field}",
-                    "Running again multiplies what a step of the model costs; what the vocabulary costs "
-                    "is paid once a step either way.",
-                    _chart(
-                        [("", getattr(cost, field), cost) for cost in costs],
-                        title,
-                        f"Storing the state against running again, over the {field}",
-                        f"T = {first.length}, {fixed}; least time of several runs",
-                    ),
-                )
+            caption = (
+                "Running again multiplies the cost of the model's steps; choosing from the vocabulary is "
+                "paid once a token either way."
             )
+            drawn.append(_figure(field, title, [("", cost) for cost in costs], at + fixed, caption))
     return tuple(drawn)
 
 
-def _chart(
-    points: Iterable[tuple[str, int, Cost]],
+def _figure(
+    field: str,
     x_title: str,
-    title: str,
-    subtitle: str,
+    points: Iterable[tuple[str, Cost]],
+    fixed: str,
+    caption: str,
     guides: bool = False,
-) -> alt.TopLevelMixin:
+) -> Figure:
+    """Time against a field of the costs, a panel for each name of the points."""
     rows: list[Row] = []
-    for column, place, cost in points:
+    for column, cost in points:
         for what, seconds in ((STORED, cost.stored), (AGAIN, cost.again)):
-            here: Row = {"column": column, "row": "", "what": what, "x": place, "guide": ""}
-            rows.append({**here, "ms": seconds * 1e3})
+            here: Row = {"column": column, "row": "", "what": what, "x": getattr(cost, field)}
+            rows.append({**here, "guide": "", "ms": seconds * 1e3})
     rows += _guides(rows) if guides else []
     xs = sorted({row["x"] for row in rows if isinstance(row["x"], int)})
     x = alt.X(
@@ -106,7 +89,9 @@ def _chart(
                 x=x, y=y, detail="guide:N"
             )
         )
-    return charts.panels(layers, rows, title=title, subtitle=subtitle, height=260)
+    title, subtitle = f"Time over the {field}", f"{fixed}; least time of several runs"
+    chart = charts.panels(layers, rows, title=title, subtitle=subtitle, height=260)
+    return Figure(f"over_{field}", title, caption, chart)
 
 
 def _guides(rows: Sequence[Row]) -> list[Row]:
@@ -133,18 +118,18 @@ def tables(costs: Sequence[Cost]) -> tuple[Table, ...]:
             "Every search, both ways",
             costs,
             (
-                Column("length", "T"),
-                Column("width", "K"),
-                Column("vocabulary", "M"),
+                Column("length", "length T"),
+                Column("width", "width K"),
+                Column("vocabulary", "vocabulary M"),
                 Column("stored_ms", "stored (ms)", ".1f", get=lambda e: e.stored * 1e3),
                 Column("again_ms", "run again (ms)", ".1f", get=lambda e: e.again * 1e3),
-                Column("ratio", "ratio", ".1f", get=lambda e: e.again / e.stored),
-                Column("stored_steps", "model steps stored", ",d"),
-                Column("again_steps", "run again", ",d"),
+                Column("ratio", "times as long", ".1f", get=lambda e: e.again / e.stored),
+                Column("stored_steps", "steps, stored", ",d"),
+                Column("again_steps", "steps, run again", ",d"),
                 Column("difference", "difference (nats)", ".1e"),
             ),
-            note="Times are the least of several runs in turns; a model step is one hypothesis by one "
-            "token; the difference is the largest of the hypotheses' log-probabilities.",
+            note="Times are the least of several runs. A step of the model takes one hypothesis on by one "
+            "token. The difference is the largest of the hypotheses' log-probabilities.",
             printed=True,
         ),
     )

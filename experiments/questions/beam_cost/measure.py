@@ -1,4 +1,4 @@
-"""Beam search with the state stored and without, timed and counted; and a search in two stages."""
+"""Time beam search with the state stored and without, count its steps, and search in two stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from experiments.questions.beam_cost import BeamCostOptions
 
 FIRST_CHARACTER = 0x4E00
-"""Vocabularies are made of consecutive characters from here on: there are enough."""
+"""Vocabularies are consecutive characters from this code point on."""
 
 Beams = list[tuple[tuple[int, ...], float]]
 """Sequences and their log-probabilities, best first."""
@@ -24,15 +24,7 @@ Beams = list[tuple[tuple[int, ...], float]]
 
 @dataclass(frozen=True)
 class Decoder:
-    """A character model with random weights, as a search asks it.
-
-    Attributes
-    ----------
-    vocabulary, hidden_size : int
-        M and H.
-    seed : int
-    device : str
-    """
+    """A character model with random weights, M tokens and H hidden units, as a search asks it."""
 
     vocabulary: int
     hidden_size: int
@@ -40,7 +32,7 @@ class Decoder:
     device: str = "cpu"
 
     def steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """A step that keeps the state, and one that gets the tokens alone and starts over."""
+        """Return a step that stores the state, and one that gets the tokens alone and starts over."""
         words = "".join(chr(FIRST_CHARACTER + i) for i in range(self.vocabulary))
         made: dict[str, Any] = {"rng": self.seed, "dtype": "float64", "device": self.device}
         model = CharLM(words, hidden_size=self.hidden_size, **made)

@@ -1,7 +1,7 @@
-"""Beam tree (Q2a to Q2d): what beam search keeps on a small tree, and what it misses.
+"""Beam tree (Q2a to Q2d): what beam search stores on a small tree, and what it misses.
 
-The tree has eight sequences of three words, so everything can be looked at: what each width keeps at
-each step, where the most likely sequence is dropped, and what the certificate knew without looking.
+The tree has eight sequences of three words, so everything can be looked at: what each width stores after
+each word, where the most likely sequence is dropped, and what the certificate knew without looking.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from experiments.app.catalogue import Experiment
 from experiments.app.options import Options
 from experiments.app.result import Claim, Result
 from experiments.drawing.numbers import ROUNDING
+from experiments.drawing.words import counted
 from experiments.questions.beam_tree import figures, words
 from experiments.questions.beam_tree.measure import Search, search
 from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initial, step
@@ -25,7 +26,7 @@ BY_HAND = [
     [("neural network", -1.25), ("network neural", -1.33)],
     [("neural network network", -1.85), ("network neural network", -1.93)],
 ]
-"""The prefixes that a beam of 2 stores after each step, worked out by hand."""
+"""The prefixes that a beam of 2 stores after each word, worked out by hand."""
 
 OPTIMUM = ("neural neural neural", -1.46)
 """The most likely sequence of all, worked out by hand."""
@@ -65,37 +66,32 @@ def run(opts: BeamTreeOptions, progress: Progress) -> Result:
 
 def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Claim, ...]:
     """The answers by hand, and the certificate."""
-    why = "Sums of at most three numbers: the threshold is rounding in float64."
-    said = []
-    for each in found:
-        if each.width == 2:
-            for length, expected in enumerate(BY_HAND, 1):
-                said.append(
-                    Claim(
-                        f"K = 2 stores after step {length}: "
-                        + ", ".join(f"“{words}” ({value})" for words, value in expected)
-                        + " (largest difference; infinite if the words differ)",
-                        difference(each.stored(length), expected),
-                        ROUNDING,
-                        why=why,
-                    )
-                )
-    said.append(
+    answers = [
+        (f"K = 2 stores after {counted(length, 'word')}", each.stored(length), expected)
+        for each in found
+        if each.width == 2
+        for length, expected in enumerate(BY_HAND, 1)
+    ]
+    best = in_words(whole.tokens), whole.log_probability
+    answers.append((f"The most likely sequence of all {len(whole)} is", [best], [OPTIMUM]))
+    said = [
         Claim(
-            f"The most likely sequence of all {len(whole)} is “{OPTIMUM[0]}” ({OPTIMUM[1]})",
-            difference([(in_words(whole.tokens), whole.log_probability)], [OPTIMUM]),
+            f"{what} " + ", ".join(f"“{words}” ({value})" for words, value in expected),
+            difference(searched, expected),
             ROUNDING,
-            why=why,
+            how="Largest difference of log-probabilities from those by hand; infinite if the words differ",
+            why="Sums of at most three numbers: the threshold is rounding in float64.",
         )
-    )
+        for what, searched, expected in answers
+    ]
     for each in found:
         said.append(
             Claim(
-                f"K = {each.width}: what was missed is at most the gap that the certificate states "
-                "(gap minus what was missed)",
+                f"K = {each.width} misses at most as much as its certificate says",
                 each.result.gap - each.missed,
                 -ROUNDING,
                 "at least",
+                how="The certificate's gap minus what was missed (nats)",
                 why="No completion of a pruned prefix has a larger log-probability than the prefix.",
             )
         )
@@ -103,11 +99,13 @@ def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Clai
             proven = each.width == 3
             said.append(
                 Claim(
-                    f"K = {each.width} is {'' if proven else 'not '}certified (1: it is)",
+                    f"K = {each.width} {'proves' if proven else 'does not prove'} that its answer is the "
+                    "best",
                     float(each.result.certified),
                     float(proven),
                     "at least" if proven else "at most",
-                    why="Whether the best hypothesis is as good as the best prefix that was pruned.",
+                    how="1 if the search is certified, 0 if not",
+                    why="It is where the best hypothesis is as good as the best prefix that was pruned.",
                 )
             )
     return tuple(said)
@@ -121,7 +119,7 @@ def difference(found: Sequence[tuple[str, float]], expected: Sequence[tuple[str,
 
 
 EXPERIMENT = Experiment(
-    question="What does beam search store at each step, does it find the most likely sequence, and does "
+    question="What does beam search store after each word, does it find the most likely sequence, and does "
     "it know whether it did?",
     options=BeamTreeOptions,
     run=run,
@@ -130,6 +128,6 @@ EXPERIMENT = Experiment(
     predict="The decoder says neural −0.65 or network −0.73; after neural, neural −0.8 or network −0.6; "
     "after network, neural −0.6 or network −0.8; after neural network and after network neural, neural "
     "−0.8 or network −0.6; after neural neural, neural −0.01 or network −4.6; after network network −0.7 "
-    "each. What does a beam of 2 store after each of three steps? Which sequence does it return, and is "
+    "each. What does a beam of 2 store after each of three words? Which sequence does it return, and is "
     "it the most likely one?",
 )

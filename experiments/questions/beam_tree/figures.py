@@ -9,37 +9,38 @@ import altair as alt
 
 import tinygrad182 as tg
 from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.words import counted
 from experiments.questions.beam_tree.measure import Search
 from experiments.questions.beam_tree.tree import LENGTH, WORDS, in_words
 
 
 def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
-    """The whole tree, and what each width sees of it."""
-    drawn = [
+    """The whole tree, and the part of it that each width visits."""
+    return (
         Figure(
             "tree",
             "The whole tree",
-            "Every edge carries the log-probability of its word given those before; every node the sum. "
-            "The orange path is the most likely sequence: its second word is not the likelier one.",
+            "At every edge stands the log-probability of its word given those before, at every node the "
+            "sum. The orange path is the most likely sequence, though its second word is not the likelier "
+            "one.",
             chart(whole.lattice, whole.best, "All eight sequences"),
-        )
-    ]
-    for each in found:
-        drawn.append(
+        ),
+        *(
             Figure(
                 f"beam_{each.width}",
                 f"Beam width {each.width}",
-                "Blue is stored, at the last step green; grey was a candidate and is not. "
+                "Blue is stored, after the last word green; grey was a candidate and is not. "
                 + (
-                    "The most likely sequence survives every step."
+                    "The most likely sequence is never dropped."
                     if each.dropped is None
-                    else f"The orange path ends at step {each.dropped}: from there on the most likely "
-                    "sequence cannot be found."
+                    else f"The orange path ends after {counted(each.dropped, 'word')}: from there on the "
+                    "most likely sequence cannot be found."
                 ),
                 chart(each.lattice, each.optimum, f"Beam search, K = {each.width}"),
             )
-        )
-    return tuple(drawn)
+            for each in found
+        ),
+    )
 
 
 def chart(
@@ -57,34 +58,34 @@ def tables(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Tabl
         for length in range(1, LENGTH + 1)
         for rank, (words, v) in enumerate(each.stored(length), 1)
     ]
-    number = Column("log_probability", "log-probability", ".2f")
+    number = Column("log_probability", "log-probability (nats)", ".2f")
     return (
         Table(
             "searches",
             "What each width finds, and what it knows about it",
             found,
             (
-                Column("width", "K"),
+                Column("width", "width K"),
                 Column("found", "best found", get=lambda e: in_words(e.result.tokens)),
                 replace(number, get=lambda e: e.result.log_probability),
-                Column("bound", "bound", ".2f", get=lambda e: e.result.bound),
-                Column("gap", "gap", ".2f", get=lambda e: e.result.gap),
-                Column("missed", "missed", ".2f"),
+                Column("bound", "bound (nats)", ".2f", get=lambda e: e.result.bound),
+                Column("gap", "gap (nats)", ".2f", get=lambda e: e.result.gap),
+                Column("missed", "missed (nats)", ".2f"),
                 Column("certified", "certified", get=lambda e: e.result.certified),
-                Column("dropped", "optimum dropped at step"),
+                Column("dropped", "optimum dropped after (words)"),
                 Column("asked", "prefixes asked about", get=lambda e: e.result.expanded),
             ),
-            note="No sequence is better than the bound; the gap is what can have been missed at most, "
-            "“missed” what was, by exhaustive search.",
+            note="No sequence is likelier than the bound. The gap is the most that can have been missed; "
+            "what was missed is known from an exhaustive search.",
             printed=True,
         ),
         Table(
             "stored",
-            "What is stored after each step",
+            "What is stored after each word",
             stored,
             (
-                Column("width", "K"),
-                Column("step", "step"),
+                Column("width", "width K"),
+                Column("step", "words"),
                 Column("rank"),
                 Column("prefix", "prefix"),
                 number,

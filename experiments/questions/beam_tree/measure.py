@@ -10,7 +10,7 @@ from experiments.questions.beam_tree.tree import LENGTH, START, in_words, initia
 
 @dataclass(frozen=True)
 class Search:
-    """A search of one width, and what became of the true optimum."""
+    """A search of one width, and the fate of the most likely sequence."""
 
     width: int
     result: tg.decode.SearchResult
@@ -19,7 +19,7 @@ class Search:
 
     @property
     def dropped(self) -> int | None:
-        """The step at which the optimum was dropped."""
+        """The number of words after which the optimum was dropped."""
         return self.lattice.dropped(self.optimum.tokens)
 
     @property
@@ -28,7 +28,7 @@ class Search:
         return self.optimum.score - self.result.score
 
     def stored(self, length: int) -> list[tuple[str, float]]:
-        """Prefixes stored after a step, best first."""
+        """Prefixes of a length that are stored, best first."""
         nodes = self.lattice.nodes()[length - 1]
         return [(in_words(n.tokens), n.log_probability) for n in nodes if n.fate != "pruned"]
 

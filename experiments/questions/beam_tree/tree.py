@@ -22,8 +22,8 @@ TREE: dict[tuple[int, ...], tuple[float, float]] = {
     (NEURAL, NEURAL): (-0.01, -4.6),
     (NETWORK, NETWORK): (-0.7, -0.7),
 }
-"""Log-probabilities of neural and network after each prefix. After "network network" the figure is
-lost; these keep every answer of the text true."""
+"""Log-probabilities of neural and network after each prefix. Those after "network network" matter to no
+answer."""
 
 
 def step(tokens: Any, state: Any) -> tuple[Any, Any]:

@@ -1,9 +1,9 @@
 """Cell path (Q1e): three shares of an LSTM's gradient by its cell state, and the forget bias.
 
-Along the cell path ∂c_t/∂c_{t−1} is diag(f_t), without a matrix product. How much of ∂L/∂c_{t−1}
-comes that way in one step, how much through the hidden state and time, and how much from the local
-loss is measured as signed shares; and, over the whole way back, how much went through no hidden
-state at all, through one, through two … Everything stands beside the gates' own arithmetic.
+Along the cell path ∂c_t/∂c_{t−1} is diag(f_t), without a matrix product. Signed shares say how much of
+∂L/∂c_t came that way in one step, how much through the hidden state, and how much from the loss of the
+step itself; and, over the whole way back, how much went through no hidden state, through one, two, …
+Everything is compared with the gates' own arithmetic.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.questions.cell_path import figures, words
-from experiments.questions.cell_path.gates import sigmoid
+from experiments.questions.cell_path.lstm_by_hand import sigmoid
 from experiments.questions.cell_path.measure import Paths, pick, see
 from experiments.questions.cell_path.words import HALF
 from experiments.regressors.data import RandomSequences
@@ -38,10 +37,10 @@ class CellPathOptions(UntrainedOptions):
     """Added to the biases of the forget gates: one or several."""
 
     hops: int = 3
-    """Hidden hops J that are shown one by one; paths with more are summed up."""
+    """Paths through up to so many hidden states J are shown by their number; the others are added up."""
 
     target: Target = "last"
-    """Steps that enter the loss in training, and in the split by hops."""
+    """Steps that enter the loss in training, and in the split by hidden states on the way."""
 
     steps: int = 100
     """Training steps of the first network of each forget bias; with 0 none is trained."""
@@ -100,51 +99,46 @@ def run(opts: CellPathOptions, progress: Progress) -> Result:
 
 def claims(opts: CellPathOptions, found: Sequence[Paths]) -> tuple[Claim, ...]:
     """Three identities, and what forget gates near one half and near 1 do."""
-    why = "The two are equal by the chain rule: the threshold is rounding in float64."
     said = [
-        Claim(
-            "At every step the three signed shares of ∂L/∂c_t sum to 1 (largest difference, "
-            "relative to the sum of their sizes)",
+        identity(
+            "The three shares of a step sum to 1",
             max(paths.sum_error for paths in found),
-            ROUNDING,
-            why=why,
+            "Largest difference from 1 at any step, relative to the sum of their sizes",
         ),
-        Claim(
-            "Each of the three parts is what the gates give by hand (largest error at any step, "
-            "relative to ‖∂L/∂c_t‖)",
+        identity(
+            "Each of the three parts is what the gates give by hand",
             max(paths.part_error for paths in found),
-            ROUNDING,
-            why=why,
+            "Largest error at any step, relative to $‖∂L/∂c_t‖$",
         ),
-        Claim(
-            "What went through no hidden state is (∏ f_s) ∘ δ_{c_T}, summed over the losses, by "
-            "hand from the gates (largest relative error at any step)",
+        identity(
+            "What went through no hidden state is the product of the forget gates",
             max(paths.hop_error for paths in found),
-            ROUNDING,
-            why=why,
+            "Largest relative error at any step against $(∏ f_s) ∘ ∂L/∂c_{T−1}$ by hand, summed over the "
+            "losses",
         ),
     ]
-    majority = "One half: beyond it a part carries more than all others together."
     low, high = opts.biases[0], opts.biases[-1]
     if low <= 0:
         said.append(
             Claim(
-                f"Untrained with forget bias {low:g}, the cell path alone is not a highway: size of "
-                "its share at step 1, largest of any seed, loss at the last step",
+                f"With forget bias {low:g} little of the gradient comes the whole way over the cell alone",
                 max(abs(float(paths.alone[0])) for paths in pick(found, low)),
                 HALF,
-                why=majority,
+                how="Size of the cell path's share of $∂L/∂c_0$, largest of any seed, untrained, loss at "
+                "the last step",
+                why="Beyond one half a part carries more than all others together.",
             )
         )
     least = float(sigmoid(np.array(high - 1.0)) ** (opts.length - 1))
     said.append(
         Claim(
-            f"With forget bias {high:g} the cell path alone lets ∂L/∂c_T pass to step 1: part of its "
-            "norm that does, least of any seed, untrained, loss at the last step",
+            f"With forget bias {high:g} the cell path alone lets the gradient pass to the first step",
             min(paths.passed for paths in pick(found, high)),
             least,
             "at least",
-            why=f"σ({high - 1:g})^{opts.length - 1}: what gates let pass whose input is 1 below the "
+            how="Part of the norm of $∂L/∂c_{T−1}$ that it passes to $c_0$, least of any seed, untrained, "
+            "loss at the last step",
+            why=f"$σ({high - 1:g})^{{{opts.length - 1}}}$: what gates let pass whose input is 1 below the "
             "forget bias at every step.",
         )
     )
@@ -157,8 +151,8 @@ EXPERIMENT = Experiment(
     options=CellPathOptions,
     run=run,
     letter="Q1e",
-    predict="An LSTM with random weights and no forget bias: of the gradient by the cell state at "
-    "step 1, with the loss at step 30, which share went through the cell states alone, and not once "
+    predict="An LSTM with random weights and no forget bias runs for 30 steps, with the loss at the last. "
+    "Which share of the gradient by the first cell state went through the cell states alone, and not once "
     "through a hidden state? Draw the share against the number of steps back, and again for a forget "
     "bias of 5.",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import altair as alt
@@ -11,11 +10,12 @@ from experiments.drawing import charts
 from experiments.drawing.charts import PALETTE
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.tables import Column, Figure, Row, Table, along, rows_of
+from experiments.drawing.words import counted
 from experiments.questions.cell_path.measure import PARTS, Paths
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.measurement import MOMENT_TEXT
 
-ALONE = "cell path alone (0 hops)"
+ALONE = "cell path alone"
 
 SHARE_LOOKS = {
     PARTS["direct"]: Look(charts.BLUE),
@@ -35,10 +35,10 @@ def share_chart(found: Sequence[Paths], title: str, size: str) -> alt.TopLevelMi
         lines,
         SHARE_LOOKS,
         x=charts.steps(len(found[0].gradient)),
-        y="signed share of ∂L/∂c_t",
+        y="signed share of ∂L/∂cₜ",
         axis=charts.shares,
         title=title,
-        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂c_t; {size}",
+        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂cₜ; {size}",
         rules=(0.0, 1.0),
     )
 
@@ -57,7 +57,6 @@ def alone_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
             paths.alone[::-1],
             MOMENT_TEXT[paths.moment],
             TARGET_TEXT[paths.target],
-            x=itertools.count(),
         )
         for paths in found
     ]
@@ -65,7 +64,7 @@ def alone_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
         lines,
         looks,
         x=charts.lags(len(found[0].gradient) - 1),
-        y="signed share of ∂L/∂c_t",
+        y="signed share of ∂L/∂cₜ",
         axis=charts.shares,
         title="How much of the gradient came over the cell path alone",
         subtitle=f"through no hidden state on the whole way back; {size}",
@@ -77,7 +76,7 @@ def alone_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
 def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
     """Norms by the number of hidden states on the way, with the product of the gates."""
     last = len(found[0].hops) - 2
-    names = [ALONE, *(f"{j} hop{'s' * (j > 1)}" for j in range(1, last + 1)), f"over {last} hops"]
+    names = [ALONE, *(counted(j, "hidden state") for j in range(1, last + 1)), f"more than {last}"]
     colours = (charts.BLUE, charts.GREEN, charts.AMBER, charts.PINK, charts.SKY, charts.GREY)
     looks = {
         name: Look(charts.ORANGE if j == last + 1 else colours[j % len(colours)])
@@ -98,50 +97,40 @@ def hop_chart(found: Sequence[Paths], size: str) -> alt.TopLevelMixin:
         lines,
         looks,
         x=charts.steps(length),
-        y="gradient norm",
+        y="size of the gradient",
         dots=dots,
         title="The gradient by the number of hidden states it went through",
-        subtitle=f"‖∂L/∂c_t‖ over exactly j hops from h_s to a later step; {size}",
+        subtitle=f"‖∂L/∂cₜ‖ over the paths through so many hidden states; {size}",
     )
 
 
 def figures(found: Sequence[Paths], shown: str, size: str) -> tuple[Figure, ...]:
-    """Share of the cell path alone, shares of one step, gradients by hops.
-
-    Parameters
-    ----------
-    found : sequence of Paths
-        Of one seed.
-    shown : str
-        The target that hops are drawn for.
-    size : str
-        For the subtitles.
-    """
+    """Share of the cell path alone, shares of one step, and gradients by hidden states for one target."""
     before = [paths for paths in found if paths.moment == "before"]
     after = [paths for paths in found if paths.moment == "after"]
-    way = "Three ways to ∂L/∂c_t in one step"
+    way = "Three ways to ∂L/∂cₜ in one step"
     drawn = [
         Figure(
             "cell_path_alone",
             "The cell path on its own",
-            "What went through no hidden state at all on its whole way back, as a share of what "
-            "arrives there. A share below 0 works against the whole.",
+            "What went through no hidden state on its whole way back, as a share of what arrives there. A "
+            "share below 0 works against the whole.",
             alone_chart(found, size),
         ),
         Figure(
             "shares",
             "The three shares of one step, before training",
-            "Of what arrives at c_t in one step back: straight from c_{t+1}, through h_t and the gates of "
-            "step t + 1, or from the loss of step t. The shares sum to 1 at every step; a share below 0 "
+            "The gradient arrives at $c_t$ straight from $c_{t+1}$, through $h_t$ and the gates of step "
+            "$t + 1$, or from the loss of step $t$. The shares sum to 1 at every step; a share below 0 "
             "works against the whole.",
             share_chart(before, way, f"before training, {size}"),
         ),
         Figure(
             "hops",
-            "The gradient by the number of hidden hops",
-            "Circles: the cell path alone as the gates' product, computed by hand. Norms of parts "
-            "may exceed the norm of the whole: parts cancel. A part begins where there are steps "
-            "enough for its hops.",
+            "The gradient by the number of hidden states on its way",
+            "Circles: the product of the forget gates, computed by hand. Norms of parts may exceed the "
+            "norm of the whole, since parts cancel. A curve ends where too few steps are left for its "
+            "number of hidden states.",
             hop_chart([paths for paths in found if paths.target == shown], size),
         ),
     ]
@@ -182,28 +171,28 @@ def tables(found: Sequence[Paths], shown: str) -> tuple[Table, ...]:
         Column("moment", "training"),
         Column("target"),
         Column("seed", "seed", "d"),
-        Column("forget_mean", "mean f", ".3f", get=lambda e: e.forget.mean()),
-        Column("decades_per_step", "decades/step", "+.3f", get=lambda e: e.slope),
-        Column("cell_share_one_step", "cell path, one step", "+.2f", get=lambda e: e.one_step),
+        Column("forget_mean", "mean forget gate", ".3f", get=lambda e: e.forget.mean()),
+        Column("decades_per_step", "decades a step", "+.3f", get=lambda e: e.slope),
+        Column("cell_share_one_step", "its share in one step", "+.2f", get=lambda e: e.one_step),
         Column(
             "cell_path_passes",
             "cell path passes",
             ".2g",
             get=lambda e: e.passed if e.target == "last" else None,
         ),
-        Column("cell_share_alone", "its share at step 1", "+.3f", get=lambda e: e.alone[0]),
+        Column("cell_share_alone", "its share of $∂L/∂c_0$", "+.3f", get=lambda e: e.alone[0]),
         Column("loss", "loss", ".3g"),
         *map(Column, ("sum_error", "part_error", "hop_error")),
     )
     return (
         Table(
             "paths",
-            f"The cell path's share of ∂L/∂c_t ({TARGET_TEXT[shown]})",
+            f"The cell path's share of the gradient ({TARGET_TEXT[shown]})",
             [paths for paths in found if paths.target == shown],
             columns,
-            "One step: share, the median over the steps. Passes: ‖(∏ f_s) ∘ δ_{c_T}‖ / ‖δ_{c_T}‖, from "
-            "step T to step 1. Its share: of ∂L/∂c_1. Decades per step: of ‖∂L/∂c_t‖ "
-            "over the last third of the lags.",
+            "Decades a step: what $‖∂L/∂c_t‖$ gains at each step back, at the earliest third of the "
+            "steps; at −0.3 a step keeps half. In one step: the median over the steps. Passes: the part "
+            "of $‖∂L/∂c_{T−1}‖$ that the product of the forget gates lets through to $c_0$.",
             printed=True,
         ),
         Table("networks", "Each network and target", rows_of(found, columns)),

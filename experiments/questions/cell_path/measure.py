@@ -1,4 +1,4 @@
-"""Measuring the ways that an LSTM's gradient takes, beside the gates' own arithmetic."""
+"""Measure the ways that an LSTM's gradient takes, and compare them with the gates' own arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, norms, relative, signed_share, to_numpy
-from experiments.questions.cell_path.gates import cell_parts, cell_path, run_gates
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, cell_path, run_gates
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import LayerFlow, Target, loss_of, mse_gradient
 from experiments.regressors.measurement import Moment
@@ -39,16 +39,13 @@ class Paths:
     target : {"last", "all"}
         Which steps enter the loss.
     loss : float
-    gradient : array (T,)
-        log10 ‖∂L/∂c_t‖.
-    forget : array (T,)
-        The forget gates' mean.
+    gradient, forget : array (T,)
+        log10 ‖∂L/∂c_t‖, and the mean of the forget gates.
     shares : dict of str to array (T,)
         Signed share of each part in one step; they sum to 1.
-    hops : array (J+2, T)
-        log10 of the norm of what went through 0, 1, … J hidden states, and through more.
-    hop_shares : array (J+2, T)
-        Their signed shares.
+    hops, hop_shares : array (J+2, T)
+        log10 of the norm of what went through 0, 1, … J hidden states, and through more; and their
+        signed shares.
     by_hand : array (T,)
         log10 of the norm of the cell path alone, from the gates.
     sum_error, part_error, hop_error : float
@@ -73,7 +70,7 @@ class Paths:
 
     @property
     def slope(self) -> float:
-        """Decades per step that ∂L/∂c_t changes going back."""
+        """Decades that ∂L/∂c_t gains at each step back."""
         return LayerFlow(np.nan, self.gradient, self.gradient).measured_slope
 
     @property
@@ -83,15 +80,15 @@ class Paths:
 
     @property
     def passed_log10(self) -> float:
-        """log10(‖(∏ f_s) ∘ δ_{c_T}‖ / ‖δ_{c_T}‖): what the cell path alone lets pass to step 1.
+        """log10 of the part of ‖∂L/∂c_{T−1}‖ that the cell path alone passes to c_0: ‖(∏ f_s) ∘ δ‖ / ‖δ‖.
 
-        With a loss at the last step only; otherwise the later losses add to it.
+        This holds with a loss at the last step only; otherwise later losses add to it.
         """
         return float(self.hops[0, 0] - self.gradient[-1])
 
     @property
     def passed(self) -> float:
-        """The part of the norm of ∂L/∂c_T that the cell path alone lets pass to step 1."""
+        """That part itself."""
         return float(10.0**self.passed_log10)
 
     @property
@@ -157,5 +154,5 @@ def see(
 
 
 def pick(found: Sequence[Paths], bias: float, moment: str = "before") -> list[Paths]:
-    """The networks of a forget bias, the loss at the last step, one for each seed."""
+    """The networks of a forget bias with the loss at the last step, one for each seed."""
     return [p for p in found if (p.forget_bias, p.moment, p.target) == (bias, moment, "last")]

@@ -1,9 +1,8 @@
 """char-lm: a language model of characters learns a text, and searches tell what it would say.
 
-An LSTM learns the Python language reference, or your own text, a character at a time. What it
-learned is then read off by greedy decoding, beam searches with their certificates, an exact search and
-samples. An RNN and a GRU learn the same text, and the three show which characters their predictions
-depend on.
+An LSTM learns the Python language reference, or your own text, a character at a time. Greedy decoding,
+beam searches with their certificates, an exact search and samples then show what it learned. An RNN and a
+GRU learn the same text, and the three show which characters their predictions depend on.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from experiments.questions.char_lm.text import corpus
 from experiments.questions.char_lm.words import over, written
 
 LONGEST = 8
-"""Characters n in the longest of the n-gram models."""
+"""Characters n of the longest n-gram model."""
 
 SAMPLE_LENGTH = 500
 """Characters in each of the longer samples, whose words are looked up."""
@@ -55,8 +54,7 @@ SAMPLES = 8
 """Longer samples from each prompt."""
 
 WORDS_LEARNED = 0.9
-"""The way from letters drawn at random to the text itself that a model's words must have come."""
-
+"""The share of the way from letters drawn at random to the text itself."""
 
 FARTHER = 1.0
 """Decades by which an LSTM or a GRU keeps more of the gradient far back than an RNN does."""
@@ -73,12 +71,12 @@ class CharLMOptions(Options):
     """A text to learn (UTF-8). By default the language reference in Python's standard library."""
 
     resume: Path | None = None
-    """Checkpoint to go on from, with its sizes: training that goes on gives the same bits as training
-    that never stopped. With no more --steps than it has, its model is decoded as it is."""
+    """Checkpoint to go on from, with its sizes. Training that goes on gives the same bits as training that
+    never stopped. If the checkpoint has --steps or more behind it, its model is decoded as it is."""
 
     checkpoint: Path | None = None
-    """File to save into at every measured moment of training, for --resume. The finished model is in
-    the run's folder in any case."""
+    """File to save into at every measured moment of training, for --resume. The finished model is in the
+    run's folder in any case."""
 
     hidden_size: int = 128
     """Hidden units H of each layer."""
@@ -87,13 +85,13 @@ class CharLMOptions(Options):
     """Elements of a character's vector."""
 
     layers: int = 1
-    """LSTM layers above each other."""
+    """LSTM layers, one above the other."""
 
     batch: int = 64
     """Sequences B that are read side by side."""
 
     window: int = 48
-    """Characters T that gradients flow back through; states go on from window to window."""
+    """Characters T in a window, which gradients flow back through; states go on from window to window."""
 
     steps: int = 1600
     """Training steps, each a window of every sequence."""
@@ -102,13 +100,13 @@ class CharLMOptions(Options):
     """Step size of Adam at the beginning; it falls linearly to 0."""
 
     moments: int = 20
-    """Moments of training, at most, at which the held-out loss and the gradient flow are measured."""
+    """Most moments of training at which the held-out loss and the gradient flow are measured."""
 
     prompt: tuple[str, ...] = ()
     """Beginnings to go on from. By default three are taken from the held-out text."""
 
     characters: int = 40
-    """Characters to go on by."""
+    """Characters to add to each beginning."""
 
     beam_width: tuple[int, ...] = (2, 8, 32, 128)
     """Beam widths."""
@@ -117,7 +115,7 @@ class CharLMOptions(Options):
     """Temperatures of samples: below 1 likely characters become likelier. The claim is about the first."""
 
     expansions: int = 100_000
-    """Prefixes that the exact search may extend before it gives up; 0 leaves it out."""
+    """Most prefixes that the exact search extends before it gives up; 0 leaves it out."""
 
     compare: bool = True
     """Train an RNN and a GRU of the same sizes too, as long as the LSTM, and show how far back each
@@ -150,15 +148,7 @@ def run(opts: CharLMOptions, progress: Progress) -> Result:
     others, trouble = compared(learner, source, opts, progress)
     looked = [saliency_of(each.model, source) for each in by_cell(learner, *others)]
     found = decoded(model, source, opts, progress)
-    samples = long_samples(
-        model,
-        opts.prompt,
-        opts.temperature,
-        length=SAMPLE_LENGTH,
-        count=SAMPLES,
-        seed=opts.seed,
-        progress=progress,
-    )
+    samples = long_samples(model, opts, length=SAMPLE_LENGTH, count=SAMPLES, progress=progress)
     texts = written(found, samples)
     task = progress.add_task("n-grams", total=1)
     counting = ngram_losses(
@@ -211,41 +201,44 @@ def claims(
     slack = ROUNDING * opts.characters
     return (
         Claim(
-            f"The model knows more about the next character of the held-out text than any n-gram model, "
-            f"n = 1 … {len(counting)} (its loss over the smallest of theirs)",
+            "The model knows more about the next character than any model that counts",
             over(history.held_out[-1], min(counting)),
             1.0,
-            why="An n-gram model counts; it needs to have seen a context to say anything about it.",
+            how=f"Its held-out loss over the smallest of the n-gram models', n = 1 … {len(counting)}",
+            why="An n-gram model must have seen a context to say anything about it.",
         ),
         Claim(
-            f"Text sampled at temperature {opts.temperature[0]:g} is recognizably its source: its words "
-            "occur in the training text as those of the held-out text do (share of the way there from "
-            "letters at random)",
+            f"Text sampled at temperature {opts.temperature[0]:g} is recognizably its source",
             learned(shares, sample(opts.temperature[0])),
             WORDS_LEARNED,
             "at least",
-            why="Counted are words of four letters or more that occur in the training text.",
+            how="Share of its words that occur in the training text, from 0 for letters at random to 1 for "
+            "the held-out text",
+            why="Only words of four letters or more count, since shorter ones come about by chance.",
         ),
         Claim(
-            "Decoding with frozen weights and stored states gives each text the log-probability that the "
-            "model gives it when it runs over all of it (largest difference)",
+            "Step by step, with stored states, a text has the log-probability that it has as a whole",
             max(abs(each.log_probability - each.rescored) for each in found),
             slack,
+            how="Largest difference between decoding with frozen weights and the model run over all of it",
             why="Both are float32: 100 roundings for each character are allowed.",
+            about="computation",
         ),
         Claim(
-            "No search found, and no sample is, a text likelier than the bound of any search's "
-            "certificate (largest excess)",
+            "No text is likelier than the bound of any search",
             max(best[each.prompt] - each.bound for each in found if each.bound is not None),
             slack,
-            why="A bound below a text that exists would be a wrong proof. The same rounding is allowed.",
+            how="Largest excess of any text that was found or drawn",
+            why="A bound below a text that exists would be a wrong proof. 100 roundings for each character "
+            "are allowed.",
+            about="computation",
         ),
         Claim(
-            f"The widest beam ({max(opts.beam_width)}) finds a text at least as likely as greedy decoding "
-            "does, for every prompt (least difference)",
+            f"The widest beam ({max(opts.beam_width)}) finds a text at least as likely as the greedy one",
             min(by_method[prompt, widest] - by_method[prompt, GREEDY] for prompt in best),
             -slack,
             "at least",
+            how="Least difference of the log-probabilities over the prompts",
             why="Nothing guarantees it: a beam can drop the greedy text's beginning for likelier ones.",
         ),
     )
@@ -258,15 +251,15 @@ def farther(looked: Sequence[Saliency]) -> tuple[Claim, ...]:
         return ()
     return (
         Claim(
-            f"The LSTM and the GRU look farther back than the RNN: of ‖∂L/∂x‖ at the last character, "
-            f"more is left {BACK} characters before it (median of many predictions; decades more, the "
-            "smaller of the two)",
+            "The LSTM and the GRU look farther back than the RNN",
             min(back["lstm"], back["gru"]) - back["rnn"],
             FARTHER,
             "at least",
-            why="On the way back an RNN's gradient is multiplied by W_h and the slope of tanh at each "
-            "step. A gated cell has a path on which it is multiplied by a gate alone, which can stay near "
-            "1. The threshold is a factor of 10.",
+            how=f"Decades by which more of the gradient is left {BACK} characters back, the smaller of "
+            "the two (medians of many predictions)",
+            why="At each step back an RNN's gradient is multiplied by $W_h$ and the slope of tanh. A "
+            "gated cell has a path on which a gate alone multiplies it, which can stay near 1. The "
+            "threshold is a factor of 10.",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Check what a checkpoint of char-lm says about itself, before anything is made of it."""
+"""Check what a checkpoint of char-lm says about itself, before a model is made from it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STATES = 2
 """h and c."""
 
 LOSSES = 2
-"""Whose gradient flow is kept: of every character, and of the last one alone."""
+"""Losses whose gradient flow is stored: of every character, and of the last one alone."""
 
 
 def check(checkpoint: tg.Checkpoint, path: Path) -> None:
-    """Raise unless a checkpoint can be gone on from: its facts have the types and sizes of its arrays.
+    """Raise unless training can go on from a checkpoint: its facts have the types and sizes of its arrays.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def check(checkpoint: tg.Checkpoint, path: Path) -> None:
     """
     name = printable(path)
     if not {"config", "state", "history"} <= checkpoint.meta.keys():
-        raise DataError(f"{name}: no checkpoint of char-lm; name one that --checkpoint saved")
+        raise DataError(f"{name}: not a checkpoint of char-lm; name one that --checkpoint saved")
     if fact := _damaged(checkpoint):
         raise tg.CheckpointError(
             f"{name}: the checkpoint is damaged, its {fact} does not fit the rest; name another one "
@@ -39,13 +39,14 @@ def check(checkpoint: tg.Checkpoint, path: Path) -> None:
 
 
 def _damaged(checkpoint: tg.Checkpoint) -> str:
-    """The first fact that cannot be; empty if all can."""
+    """Name of the first fact that is impossible; empty if there is none."""
     config, state, history = (checkpoint.meta[name] for name in ("config", "state", "history"))
     vocabulary = _vocabulary(checkpoint)
     if vocabulary is None:
         return "config"
     expected = {**sizes(checkpoint.model), "vocabulary": vocabulary, "cell": "lstm"}
-    if {"cell": "lstm", **config} != expected:  # older ones do not name the cell
+    config = {"cell": "lstm", **config}  # older ones do not name the cell
+    if config != expected or bool in map(type, config.values()):
         return "config"
     if not _is_history(history):
         return "history"
@@ -53,7 +54,7 @@ def _damaged(checkpoint: tg.Checkpoint) -> str:
 
 
 def sizes(arrays: dict[str, tg.Tensor]) -> dict[str, int]:
-    """The sizes of the model that some arrays are of, 0 where one is missing."""
+    """The sizes of the model that has these arrays; 0 where one is missing."""
 
     def size(name: str, axis: int) -> int:
         return arrays[name].shape[axis] if name in arrays and arrays[name].ndim == 2 else 0
@@ -66,7 +67,7 @@ def sizes(arrays: dict[str, tg.Tensor]) -> dict[str, int]:
 
 
 def _vocabulary(checkpoint: tg.Checkpoint) -> str | None:
-    """The vocabulary, if it is one of as many characters as there are vectors."""
+    """The vocabulary, if it has as many characters as there are vectors."""
     config = checkpoint.meta["config"]
     text = config.get("vocabulary") if isinstance(config, dict) else None
     vectors = checkpoint.model.get("embedding.weight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import Progress
@@ -13,6 +13,9 @@ from rich.progress import Progress
 import tinygrad182 as tg
 from experiments.drawing.numbers import to_numpy
 from models import CharLM
+
+if TYPE_CHECKING:
+    from experiments.questions.char_lm import CharLMOptions
 
 GREEDY, EXACT, ITSELF = "greedy", "exact search", "the text itself"
 
@@ -62,47 +65,22 @@ def sample(temperature: float) -> str:
 
 
 def continuations(
-    model: CharLM,
-    prompt: str,
-    *,
-    length: int,
-    beams: Sequence[int],
-    temperatures: Sequence[float],
-    expansions: int,
-    seed: int,
-    itself: str = "",
+    model: CharLM, prompt: str, opts: CharLMOptions, itself: str = ""
 ) -> list[Continuation]:
-    """Go on from a prompt with every method.
-
-    Parameters
-    ----------
-    model : CharLM
-    prompt : str
-    length : int
-        Characters to add.
-    beams : sequence of int
-        Beam widths.
-    temperatures : sequence of float
-        Of the samples.
-    expansions : int
-        Prefixes that the exact search may extend; 0 leaves it out.
-    seed : int
-        Of the samples.
-    itself : str
-        The text itself at that place, for comparison.
-    """
+    """Go on from a prompt with every method; ``itself`` is how the text itself goes on."""
     step = model.frozen_step()
     place = (step, *read(step, model, prompt))
+    length, widths = opts.characters, sorted(set(opts.beam_width))
     found: dict[str, Any] = {GREEDY: tg.decode.greedy(*place, length, state_axis=1)}
-    for width in beams:
+    for width in widths:
         found[beam(width)] = tg.decode.beam_search(*place, width, length, state_axis=1)
-    if expansions:
+    if opts.expansions:
         found[EXACT] = tg.decode.exact_search(
-            *place, length, state_axis=1, beam_width=max(beams), max_expansions=expansions
+            *place, length, state_axis=1, beam_width=widths[-1], max_expansions=opts.expansions
         )
-    for temperature in temperatures:
+    for temperature in opts.temperature:
         found[sample(temperature)] = tg.decode.sample(
-            *place, length, state_axis=1, temperature=temperature, rng=seed
+            *place, length, state_axis=1, temperature=temperature, rng=opts.seed
         )
     texts = {method: model.decode(result.tokens) for method, result in found.items()}
     if itself:
@@ -151,22 +129,13 @@ class Sample:
 
 
 def long_samples(
-    model: CharLM,
-    prompts: Sequence[str],
-    temperatures: Sequence[float],
-    *,
-    length: int,
-    count: int,
-    seed: int,
-    progress: Progress | None = None,
+    model: CharLM, opts: CharLMOptions, *, length: int, count: int, progress: Progress
 ) -> list[Sample]:
     """Draw ``count`` texts from each prompt at each temperature."""
     step = model.frozen_step()
     drawn: list[Sample] = []
-    places = list(itertools.product(temperatures, prompts))
-    for temperature, prompt in (
-        progress.track(places, description="samples") if progress else places
-    ):
+    places = list(itertools.product(opts.temperature, opts.prompt))
+    for temperature, prompt in progress.track(places, description="samples"):
         found: Any = tg.decode.sample(
             step,
             *read(step, model, prompt),
@@ -174,7 +143,7 @@ def long_samples(
             state_axis=1,
             temperature=temperature,
             count=count,
-            rng=seed,
+            rng=opts.seed,
         )
         texts = (model.decode(hypothesis.tokens) for hypothesis in found)
         drawn += [Sample(prompt, temperature, text) for text in texts]

@@ -14,7 +14,7 @@ from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table, along
 from experiments.questions.char_lm.continuations import Continuation, Sample
 from experiments.questions.char_lm.learner import History, Learner
-from experiments.questions.char_lm.text import shown
+from experiments.questions.char_lm.text import quoted, shown
 
 TRAINING, HELD_OUT = "each training window", "held-out text"
 
@@ -32,18 +32,18 @@ def loss_chart(
     looks = {TRAINING: Look("#a9cbe3", (1, 0), 1.0)}
     lines = [
         Line(TRAINING, history.losses, every=max(1, len(history.losses) // MOST_POINTS)),
-        Line(HELD_OUT, history.held_out, x=[max(moment, 1) for moment in history.moments]),
+        Line(HELD_OUT, history.held_out, x=history.moments),
     ]
     best = counting.index(min(counting)) + 1
     for n, dash in ((2, (2, 3)), (3, (6, 3)), (best, (1, 0))):
         what = f"{n}-gram model{', the best of these' * (n == best)}"
         looks[what] = Look(charts.GREY, dash, 1.4)
-        lines.append(Line(what, [counting[n - 1]] * 2, x=(1, steps)))
+        lines.append(Line(what, [counting[n - 1]] * 2, x=(0, steps)))
     looks[HELD_OUT] = Look(charts.BLUE, (1, 0), 2.5)
     return curves(
         lines,
         looks,
-        x=charts.steps(max(steps, 2), "training step"),
+        x=charts.steps(steps + 1, "training steps done"),
         y="nats per character",
         axis=charts.linear,
         title="How much of the next character remains unknown",
@@ -63,7 +63,7 @@ def flow_chart(history: History, steps: int, size: str) -> alt.TopLevelMixin:
     return heatmap(
         panels,
         steps=steps,
-        legend="gradient norm ‖∂L/∂h_t‖, ‖∂L/∂c_t‖",
+        legend="size of the gradient, ‖∂L/∂hₜ‖ or ‖∂L/∂cₜ‖",
         title="Which characters the gradient reaches, during training",
         subtitle=f"first layer, on one window of held-out text; {size}",
     )
@@ -87,7 +87,7 @@ def search_chart(found: Sequence[Continuation], length: int) -> alt.TopLevelMixi
     low, high = charts.spanned(values)
     x = alt.X(
         "value:Q",
-        title="log-probability of the text (dot), and what no text exceeds (line)",
+        title="log-probability of the text in nats (dot), and what no text exceeds (line)",
         scale=alt.Scale(domain=[low, max(high, 0.0)], nice=False, zero=False),
     )
     order = list(dict.fromkeys(each.method for each in found))
@@ -127,23 +127,24 @@ def figures(
         Figure(
             "loss",
             "The loss during training",
-            "The held-out text is the end of the source, which nothing was trained on. Grey: models that "
-            "count which character follows the 1, 2, … before it.",
+            "The held-out text is the end of the source, on which nothing was trained. Grey lines: models "
+            "that count which character follows those before it.",
             loss_chart(history, counting, steps, size),
         ),
         Figure(
             "flow",
             "Gradient flow during training",
             "Each column of a panel is one moment of training. Upper row: L is the loss that is trained "
-            "on, the mean of every character's. Lower row: L is the loss of a window's last character "
-            "alone, so what is seen is how far back it reaches.",
+            "on, the mean over all characters. Lower row: L is the loss of a window's last character "
+            "alone, which shows how far back the gradient reaches.",
             flow_chart(history, steps, size),
         ),
         Figure(
             "searches",
             "What each search found",
-            "Further to the right is likelier. The line leads to the bound that no text exceeds: a search "
-            "without one has proven that its text is the likeliest of all. Samples have no bound.",
+            "Further to the right is likelier. The line leads to the bound that no text exceeds. A search "
+            "whose line has no length has proven that its text is the likeliest of all. Samples have no "
+            "bound.",
             search_chart(found, length),
         ),
     )
@@ -161,21 +162,21 @@ def tables(
     columns = (
         Column("prompt", "prompt", "d", get=lambda e: prompts.index(e.prompt) + 1),
         Column("method", "method"),
-        Column("log_probability", "log-probability", ".3f"),
+        Column("log_probability", "log-probability (nats)", ".3f"),
         Column("rescored"),
         Column("bound"),
-        Column("gap", "gap", ".3f"),
+        Column("gap", "gap (nats)", ".3f"),
         Column("certified", "certified"),
         Column("shown", "text", get=lambda e: shown(e.text)),
         Column("text"),
     )
-    named = "; ".join(f"{k} “{shown(prompt)}”" for k, prompt in enumerate(prompts, start=1))
+    named = "; ".join(f"{k} {quoted(prompt)}" for k, prompt in enumerate(prompts, start=1))
     flow: list[Row] = [
         {
             "training_step": moment,
             "loss": LOSSES[i],
             "state": state,
-            "step": t + 1,
+            "step": t,
             "gradient_log10": values[i][j][t],
         }
         for moment, values in zip(history.moments, history.flow, strict=True)
@@ -189,18 +190,18 @@ def tables(
             "What each method makes of each prompt",
             found,
             columns,
-            f"Prompts: {named}. Gap: no text of this length is likelier by more. Certified: proven "
-            "to be the likeliest.",
+            f"Prompts: {named}. No text of this length is likelier by more than the gap. Certified texts "
+            "are proven to be the likeliest.",
             printed=True,
         ),
         Table(
             "models",
-            "What is unknown about a character of the held-out text",
+            "How much of a character of the held-out text is unknown",
             losses,
             (
                 Column("model", "model"),
                 Column("loss", "nats per character", ".3f"),
-                Column("perplexity", "choices among as many", ".2f"),
+                Column("perplexity", "as a choice among", ".2f"),
             ),
             "An n-gram model counts what follows n − 1 characters, mixed with shorter ones (Witten–Bell).",
             printed=True,
@@ -209,8 +210,8 @@ def tables(
             "words",
             "Words of four letters or more that occur in the training text",
             words,
-            (Column("source", "of"), Column("known", "share", ".1%")),
-            "Letters at random are as frequent as in the text, and independent.",
+            (Column("source", "words of"), Column("known", "share that occurs", ".1%")),
+            "Letters at random are drawn one by one, each as often as in the text.",
             printed=True,
         ),
         Table(

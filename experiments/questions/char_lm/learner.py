@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import tinygrad182 as tg
 from experiments.app.errors import DataError, OptionError
 from experiments.drawing.numbers import Floats
-from experiments.drawing.words import printable
+from experiments.drawing.words import counted, printable
 from experiments.questions.char_lm.checkpoints import check
 from experiments.questions.char_lm.text import Corpus
 from models import CharLM
@@ -114,16 +114,16 @@ class Learner:
             done = len(self.history.losses)
             if done in watched and done not in self.history.moments:
                 if not self.watch():
-                    return f"the held-out loss overflowed after training step {done}"
+                    return f"the held-out loss overflowed after {counted(done, 'training step')}"
                 save()
             if done >= steps:
                 return ""
             if trouble := self.step(1 - done / steps):
-                return f"{trouble} at training step {done + 1}"
+                return f"{trouble} at training step {done}"
             advance()
 
     def step(self, warmth: float) -> str:
-        """Learn from the next window; what became infinite, if anything did: then nothing is learned."""
+        """Learn from the next window, or return what became infinite; then nothing is learned."""
         windows = (len(self.text) - 1) // self.window
         at = len(self.history.losses) % windows * self.window
         if at == 0:
@@ -146,7 +146,7 @@ class Learner:
         return ""
 
     def watch(self) -> bool:
-        """Measure the held-out loss and the gradient flow now; whether the loss is a number."""
+        """Measure the held-out loss and the gradient flow now; return whether the loss is finite."""
         if not math.isfinite(held_out := self.held_out_loss()):
             return False
         flow = self.flow()
@@ -161,7 +161,7 @@ class Learner:
         """Nats per character of the held-out text."""
         with tg.no_grad():
             logits, _ = self.model(self.held_out[:-1])
-            # Of one character alone it is −0, which would be printed.
+            # With one character in the vocabulary it is −0, which would be printed.
             return 0.0 + float(tg.nn.cross_entropy(logits, self.held_out[1:]).item())
 
     def flow(self) -> Floats:
@@ -198,7 +198,7 @@ class Learner:
         )
 
     def resume(self, checkpoint: tg.Checkpoint, path: Path) -> None:
-        """Go on where the training of a checkpoint at a path was, which :func:`model_of` has looked at.
+        """Go on with the training of a checkpoint, which :func:`model_of` has checked.
 
         Raises
         ------
@@ -217,7 +217,7 @@ class Learner:
             self.state = tuple(tg.tensor(np.array(part, dtype)) for part in state)
 
     def fits(self) -> None:
-        """Raise unless training can go on: with as many sequences, in windows as long, as before.
+        """Raise unless training can go on with as many sequences and windows as long as before.
 
         Raises
         ------
@@ -251,7 +251,7 @@ def model_of(checkpoint: tg.Checkpoint, path: Path) -> CharLM:
 
 
 def sequences(tokens: NDArray[np.int64], count: int, window: int) -> tg.Tensor:
-    """Tokens as sequences side by side ``(T, count)``: fewer for a text too short for a window in each."""
+    """Tokens as sequences side by side ``(T, count)``; fewer where a text is short."""
     count = max(1, min(count, len(tokens) // (window + 1)))
     length = len(tokens) // count
     if length < window + 1:

@@ -62,7 +62,7 @@ def prepared(opts: CharLMOptions, source: Corpus) -> tuple[Learner, CharLMOption
 def train(
     learner: Learner, opts: CharLMOptions, progress: Progress, checkpoint: Path | None = None
 ) -> str:
-    """Train with a progress bar; why it ended early, if it did."""
+    """Train with a progress bar; return why it ended early, or an empty text."""
     name = f"training the {learner.model.cell.upper()}"
     bar = progress.add_task(name, total=opts.steps, completed=len(learner.history.losses))
 
@@ -110,16 +110,8 @@ def decoded(
     """Continuations of every prompt by every method."""
     found = []
     for prompt in progress.track(opts.prompt, description="decoding"):
-        found += continuations(
-            model,
-            prompt,
-            length=opts.characters,
-            beams=sorted(set(opts.beam_width)),
-            temperatures=opts.temperature,
-            expansions=opts.expansions,
-            seed=opts.seed,
-            itself=source.after(prompt, opts.characters),
-        )
+        itself = source.after(prompt, opts.characters)
+        found += continuations(model, prompt, opts, itself)
     return found
 
 
@@ -138,7 +130,7 @@ def word_shares(source: Corpus, samples: Sequence[Sample], seed: int) -> list[Ro
 
 
 def learned(rows: Sequence[Row], name: str) -> float:
-    """How far the words of a sample are on the way from letters at random, 0, to the text, 1."""
+    """Place of a sample's words between letters at random, 0, and the text, 1."""
     shares = {str(row["source"]): float(row["known"] or 0) for row in rows}
     way = shares[TEXT] - shares[LETTERS]
     return (shares[name] - shares[LETTERS]) / way if way else math.nan

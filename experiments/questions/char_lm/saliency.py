@@ -13,19 +13,19 @@ from experiments.questions.char_lm.text import Corpus, beginnings
 from models import CharLM
 
 PASSAGE = 192
-"""Characters of the held-out text, at most, whose predictions are looked at one by one."""
+"""Most characters of the held-out text whose predictions are looked at one by one."""
 
 LAGS = 100
 """Characters before the predicted one in the windows whose median is taken."""
 
 WINDOWS = 256
-"""Windows of the held-out text, at most, whose median is taken."""
+"""Most windows of the held-out text in the median."""
 
 BACK = 80
 """How many characters back the claim looks: about a line of text."""
 
 BEFORE = 40
-"""Characters of the passage that its most telling one has before it, to look back on."""
+"""Least number of characters before the one that is framed at first."""
 
 
 @dataclass(frozen=True)

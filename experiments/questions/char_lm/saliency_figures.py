@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table
+from experiments.drawing.words import counted
 from experiments.questions.char_lm.saliency import BACK, LAGS, Saliency, telling
 from experiments.questions.char_lm.text import shown
 from tinygrad182.display import charts as _charts
@@ -30,20 +30,20 @@ WIDTH, HEIGHT = 16, 25
 """Pixels of a character's cell."""
 
 LEAST = -3.0
-"""log10 of the least share of the largest norm that has a colour of its own."""
+"""log10 of the least relative norm that has a colour of its own."""
 
 LIKELIEST = 3
-"""Characters that are named of those a model expects."""
+"""Number of likeliest characters that are named."""
 
 COLOURS = ("#ffffff", "#7db5dc", "#08468b")
-"""From the least share to the largest; text can be read on each, which viridis does not allow."""
+"""Colours from the least share to the largest; unlike viridis, text can be read on each."""
 
 UNREAD, ODD = "#eceff2", "#f6d9c8"
-"""Behind characters that a model has not read, and behind norms that are 0 or no number."""
+"""Colours behind characters that a model has not read, and behind norms that are 0 or not a number."""
 
 EXACTLY_0, NO_NUMBER = "exactly 0", "not a number"
 
-SHARE = "‖∂L/∂x_t‖ / largest of the same prediction"
+SHARE = "‖∂L/∂xₜ‖ in units of the largest of a prediction"
 
 
 def text_chart(
@@ -113,7 +113,7 @@ def _text_layers() -> list[alt.Chart]:
                 alt.Tooltip("character:N"),
                 alt.Tooltip("t:Q"),
                 alt.Tooltip("back:N", title="characters back"),
-                alt.Tooltip("norm_text:N", title="‖∂L/∂x_t‖"),
+                alt.Tooltip("norm_text:N", title="‖∂L/∂xₜ‖"),
                 alt.Tooltip("share_text:N", title="of the largest"),
             ],
         )
@@ -216,7 +216,7 @@ def expectation(probabilities: Floats, vocabulary: str, following: str) -> str:
 
 
 def _drawable(logs: Floats) -> list[float | str]:
-    """Logarithms to 4 digits; what has none by its name."""
+    """Logarithms to 4 digits; a name for what has none."""
     return [
         float(f"{log:.4g}") if np.isfinite(log) else EXACTLY_0 if log < 0 else NO_NUMBER
         for log in logs.tolist()
@@ -226,10 +226,10 @@ def _drawable(logs: Floats) -> list[float | str]:
 def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
     """How much of the last character's norm is left that many characters before it, the median."""
     return curves(
-        [Line(each.name, each.by_lag, x=itertools.count()) for each in found],
+        [Line(each.name, each.by_lag) for each in found],
         LOOKS,
         x=charts.lags(LAGS - 1, "characters before the last one that was read"),
-        y="‖∂L/∂x‖ / that of the last character",
+        y="‖∂L/∂x‖ in units of the last character's",
         title="How far back each model looks",
         subtitle=f"median over windows of the held-out text; {size}",
         height=300,
@@ -242,21 +242,22 @@ def figures(found: Sequence[Saliency], text: str, vocabulary: str, size: str) ->
         Figure(
             "saliency",
             "Which characters a prediction depends on",
-            "Each model has read the text up to the framed character, and predicts the next one. "
-            "L = −log p, where p is the probability that it gives to the character which the text goes on "
-            "with. x_t is the embedding vector of character t, the model's input at step t. The darker a "
-            "character is, the more a small change of its vector changes L, relative to the darkest of the "
-            "same model. The model has not read the characters on grey. At first the one is framed "
-            "at which the LSTM looks farthest back.",
+            "Each model has read the text up to the framed character, and predicts the next one. Its loss "
+            "is $L = −log p$, where $p$ is the probability that it gives to the character with which the "
+            "text goes on. $x_t$ is the embedding vector of character $t$, the model's input at step $t$. "
+            "The darker a character is, the more a small change of its vector changes $L$, relative to "
+            "the darkest of that model. The model has not read the characters on grey. At first the "
+            "character is framed at which the LSTM looks farthest back.",
             text_chart(found, text, vocabulary, size),
         ),
         Figure(
             "reach",
             "How far back each model looks",
-            "L is the loss of the character that follows a window of the held-out text; the curves are "
+            "$L$ is the loss of the character that follows a window of the held-out text. The curves are "
             "medians over all windows: half of the predictions look farther back, half less far. Where a "
-            "curve is at 1e-2, a small change of that character's vector changes L a hundredth as much as "
-            "a change of the last one's. A straight line is a factor that is the same at each step back.",
+            "curve is at 1e-2, a small change of that character's vector changes $L$ a hundredth as much "
+            "as a change of the last one's. On a straight line every step back multiplies by the same "
+            "factor.",
             lag_chart(found, size),
         ),
     )
@@ -267,7 +268,7 @@ AT = (1, 5, 20, 40, BACK)
 
 
 def _back(lag: int) -> Column:
-    return Column(f"log10_{lag}", f"{lag} back", get=lambda e: e.by_lag[lag])
+    return Column(f"log10_{lag}", f"{counted(lag, 'character')} back", get=lambda e: e.by_lag[lag])
 
 
 def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
@@ -291,12 +292,17 @@ def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
             (
                 Column("model", "model", get=lambda e: e.name),
                 *map(_back, AT),
-                Column("distance", "mean distance", ".1f", get=lambda e: e.distances().mean()),
+                Column(
+                    "distance",
+                    "mean distance (characters)",
+                    ".1f",
+                    get=lambda e: e.distances().mean(),
+                ),
             ),
-            "‖∂L/∂x‖ that many characters back, relative to the last one that was read: the median "
-            "over windows. Mean distance: characters back in the passage, weighted by the norms.",
+            "$‖∂L/∂x‖$ that many characters back, relative to the last one that was read: the median over "
+            "windows. Mean distance: characters back in the passage, weighted by the norms.",
             printed=True,
         ),
-        Table("reach_by_lag", "The same for each number of characters back", by_lag),
-        Table("saliency", "‖∂L_k/∂x_t‖ in the passage", norms),
+        Table("reach_by_lag", "How much is left at each number of characters back", by_lag),
+        Table("saliency", "$‖∂L_k/∂x_t‖$ in the passage", norms),
     )

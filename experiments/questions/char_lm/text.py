@@ -8,17 +8,17 @@ from importlib import import_module
 from pathlib import Path
 
 from experiments.app.errors import DataError
-from experiments.drawing.words import printable
+from experiments.drawing.words import literal, printable
 from tinygrad182.display.pages import legible
 
 HELD_OUT = 0.1
-"""Share of a text, its end, that no model is trained on."""
+"""Share of a text, at its end, on which no model is trained."""
 
 MOST_HELD_OUT = 50_000
-"""Characters: more would only take time."""
+"""Most held-out characters: more would only take time."""
 
 LEAST = 2_000
-"""Characters a text must have: a window and a few held-out ones of each sequence."""
+"""Least number of characters: a window and a few held-out ones of each sequence."""
 
 WORD = re.compile(r"[^\W\d_]{4,}")
 """Words: at least four letters, since shorter ones come about by chance."""
@@ -88,7 +88,7 @@ def read_text(path: Path) -> str:
     Raises
     ------
     DataError
-        For a file that is missing or no UTF-8.
+        For a file that is missing or not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -101,7 +101,7 @@ def read_text(path: Path) -> str:
 
 
 def beginnings(text: str, count: int, length: int = 40) -> tuple[str, ...]:
-    r"""Whole words that paragraphs spread over a text begin with, to be gone on from.
+    r"""Beginnings of paragraphs spread over a text, in whole words, for models to go on from.
 
     Taken are paragraphs of more than ``length`` characters that begin with a letter; of a text without
     any, its beginning.
@@ -142,3 +142,8 @@ def shown(text: str) -> str:
     """
     spaced = re.sub(" {2,}", lambda run: "·" * len(run[0]), text)
     return str(legible(spaced.replace("\n", "⏎").replace("\t", "⇥")))
+
+
+def quoted(text: str) -> str:
+    """Text in quotation marks, on one line of a sentence."""
+    return f"“{literal(shown(text))}”"

@@ -6,29 +6,30 @@ import math
 from collections.abc import Sequence
 
 from experiments.drawing.tables import power_text
+from experiments.drawing.words import counted, literal
 from experiments.questions.char_lm.continuations import ITSELF, Continuation, Sample, sample
 from experiments.questions.char_lm.learner import History
 from experiments.questions.char_lm.saliency import BACK, Saliency
-from experiments.questions.char_lm.text import Corpus, shown
+from experiments.questions.char_lm.text import Corpus, quoted
 
 
 def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
     """How far back each model looks, in a sentence."""
     left = [f"{power_text(float(each.by_lag[BACK]))} in the {each.name}" for each in looked]
     why = (
-        "An RNN multiplies the gradient by W_h at each step back; a gated cell has a path on which only a "
-        "gate multiplies it"
+        "An RNN multiplies the gradient by $W_h$ at each step back; a gated cell has a path on which only "
+        "a gate multiplies it"
         if len(looked) > 1
-        else "How far back a prediction looks is how much of its gradient is left there"
+        else "A prediction looks as far back as its gradient reaches"
     )
     return (
-        f"{why}. Of ‖∂L/∂x‖ at the last character that was read, {', '.join(left)} is left {BACK} "
-        "characters before it (median of many predictions).",
+        f"{why}. The gradient {BACK} characters back, in units of that at the last character that was "
+        f"read, is {', '.join(left)} (median of many predictions).",
     )
 
 
 def over(loss: float, least: float) -> float:
-    """How many times another loss a loss is; infinite where only the other is 0, 1 where both are.
+    """Ratio of a loss to another one; infinite where only the other is 0, 1 where both are.
 
     >>> over(1.0, 2.0), over(1.0, 0.0), over(0.0, 0.0)
     (0.5, inf, 1.0)
@@ -39,26 +40,29 @@ def over(loss: float, least: float) -> float:
 
 
 def reach(history: History, moment: int) -> float:
-    """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖) at a moment, for the loss of a window's last character."""
+    """log10(‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖) at a moment, for the loss of a window's last character."""
     norms = history.gradient()[moment, 1, 0]
     return float(norms[0] - norms[-1])
 
 
 def headline(source: Corpus, history: History, counting: Sequence[float]) -> str:
-    """The loss beside those of the n-gram models."""
+    """The reason, then the loss beside those of the n-gram models."""
+    loss = history.held_out[-1]
     return (
-        f"After {len(history.losses)} training steps on {source.name} the model leaves "
-        f"{history.held_out[-1]:.2f} nats of a held-out character unknown. Counting what follows one "
-        f"character leaves {counting[1]:.2f}; what follows {counting.index(min(counting))}, the best "
-        f"number, {min(counting):.2f}."
+        "The model carries what it has read along in its state; a model that counts knows only contexts "
+        f"that it has seen word for word. After {counted(len(history.losses), 'training step')} on "
+        f"{literal(source.name)} the model leaves {loss:.2f} nats of a held-out character unknown, a "
+        f"choice among {math.exp(loss):.1f}. Counting what follows one character leaves {counting[1]:.2f} "
+        f"nats; what follows {counting.index(min(counting))}, the best number, {min(counting):.2f}."
     )
 
 
 def sentences(history: History, found: Sequence[Continuation], stopped: str) -> tuple[str, ...]:
     """Gradients and searches in numbers."""
     said = [
-        "The loss of a window's last character, on its way back to the first, ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖: "
-        f"{power_text(reach(history, 0))} before training, {power_text(reach(history, -1))} after.",
+        "From a window's last character back to its first, "
+        f"{power_text(reach(history, 0))} of the gradient is left before training, and "
+        f"{power_text(reach(history, -1))} after.",
     ]
     for prompt in dict.fromkeys(each.prompt for each in found):
         said += about([each for each in found if each.prompt == prompt])
@@ -78,13 +82,13 @@ def about(found: Sequence[Continuation]) -> list[str]:
         else f"no text is likelier by more than {least - best.log_probability:.2f}"
     )
     said = (
-        f"After “{shown(best.prompt)}” the likeliest text found is “{shown(best.text)}”, "
+        f"After {quoted(best.prompt)} the likeliest text found is {quoted(best.text)}, "
         f"log-probability {best.log_probability:.2f}: {how_sure}."
     )
     itself = [each for each in found if each.method == ITSELF]
     if itself:
         said += (
-            f" What the text itself says, “{shown(itself[0].text)}”, has "
+            f" What the text itself says, {quoted(itself[0].text)}, has "
             f"{itself[0].log_probability:.2f}: the likeliest text is not one that people write."
             * (itself[0].log_probability < best.log_probability)
         )
@@ -92,7 +96,7 @@ def about(found: Sequence[Continuation]) -> list[str]:
 
 
 def written(found: Sequence[Continuation], samples: Sequence[Sample]) -> str:
-    """Every text in full, as a file people read."""
+    """Every text in full, for a file."""
     parts = [
         f"=== {each.method}, log-probability {each.log_probability:.3f}\n{each.prompt}|{each.text}"
         for each in found

@@ -1,4 +1,4 @@
-"""Gradient flow (S4): ‖∂L/∂h_t‖ on the way back through time, before and after training.
+"""Gradient flow: ‖∂L/∂h_t‖ on the way back through time, before and after training.
 
 For each nonlinearity, spectral radius and target, a recurrent regressor on the running average task
 is measured, trained and measured again, always on the same batch. Beside each measured curve stand
@@ -26,7 +26,13 @@ from experiments.questions.gradient_flow.measure import study
 from experiments.regressors.data import RandomSequences, Source, load_sequences
 from experiments.regressors.flow import Target
 from experiments.regressors.measurement import Measurement
-from experiments.regressors.networks import Cell, InitialWeights, Kind, Network, Nonlinearity
+from experiments.regressors.networks import (
+    Cell,
+    InitialWeights,
+    Network,
+    Nonlinearity,
+    check_kinds,
+)
 
 DEFAULT_LENGTH = 30
 
@@ -40,13 +46,15 @@ class GradientFlowOptions(Options):
     """Options of gradient-flow."""
 
     cell: Cell = "rnn"
-    """The recurrent layer."""
+    """The recurrent layer: rnn, lstm, or your own subclass of tg.nn.RecurrentLayer, written
+    my_module:MGU."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ of a vanilla RNN: one or several."""
+    """σ of a vanilla RNN, one or several: identity, tanh, relu, or your own function, written
+    my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Largest eigenvalue magnitude that W_h starts with: one or several."""
+    """Largest eigenvalue magnitude of W_h before training: one or several."""
 
     target: tuple[Target, ...] = ("last", "all")
     """Steps that enter the loss, the last one or all of them: a network for each."""
@@ -67,7 +75,7 @@ class GradientFlowOptions(Options):
     """Sequences B in a batch."""
 
     steps: int = 150
-    """Training steps. With 0 the untrained networks alone are measured."""
+    """Training steps. With 0 only the untrained networks are measured."""
 
     learning_rate: float = 0.003
     """Step size of Adam."""
@@ -85,8 +93,9 @@ class GradientFlowOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity", "target")
-        if self.cell == "lstm" and self.nonlinearity != ("identity", "tanh", "relu"):
-            raise OptionError("--nonlinearity is for --cell rnn; an LSTM's are fixed")
+        if self.cell != "rnn" and self.nonlinearity != ("identity", "tanh", "relu"):
+            raise OptionError(f"--nonlinearity is for --cell rnn; those of {self.cell} are fixed")
+        check_kinds(cells=(self.cell,), nonlinearities=self.nonlinearity)
         self.positive("spectral_radius", "learning_rate")
         self.at_least(2, "length")
         self.at_least(1, "hidden_size", "layers", "batch")
@@ -94,7 +103,7 @@ class GradientFlowOptions(Options):
 
     def networks(self) -> Iterator[Network]:
         """Every combination asked for, once."""
-        kinds: tuple[Kind, ...] = ("lstm",) if self.cell == "lstm" else self.nonlinearity
+        kinds = self.nonlinearity if self.cell == "rnn" else (self.cell,)
         for target, radius, kind in itertools.product(
             dict.fromkeys(self.target),
             sorted(set(self.spectral_radius)),
@@ -162,11 +171,13 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
     if errors:
         found.append(
             Claim(
-                "Without a nonlinearity, the measured ∂L/∂h_t is the closed form "
-                "Σ_k 2(ŷ_k − y_k)/n W_fᵀ (W_hᵀ)^(k−t) (largest relative error of any step)",
+                "Without a nonlinearity, the measured $∂L/∂h_t$ is the closed form "
+                "$Σ_k 2(ŷ_k − y_k)/n W_f^T (W_h^T)^{k−t}$",
                 measured=max(errors),
                 threshold=TOLERANCE[opts.dtype],
+                how="largest relative error of any step",
                 why=f"The threshold is rounding in {opts.dtype}, with room for long products.",
+                about="computation",
             )
         )
     slopes = [
@@ -178,13 +189,15 @@ def claims(opts: GradientFlowOptions, measurements: Sequence[Measurement]) -> tu
     if slopes and opts.initial_weights == "orthogonal":
         found.append(
             Claim(
-                "Before training, with the loss at the last step, the linear network's gradient "
-                "has the slope log10 |λ|max (largest difference, in decades per step)",
+                "Before training, each step back multiplies the linear network's gradient by "
+                "$|λ|_{max}$, the largest eigenvalue magnitude of $W_h$",
                 measured=max(slopes),
                 threshold=TOLERANCE[opts.dtype],
-                why="The eigenvalues of a scaled orthogonal W_h are all equally large, so only "
-                "rounding is between the two. After training they are not, and the slope is "
-                "reached at long lags only.",
+                how="largest difference between the measured slope and $log_{10} |λ|_{max}$, in "
+                "decades per step, with the loss at the last step",
+                why="The eigenvalues of a scaled orthogonal $W_h$ are all equally large, so only "
+                "rounding is between the two. After training they differ, and the slope is reached "
+                "only after many steps back.",
             )
         )
     return tuple(found)

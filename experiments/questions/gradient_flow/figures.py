@@ -15,7 +15,7 @@ from experiments.drawing.numbers import Floats, log10, worst
 from experiments.drawing.tables import Column, Figure, Row, Table, along, power_text
 from experiments.questions.gradient_flow.measure import Study
 from experiments.regressors.flow import FACTOR, TARGET_TEXT
-from experiments.regressors.looks import CURVE_COLOURS, curve_colour
+from experiments.regressors.looks import curve_colour, curve_colours
 from experiments.regressors.measurement import MOMENT_TEXT, Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
@@ -38,7 +38,7 @@ def step_rows(measurements: Iterable[Measurement]) -> list[Row]:
             "moment": m.moment,
             "layer": m.layer,
             "state": m.flow.name,
-            "step": index + 1,
+            "step": index,
             "gradient_log10": float(m.flow.gradient[index]),
             "eigenvalue_reference_log10": float(m.flow.reference[index]),
             "closed_form_log10": _at(m.flow.closed_form, index),
@@ -141,9 +141,9 @@ def moments_chart(
 ) -> alt.TopLevelMixin:
     """Norms of gradients or of states per step, before training (dashed) and after (solid)."""
     looks = {
-        f"{kind}, {MOMENT_TEXT[moment]}": Look(CURVE_COLOURS[kind], dash, 2.2)
+        f"{kind}, {MOMENT_TEXT[moment]}": Look(colour, dash, 2.2)
         for moment, dash in (("before", (4, 3)), ("after", (1, 0)))
-        for kind in CURVE_COLOURS
+        for kind, colour in curve_colours(m.kind for m in measurements).items()
     }
     lines = [
         Line(
@@ -184,11 +184,12 @@ def loss_chart(studies: Sequence[Study], title: str, subtitle: str) -> alt.TopLe
         )
         for study in studies
     ]
-    last = max(len(study.training.losses) for study in studies)
+    most = max(len(study.training.losses) for study in studies)
+    colours = curve_colours(line.what for line in lines)
     return curves(
         lines,
-        {text: Look(colour, width=1.6) for text, colour in CURVE_COLOURS.items()},
-        x=charts.steps(last, "training step"),
+        {text: Look(colour, width=1.6) for text, colour in colours.items()},
+        x=charts.steps(most + 1, "training steps done"),
         y="mean squared error",
         title=title,
         subtitle=subtitle,
@@ -209,6 +210,8 @@ def figures(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Figure
             + (
                 "Every unit of h is in [−1, 1]; c has no bound."
                 if opts.cell == "lstm"
+                else ""
+                if opts.cell != "rnn"
                 else "tanh keeps every unit in [−1, 1]; the others have no bound."
             ),
             moments_chart(
@@ -242,7 +245,7 @@ def gradient_figures(
         "gradient_flow",
         "The gradient at each time step, before training",
         "The gradient starts at the last step, on the right, and flows to the left. "
-        f"{marks(before)}A gap in a curve is a gradient that is exactly zero, or no finite number.",
+        f"{marks(before)}A gap in a curve is a gradient that is exactly zero or not a finite number.",
         gradient_chart(before, reach, backwards),
     )
     if not after:
@@ -250,8 +253,8 @@ def gradient_figures(
     second = Figure(
         "gradient_flow_after",
         "The gradient at each time step, after training",
-        "The same on the same batch, with what the networks have learned"
-        + (": each has its own W_h now, and so its own dashed slope." if slope(after) else "."),
+        "The gradient on the batch of the first figure, with what the networks have learned"
+        + (": each has its own $W_h$ now, and so its own dashed slope." if slope(after) else "."),
         gradient_chart(after, reach, trained),
     )
     third = Figure(
@@ -273,8 +276,8 @@ def marks(measurements: Sequence[Measurement]) -> str:
     said = ""
     if slope(measurements):
         said += (
-            "Dashed: the slope of the largest eigenvalue magnitude |λ|max of W_h, for the loss at the "
-            "last step; where every step has a loss, their gradients add up to another curve. "
+            "Dashed: what the largest eigenvalue magnitude $|λ|_{max}$ of $W_h$ predicts, for the loss "
+            "at the last step. Where every step has a loss, gradients add up to another curve. "
         )
     if any(m.flow.closed_form is not None for m in measurements):
         said += (
@@ -283,76 +286,53 @@ def marks(measurements: Sequence[Measurement]) -> str:
     return said
 
 
-LSTM_NOTE = (
-    f"The gradient vanishes or explodes if its norm at step 1 is more than {FACTOR} times smaller or "
-    "larger than at step T. With a loss at every step T gradients add up, so there it explodes "
-    "only if the slope, continued over all steps, exceeds the same factor. It dies where it is "
-    "exactly zero. Decades per step: fitted to the last third of the lags, counted backwards in "
-    "time."
+CELL_NOTE = (
+    f"The gradient vanishes or explodes if its norm at step 0 is more than {FACTOR} times smaller or "
+    "larger than at the last step, $T−1$. With a loss at every step T gradients add up, so there it "
+    "explodes only if the slope, continued over all steps, exceeds this factor. It dies where it is "
+    "exactly zero. The slope is fitted to the earliest third of the steps, going back: with −0.30 "
+    "decades per step, each step back keeps $10^{−0.30}$ = 50%."
 )
 
 
 SUMMARY_NOTE = (
-    f"{LSTM_NOTE} With the loss at the last step alone, log10 |λ|max is to be compared with them. "
-    "Closed form: largest relative error of any step."
+    f"{CELL_NOTE} With the loss at the last step, compare it with $log_{{10}} |λ|_{{max}}$. Error of "
+    "the closed form: the largest relative error of any step."
 )
 
 
-def summary_columns(lstm: bool) -> tuple[Column, ...]:
-    """Numbers of a network; an LSTM has four W_h and no closed form, so people are not shown them."""
-
-    def rnn(heading: str) -> str:
-        return "" if lstm else heading
-
-    return (
-        Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
-        Column("moment", "training"),
-        Column("eigenvalue", rnn("|λ|max"), ".3f", get=lambda m: m.flow.spectral_radius),
-        Column(
-            "gradient_last_log10",
-            "at step T" if lstm else "‖∂L/∂h_T‖",
-            get=lambda m: m.flow.gradient[-1],
-        ),
-        Column(
-            "gradient_first_log10",
-            "at step 1" if lstm else "‖∂L/∂h_1‖",
-            get=lambda m: m.flow.gradient[0],
-        ),
-        Column("decades_per_step", "decades/step", "+.3f", get=lambda m: m.flow.measured_slope),
-        Column(
-            "predicted_decades_per_step",
-            rnn("log10 |λ|max"),
-            "+.3f",
-            get=lambda m: m.flow.predicted_slope,
-        ),
-        Column("verdict", "the gradient"),
-        Column(
-            "closed_form_error",
-            rnn("closed form ±"),
-            ".0e",
-            get=lambda m: worst(m.flow.closed_form_error),
-        ),
-        Column("state_first", get=lambda m: m.flow.state[0]),
-        Column("state_last", get=lambda m: m.flow.state[-1]),
-        Column("loss", "loss", ".3g"),
-    )
+ONE_WEIGHT = "$|λ|_{max}$", "$log_{10} |λ|_{max}$", "error of the closed form"
+"""Headings of columns that a network with one W_h has."""
 
 
 def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, ...]:
     """Numbers per network for people; numbers per time step and training step for programs."""
     measurements = [m for found in studies for m in found.measurements]
-    lstm = opts.cell == "lstm"
-
-    def where(heading: str, shown: bool) -> str:
-        return heading if shown else ""
-
+    gated = opts.cell != "rnn"  # with several W_h, and no closed form
+    radius, slope, error = ("", "", "") if gated else ONE_WEIGHT
     keys = (
         Column(
-            "nonlinearity", "cell" if lstm else "nonlinearity", get=lambda m: m.network.nonlinearity
+            "nonlinearity",
+            "cell" if gated else "nonlinearity",
+            get=lambda m: m.network.nonlinearity,
         ),
         Column("target", "loss at", get=lambda m: m.network.target),
-        Column("layer", where("layer", opts.layers > 1)),
-        Column("state", where("state", lstm), get=lambda m: m.flow.name),
+        Column("layer", "layer" * (opts.layers > 1)),
+        Column("state", "state" * gated, get=lambda m: m.flow.name),
+    )
+    numbers = (
+        Column("spectral_radius", "spectral radius", "g", get=lambda m: m.network.radius),
+        Column("moment", "training"),
+        Column("eigenvalue", radius, ".3f", get=lambda m: m.flow.spectral_radius),
+        Column("gradient_last_log10", "gradient at last step", get=lambda m: m.flow.gradient[-1]),
+        Column("gradient_first_log10", "at step 0", get=lambda m: m.flow.gradient[0]),
+        Column("decades_per_step", "decades per step", "+.3f", get=lambda m: m.flow.measured_slope),
+        Column("predicted_decades_per_step", slope, "+.3f", get=lambda m: m.flow.predicted_slope),
+        Column("verdict", "the gradient"),
+        Column("closed_form_error", error, ".0e", get=lambda m: worst(m.flow.closed_form_error)),
+        Column("state_first", get=lambda m: m.flow.state[0]),
+        Column("state_last", get=lambda m: m.flow.state[-1]),
+        Column("loss", "mean squared error", ".3g"),
     )
     losses = [row for study in studies for row in loss_rows(study)]
     groups: dict[tuple[object, ...], list[Measurement]] = {}
@@ -367,20 +347,15 @@ def tables(opts: GradientFlowOptions, studies: Sequence[Study]) -> tuple[Table, 
                 *map(of_group, keys),
                 *map(at_radius, sorted({m.network.radius for m in measurements})),
             ),
-            "×: how large the gradient is at step 1, in units of that at step T."
-            if lstm
-            else "×: how large ‖∂L/∂h_1‖ is, in units of ‖∂L/∂h_T‖.",
+            "×: how large the gradient is at step 0, in units of that at the last step.",
             printed=True,
         ),
         Table(
             "summary",
             "Each network in numbers",
             measurements,
-            (
-                *keys,
-                *summary_columns(lstm),
-            ),
-            LSTM_NOTE if lstm else SUMMARY_NOTE,
+            (*keys, *numbers),
+            CELL_NOTE if gated else SUMMARY_NOTE,
         ),
         Table("flow", "Each layer at each time step", step_rows(measurements)),
         *([Table("loss", "Each training step", losses)] * bool(opts.steps)),

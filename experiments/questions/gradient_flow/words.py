@@ -20,8 +20,11 @@ def headline(measurements: Sequence[Measurement]) -> str:
     before = [m for m in measurements if m.moment == "before"]
     target = before[0].network.target
     shown = [m for m in before if m.network.target == target]
-    start = f"With the {TARGET_TEXT[target]}, on its way from step {len(shown[0].flow.gradient)} "
-    start += "back to step 1, the gradient "
+    start = (
+        "Every step back multiplies the gradient by the Jacobian of that step, so over many steps it "
+        f"shrinks or grows like a power. With the {TARGET_TEXT[target]}, on its way from step "
+        f"{len(shown[0].flow.gradient) - 1} back to step 0, the gradient "
+    )
     finite = [m for m in shown if math.isfinite(m.flow.growth)]
     if not finite:
         return f"{start}{shown[0].verdict} ({_name(shown[0])})."
@@ -81,8 +84,8 @@ def _targets(measurements: Sequence[Measurement]) -> list[str]:
     other = replace(least.network, target="all")
     same = [m for m in before if (m.network, m.layer, m.kind) == (other, least.layer, least.kind)]
     return [
-        f"The target decides: with a loss at every step the gradient {_change(m)} where with the "
-        f"last one alone it {_change(least)} ({_name(m)})."
+        "Each state is close to a loss where every step has one: with a loss at every step the "
+        f"gradient {_change(m)} where with the last one alone it {_change(least)} ({_name(m)})."
         for m in same
     ]
 
@@ -93,13 +96,14 @@ def _changes(measurements: Sequence[Measurement]) -> list[str]:
     after = [m for m in measurements if m.moment == "after"]
     if not after:
         return []
-    changed = [
-        f"{_name(m)}, {TARGET_TEXT[m.network.target]}: {verdict} → {m.verdict}"
-        for m in after
-        if m.verdict != (verdict := old[m.network, m.layer, m.kind])
-    ]
-    count = f"Training changed {len(changed)} of {len(after)} verdicts"
-    return [f"{count} ({'; '.join(changed)})." if changed else f"{count}."]
+    changed: dict[str, list[str]] = {}
+    for m in after:
+        if m.verdict != (verdict := old[m.network, m.layer, m.kind]):
+            name = f"{_name(m)}, {TARGET_TEXT[m.network.target]}"
+            changed.setdefault(f"{verdict} → {m.verdict}", []).append(name)
+    count = f"Training changed {sum(map(len, changed.values()))} of {len(after)} verdicts"
+    listed = [f" {change.capitalize()} in {'; '.join(names)}." for change, names in changed.items()]
+    return [f"{count}.{''.join(listed)}"]
 
 
 def _losses(studies: Sequence[Study]) -> list[str]:
@@ -114,8 +118,8 @@ def _losses(studies: Sequence[Study]) -> list[str]:
         best, loss = min(ended, key=lambda pair: pair[1])
         start = best.measurements[0].loss
         said.append(
-            f"The smallest loss after training is {loss:.3g}, from {start:.3g} before "
-            f"({best.network.name})."
+            f"The smallest mean squared error after training is {loss:.3g}; before training it was "
+            f"{start:.3g} ({best.network.name})."
         )
     said += [
         f"Training ended early for {study.network.name}: {study.training.stopped}. What is shown "
@@ -154,8 +158,8 @@ def _troubles(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _steps(affected: NDArray[np.bool_]) -> str | None:
-    """Which steps, counted from 1; None where there are none."""
-    steps = np.flatnonzero(affected) + 1
+    """Which steps; None where there are none."""
+    steps = np.flatnonzero(affected)
     if not len(steps):
         return None
     if len(steps) == 1:

@@ -2,8 +2,8 @@
 
 A gradient goes back over two ways: the cell path, on which it is multiplied by the forget gate, and the
 hidden path, on which it is multiplied by a matrix too. h-detach [1]_ blocks the second at each step with a
-probability p. The mean of what is left is known exactly: a path through j hidden states is left with
-probability (1 − p)^j, and the gradient by the number of hidden states on its way is measured in a pass.
+probability p. The mean of what is left is known exactly: a path through j hidden states stays open with
+probability (1 − p)^j, and one pass measures the gradient by the number of hidden states on its way.
 
 How much is won and lost differs from seed to seed. Of seeds 0 to 29, with the default sizes, the gradient
 grows by 0.09 to 2.5 decades on its way back with forget bias 5 and weights × 4, and what blocking leaves
@@ -25,8 +25,7 @@ from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.questions.h_detach import figures, words
 from experiments.questions.h_detach.measure import Network, arrived, growth, see
 from experiments.regressors.data import batch_of
@@ -37,7 +36,7 @@ HALF = 0.5
 """Below it, more of a gradient is lost than is left."""
 
 LONGEST = 400
-"""Time steps T: a gradient split by hops into T parts holds T² · B · H numbers."""
+"""Most time steps T: a gradient split by hidden states into T parts holds T² · B · H numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,41 +112,41 @@ def claims(opts: HDetachOptions, found: Sequence[Network]) -> tuple[Claim, ...]:
     lossy = [n for n in found if (n.forget_bias, n.scale) == (closed, small)]
     return (
         Claim(
-            "Won: with h blocked at every step no gradient explodes, whatever the weights (largest growth "
-            "of ‖∂L/∂c_t‖ over ‖∂L/∂c_T‖ in decades, of any network)",
+            "Won: with h blocked at every step no gradient explodes, whatever the weights",
             max(growth(network.detached.gradient) for network in found),
             0.0,
-            why="Only the forget gates are left as factors, and they are below 1.",
+            how="Largest growth of $‖∂L/∂c_t‖$ over its value at the last step, of any network, in decades",
+            why="The forget gates are the only factors left, and they are below 1.",
         ),
         Claim(
-            f"With forget bias {opened:g} and weights × {large:g} it grows through h instead (‖∂L/∂c_1‖ / "
-            "‖∂L/∂c_T‖ in decades, least of any seed)",
+            f"With h open, forget bias {opened:g} and weights × {large:g} it grows",
             min(arrived(network.true) for network in wild),
             0.0,
             "at least",
-            why="Above 0 the gradient is larger at step 1 than where it came from.",
+            how="$‖∂L/∂c_0‖ / ‖∂L/∂c_{T−1}‖$ in decades, least of any seed",
+            why="Above 0 the gradient is larger at the first step than where it came from.",
         ),
         Claim(
-            f"Lost: with forget bias {closed:g} and weights × {small:g}, most of what comes back to step 1 "
-            "(‖∂L/∂c_1‖ with h blocked over the true one, most of any seed)",
+            f"Lost: with forget bias {closed:g} and weights × {small:g}, blocking loses most of what comes "
+            "back to the first step",
             max(10.0**network.left for network in lossy),
             HALF,
-            why="One half: less is left than is lost.",
+            how="$‖∂L/∂c_0‖$ with h blocked at every step over the true one, most of any seed",
+            why="At one half as much is left as is lost.",
         ),
         Claim(
-            "With h blocked at every step nothing comes to a cell state through h (largest ‖via h‖ of any "
-            "step, in units of ‖∂L/∂c_t‖)",
+            "With h blocked at every step nothing comes to a cell state through h",
             max(network.detached.hidden for network in found),
             0.0,
-            why="A factor of 0: not even rounding is left.",
+            how="Largest norm that came through h at any step, in units of $‖∂L/∂c_t‖$",
+            why="A factor of 0 leaves not even rounding.",
+            about="computation",
         ),
-        Claim(
-            "At every p the mean gradient is the sum over hops, Σ_j (1 − p)^j times what went through j "
-            "hidden states (largest difference at any step, in units of the sum of the terms' norms)",
+        identity(
+            "The mean gradient is the sum over hidden states on the way, at every p",
             max(blocked.error for network in found for blocked in network.blocked),
-            ROUNDING,
-            why="Each hidden state on a path is left with probability 1 − p, independently: the two are "
-            "equal, and the threshold is rounding in float64.",
+            "Largest difference at any step from $Σ_j (1 − p)^j$ times what went through $j$ hidden "
+            "states, in units of the sum of the terms' norms",
         ),
     )
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
+from experiments.drawing.sweep import sweep_chart
 from experiments.drawing.tables import Column, Figure, Row, Table, rows_of
 from experiments.questions.h_detach.measure import Blocked, Network, arrived, growth
 
-DETACHED = "0 hops, by grad_by_hops"
+DETACHED = "through no hidden state"
 
 DASHES = ((1, 0), (7, 3), (4, 2), (2, 2), (9, 3))
 
@@ -61,16 +62,16 @@ def flow_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         lines,
         block_looks(shown[0]),
         x=charts.steps(length),
-        y="‖∂L/∂c_t‖ / ‖∂L/∂c_T‖",
+        y="relative size of ∂L/∂cₜ",
         dots=dots,
         rules=(0.0,),
         title="The gradient with h blocked at each step with probability p",
-        subtitle=f"mean over all choices of the blocked steps, loss at the last step; {size}",
+        subtitle=f"in units of the last step's, mean over all choices of the blocked steps; {size}",
     )
 
 
 def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
-    """Gradient at the first cell state by the number of hops, at each probability of blocking."""
+    """Gradient at the first cell state by the number of hidden states on its way, for each probability."""
     lines: list[Line] = []
     most = len(shown[0].hops) // 2
     for network in shown:
@@ -78,62 +79,38 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
         for blocked in network.blocked[:-1]:
             left = np.arange(len(hops)) * np.log10(1.0 - blocked.block)
             name = name_of(blocked.block)
-            lines.append(Line(name, hops + left, *panel_of(network), x=itertools.count()))
+            lines.append(Line(name, hops + left, *panel_of(network)))
     return curves(
         lines,
         block_looks(shown[0]),
-        x=charts.steps(most, "hidden states j on the way", "hops", first=0),
-        y="norm / ‖∂L/∂c_T‖",
+        x=charts.steps(most + 1, "hidden states on the way", "hops"),
+        y="relative size of the part",
         title="What reaches the first cell state, by the number of hidden states on its way",
-        subtitle=f"the part of ∂L/∂c_1 through exactly j hidden states, times (1 − p)^j; {size}",
+        subtitle=f"part of ∂L/∂c₀, times 1 − p for each, in units of the last step's; {size}",
     )
 
 
 def direction_chart(found: Sequence[Network], seeds: str) -> alt.TopLevelMixin:
     """Cosine between the mean gradient of all parameters and the true one, against p."""
-    kinds = dict.fromkeys((network.forget_bias, network.scale) for network in found)
-    names = {kind: f"forget bias {kind[0]:g}, weights × {kind[1]:g}" for kind in kinds}
-    rows = [
+    rows: list[Row] = [
         {
-            "what": names[network.forget_bias, network.scale],
+            "what": f"forget bias {network.forget_bias:g}, weights × {network.scale:g}",
             "seed": network.seed,
-            "block": blocked.block,
+            "scale": blocked.block,
             "value": charts.drawable(blocked.cosine),
         }
-        for network in found
-        for blocked in network.blocked
+        for network, blocked in _each(found)
     ]
-    colours = [charts.PALETTE[i % len(charts.PALETTE)] for i in range(len(names))]
-    dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(names))]
-    domain = list(names.values())
-    legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
-    base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X(
-            "block:Q",
-            title="probability p that h is blocked at a step",
-            axis=alt.Axis(
-                values=[blocked.block for blocked in found[0].blocked],
-                labelExpr="format(datum.value, '.3~g')",
-            ),
-        ),
-        y=charts.shares((row["value"] for row in rows), "cosine with the true gradient"),
-        color=alt.Color(
-            "what:N", title=None, scale=alt.Scale(domain=domain, range=colours), legend=legend
-        ),
-        detail="seed:N",
-    )
-    dash = alt.StrokeDash(
-        "what:N", title=None, scale=alt.Scale(domain=domain, range=dashes), legend=legend
-    )
-    tooltip = ["what:N", "seed:N", "block:Q", alt.Tooltip("value:Q", format="+.3f")]
-    chart = alt.layer(
-        base.mark_line(strokeWidth=2).encode(strokeDash=dash),
-        base.mark_point(size=45, filled=True, opacity=0.8).encode(tooltip=tooltip),
-    ).properties(width=charts.GRID_WIDTH, height=300)
-    return charts.finish(
-        chart,
+    kinds = dict.fromkeys(str(row["what"]) for row in rows)
+    blocks = [blocked.block for blocked in found[0].blocked]
+    axis = alt.Axis(values=blocks, labelExpr="format(datum.value, '.3~g')")
+    return sweep_chart(
+        rows,
+        dict(zip(kinds, itertools.cycle(charts.PALETTE), strict=False)),
+        x=alt.X("scale:Q", title="probability p that h is blocked at a step", axis=axis),
+        y="cosine with the true gradient",
         title="Blocking turns the gradient most where it comes from many steps",
-        subtitle=f"mean gradient of all parameters; untrained, a line for each network, {seeds}",
+        subtitle=f"mean gradient of all parameters; untrained, lines through the means of {seeds}",
     )
 
 
@@ -147,9 +124,9 @@ def figures(
                 f"forget_bias_{bias:g}",
                 f"The gradient over time with h blocked more and more, forget bias {bias:g}",
                 "Black is the true gradient, blue the cell path alone, which never rises above its start. "
-                "Where black rises, blocking tames an explosion; where black falls and lies far above "
-                "blue, blocking throws away what came back through h. Circles: the part that "
-                "grad_by_hops finds without a hop.",
+                "Where black rises towards the left, blocking tames an explosion; where it falls and lies "
+                "far above blue, blocking throws away what came back through h. Circles: the part that "
+                "tg.inspect.grad_by_hops finds for paths through no hidden state.",
                 flow_chart([n for n in shown if n.forget_bias == bias], size),
             )
             for bias in dict.fromkeys(network.forget_bias for network in shown)
@@ -157,18 +134,18 @@ def figures(
         Figure(
             "hops",
             "Why: long ways through h are damped the most",
-            "A part that went through j hidden states is multiplied by (1 − p)^j. With p = 1 that with "
-            "j = 0 alone is left. Parts may be larger than the whole, since they cancel. Drawn are the "
-            "lower half of the numbers; all are in hops.csv.",
+            "A part that went through $j$ hidden states is multiplied by $(1 − p)^j$. With $p = 1$ only "
+            "the part through none is left. Parts may be larger than the whole, since they cancel. The "
+            "lower half of the numbers is drawn; all are in hops.csv.",
             hop_chart(shown, size),
         ),
         Figure(
             "direction",
             "The direction of the parameters' gradient",
-            "Where forget gates are near one half, the gradient of the parameters comes from the last few "
-            "steps, with few hidden states on the way, and hardly turns. Where they are near 1, it "
-            "comes from nearly all steps, and most of its parts are damped. At 1 a step along the blocked "
-            "gradient goes the way of the true one; at 0 it gains nothing at first order.",
+            "With forget gates near one half, the gradient of the parameters comes from the last few "
+            "steps, with few hidden states on the way, and hardly turns. With gates near 1 it comes from "
+            "nearly all steps, and most of its parts are damped. At a cosine of 1 the blocked gradient "
+            "points the way of the true one; a step along one at 0 does not lower the loss at first order.",
             direction_chart(found, seeds),
         ),
     )
@@ -201,11 +178,26 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
             "networks",
             "Each network with h, and with h blocked at every step",
             found,
-            NETWORKS,
-            "Via h: signed share of ∂L/∂c_t in one step, median. Cosine and length: of the gradient of all "
-            "parameters against the true one. Noise: of ∂L/∂c_1 of a single draw of the blocked steps, in "
-            "units of the mean over draws, largest of any p. Hops ±: the mean against Σ_j (1 − p)^j times "
-            "the part through j hidden states, largest of any p. Each p: in blocked.csv.",
+            (
+                *SETTING,
+                Column("first_log10", "$‖∂L/∂c_0‖/‖∂L/∂c_{T−1}‖$", get=lambda e: arrived(e.true)),
+                Column("detached_first_log10", "with h blocked", get=lambda e: arrived(e.detached)),
+                Column(
+                    "growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)
+                ),
+                Column(
+                    "hidden_share", "share through h", "+.2f", get=lambda e: e.true.hidden_share
+                ),
+                Column("cosine", "cosine", "+.3f", get=lambda e: e.detached.cosine),
+                Column("length", "length", ".3g", get=lambda e: e.detached.length),
+                Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
+                Column("error", "error", ".0e", get=lambda e: max(b.error for b in e.blocked)),
+            ),
+            "Share through h: of $∂L/∂c_t$ in one step, median. Cosine and length: the gradient of all "
+            "parameters with h blocked, against the true one. Noise: distance of a single draw's "
+            "$∂L/∂c_0$ from the mean, in units of the mean, largest of any p. Error: the mean against "
+            "$Σ_j (1 − p)^j$ times the part through $j$ hidden states, largest of any p. Each p is in "
+            "blocked.csv.",
             printed=True,
         ),
         Table(
@@ -232,7 +224,7 @@ def tables(found: Sequence[Network]) -> tuple[Table, ...]:
             [
                 {**_setting(network), "block": blocked.block, "step": step, "gradient_log10": value}
                 for network, blocked in _each(found)
-                for step, value in enumerate(blocked.gradient.tolist(), start=1)
+                for step, value in enumerate(blocked.gradient.tolist())
             ],
         ),
         Table(

@@ -1,4 +1,4 @@
-"""An LSTM's gradients when those through h are blocked, beside their split by hops."""
+"""Measure an LSTM's gradients with those through h blocked, and split them by hidden states on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, norms, relative, to_numpy
-from experiments.questions.h_detach.blocked import predict
+from experiments.questions.h_detach.blocked_lstm import predict
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import LAYER
 from models import RecurrentRegressor
@@ -35,7 +35,7 @@ class Blocked:
     hidden : float
         The largest norm that comes to any c_t through h, in units of ‖∂L/∂c_t‖.
     noise : float
-        How far ∂L/∂c_1 of a single draw of the blocked steps is from the mean: root mean square over
+        How far ∂L/∂c_0 of a single draw of the blocked steps is from the mean: root mean square over
         draws, in units of the mean's norm. 0 where nothing is drawn.
     error : float
         Largest difference of any step between the mean gradient and Σ_j (1 − p)^j times what went through
@@ -86,18 +86,18 @@ class Network:
 
     @property
     def left(self) -> float:
-        """log10 of ‖∂L/∂c_1‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
+        """log10 of ‖∂L/∂c_0‖ with h blocked everywhere, in units of the true one; 0 where both are 0."""
         left, true = self.detached.gradient[0], self.true.gradient[0]
         return 0.0 if left == true else float(left - true)
 
 
 def growth(gradient: Floats) -> float:
-    """Decades that the gradient gains at most on its way back from the last step."""
+    """The most decades that the gradient gains anywhere on its way back from the last step."""
     return float(np.max(gradient) - gradient[-1])
 
 
 def arrived(blocked: Blocked) -> float:
-    """log10 of ‖∂L/∂c_1‖ in units of ‖∂L/∂c_T‖."""
+    """log10 of ‖∂L/∂c_0‖ in units of ‖∂L/∂c_{T−1}‖."""
     return float(blocked.gradient[0] - blocked.gradient[-1])
 
 
@@ -111,7 +111,7 @@ def see(
     scale: float,
     seed: int,
 ) -> Network:
-    """Measure one network for every probability, which are sorted and begin with 0."""
+    """Measure one network for every probability; they are sorted and begin with 0."""
     loss, _ = loss_of(model, batch, "last")
     last = len(batch[0]) - 1
     split = tg.inspect.grad_by_hops(loss, last, state="c", through="h", path=LAYER)
@@ -150,7 +150,7 @@ def see(
 def loss_with(
     model: RecurrentRegressor, batch: tuple[NDArray[Any], NDArray[Any]], factor: float
 ) -> tg.Tensor:
-    """Return the loss at the last step, the gradient through every hidden state times ``factor``.
+    """Return the loss at the last step, with gradients through hidden states multiplied by ``factor``.
 
     With ``factor`` = 1 − p its gradient is the mean over all choices of blocked steps. A path through j
     hidden states is open with probability (1 − p)^j, because each state lies at a step of its own, and
@@ -175,7 +175,7 @@ def noise(
     rng: np.random.Generator,
     mean: Floats,
 ) -> float:
-    """Root mean square distance of a single draw's ∂L/∂c_1 from the mean ``(B, H)``, relative to it.
+    """Root mean square distance of a single draw's ∂L/∂c_0 from the mean ``(B, H)``, relative to it.
 
     It is 0 where all are 0. All draws are run side by side, each on a copy of the batch.
     """

@@ -20,25 +20,24 @@ def headline(found: Sequence[Network]) -> str:
     poor = min(found, key=lambda network: network.left)
     grown = growth(wild.true.gradient)
     won = (
-        f"With {setting(wild)} the gradient grows to {times(grown)} its size on its way back with h, and "
-        "never grows without."
+        f"With h open, {setting(wild)}, the gradient grows to {times(grown)} its size on its way back."
         if grown > 0
-        else "Here none grows with h either."
+        else "With h open none explodes here either."
     )
     lost = (
         f"But what comes back through h is lost: with {setting(poor)}, {power_text(poor.left)} of "
-        "‖∂L/∂c_1‖ is left."
+        "$‖∂L/∂c_0‖$ is left."
         if poor.left < 0
-        else "Nor is anything of ‖∂L/∂c_1‖ lost."
+        else "Nor is anything of $‖∂L/∂c_0‖$ lost."
     )
     return (
-        "Without h only the forget gates multiply the gradient on its way back, and they are below 1, so "
-        f"it cannot explode. {won} {lost}"
+        "With h blocked, the forget gates alone multiply the gradient on its way back, and they are below "
+        f"1, so it cannot explode. {won} {lost}"
     )
 
 
 def times(log10: float) -> str:
-    """Say how many times, for a logarithm.
+    """Write a factor whose logarithm is given.
 
     >>> times(2.4914), times(0.0414), times(12.0)
     ('310 times', '1.1 times', '1.0e+12 times')
@@ -57,25 +56,24 @@ def setting(network: Network) -> str:
 def sentences(opts: HDetachOptions, found: Sequence[Network]) -> tuple[str, ...]:
     """Each kind of network at every probability, and what a draw costs."""
     said = [
-        "h-detach changes the mean gradient too, because a part that went through j hidden states is left "
-        "with probability (1 − p)^j: long ways through h are damped the most."
+        "Blocking changes the mean gradient too: a part that went through $j$ hidden states stays with "
+        "probability $(1 − p)^j$, so long ways through h are damped the most."
     ]
     for kind in dict.fromkeys((network.forget_bias, network.scale) for network in found):
         some = [network for network in found if (network.forget_bias, network.scale) == kind]
         text = (
-            f"Forget bias {kind[0]:g}, weights × {kind[1]:g}, {opts.seeds_text}: without h a step "
-            f"multiplies the gradient by a gate of about {gate_of(kind[0]):.2g}, and {opts.length - 1} "
-            f"steps leave {spread(arrived(network.detached) for network in some)} of ‖∂L/∂c_T‖ at c_1. "
-            f"With h it is {spread(arrived(network.true) for network in some)}. The gradient of all "
-            "parameters without h has a cosine of "
-            f"{between((network.detached.cosine for network in some), '.2f')} with the true one."
+            f"With forget bias {kind[0]:g} and weights × {kind[1]:g} ({opts.seeds_text}), gates are about "
+            f"{gate_of(kind[0]):.2g}: with h blocked "
+            f"{spread(arrived(network.detached) for network in some)} of the gradient comes back to the "
+            f"first step, with h open {spread(arrived(network.true) for network in some)}. The gradients "
+            "of the parameters with h blocked and open have a cosine of "
+            f"{between((network.detached.cosine for network in some), '.2f')}."
         )
         drawn = [b for network in some for b in network.blocked if 0 < b.block < 1]
         if drawn:
             text += (
-                " Which steps are blocked is drawn, so a single ∂L/∂c_1 is off the mean by "
-                f"{between(b.noise for b in drawn)} times its norm ({counted(opts.draws, 'draw')} "
-                "for each p)."
+                f" A single draw of the blocked steps is off the mean by {between(b.noise for b in drawn)} "
+                f"times its size ({counted(opts.draws, 'draw')} for each p)."
             )
         said.append(text)
     return tuple(said)

@@ -1,8 +1,8 @@
-"""Linear RNN (Q1a): when gradients explode or vanish without a nonlinearity.
+"""Linear RNN: when gradients explode or vanish without a nonlinearity.
 
-The measured gradient is the closed form g W_h^k, k steps back. Its slope is set by the largest
-eigenvalue of W_h at long lags, and only there: beside it stand the largest singular value of W_h^k,
-which bounds it at every lag, and matrices whose eigenvalues promise what short lags do not keep.
+The measured gradient is the closed form g W_h^k, k steps back. After many steps back its slope is that
+of the largest eigenvalue of W_h, and only there. The largest singular value of W_h^k bounds it after any
+number of steps. Some matrices have eigenvalues below 1, yet the gradient grows over the first steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
-from experiments.app.result import Claim, Result
+from experiments.app.result import Claim, Result, identity
 from experiments.drawing.numbers import ROUNDING, worst
 from experiments.questions.linear_rnn import figures, words
 from experiments.questions.linear_rnn.measure import BREAKING, LinearFlow, linear_flow
@@ -81,50 +81,53 @@ def claims(
         abs(float(each.exponents[-1].sum() - each.magnitudes.sum())) for each in found
     )
     made = [
-        Claim(
-            "The measured ∂L/∂h_t is the closed form 2(ŷ − y)/n W_fᵀ (W_hᵀ)^(T−t) "
-            "(largest relative error of any step)",
-            measured=max(errors, default=math.nan),
-            threshold=ROUNDING,
-            why="Rounding in float64, with room for long products.",
+        identity(
+            "The measured $∂L/∂h_t$ is the closed form $2(ŷ − y)/n W_f^T (W_h^T)^{T−1−t}$",
+            max(errors, default=math.nan),
+            how="largest relative error of any step",
         ),
         *slope_claims(found),
         Claim(
-            "No gradient grows more in k steps than the largest singular value of W_h^k "
-            "(largest excess of any lag, in decades)",
+            "No gradient grows more in k steps than the largest singular value of $W_h^k$",
             measured=excess,
             threshold=ROUNDING,
+            how="largest excess over it at any k, in decades",
             why="That is what the largest singular value is; only rounding can exceed it.",
         ),
         Claim(
-            "The naive claim, that a gradient shrinks with every step back where |λ|max < 1, is "
-            f"wrong: with the {BREAKING[0][2]}, it first grows (largest ‖∂L/∂h_t‖ / ‖∂L/∂h_T‖, t < T)",
+            "Eigenvalues below 1 do not keep a gradient from growing over the first steps back: with "
+            f"a {BREAKING[0][2]} of eigenvalues {BREAKING[0][1]:g}, it grows",
             measured=float(10.0 ** breaking[0].by_lag[1:].max()),
             threshold=1.0,
             relation="at least",
-            why="The naive claim allows no lag at which the gradient is larger than at the start.",
+            how="largest gradient norm of any earlier step, relative to that at the last step",
+            why="If eigenvalues decided at once, no earlier step could have a larger gradient.",
         ),
         Claim(
-            "The finite-time Lyapunov exponents from the step Jacobians add up to log10 |det W_h|, "
-            "the sum of all log10 |λ_i| (largest difference, in decades per step)",
+            "The finite-time Lyapunov exponents add up to $log_{10} |det W_h|$, the sum of all "
+            "$log_{10} |λ_i|$",
             measured=determinant,
             threshold=opts.hidden_size * ROUNDING,
+            how="largest difference, in decades per step",
             why="Each QR step keeps the determinant; H logarithms are added, with rounding each.",
+            about="computation",
         ),
     ]
     if exponents := [each for each in found if math.isfinite(each.exponent_bound)]:
         made.append(
             Claim(
-                "The largest exponent is log10 |λ|max up to what the eigenvectors allow over T "
-                "steps (largest difference, as a part of the bound)",
+                "The largest Lyapunov exponent is $log_{10} |λ|_{max}$, as closely as the eigenvectors "
+                "allow over T steps",
                 measured=max(
                     abs(float(each.exponents[-1, 0] - each.magnitudes[0]))
                     / max(each.exponent_bound / len(each.exponents), ROUNDING)
                     for each in exponents
                 ),
                 threshold=1.0,
-                why="log ‖(W_hᵀ)^k e_1‖ is within log(σ_max(V)‖c‖) and log(σ_min(V)|c_1|) of "
-                "k log |λ|max, with the eigenvectors V and c = V⁻¹ e_1.",
+                how="largest difference, as a part of the bound",
+                why="$log ‖(W_h^T)^k e_0‖$ is within $log(σ_{max}(V)‖c‖)$ and "
+                "$log(σ_{min}(V)|c_0|)$ of $k log |λ|_{max}$, with the eigenvectors V and "
+                "$c = V^{−1} e_0$.",
             )
         )
     return tuple(made)
@@ -136,24 +139,25 @@ def slope_claims(found: Sequence[LinearFlow]) -> list[Claim]:
     if orthogonal := [each for each in found if each.kind == "orthogonal"]:
         made.append(
             Claim(
-                "Orthogonal W_h: over the last third of the lags the slope is log10 |λ|max "
-                "(largest difference, in decades per step)",
+                "Orthogonal $W_h$: every step back multiplies the gradient by $|λ|_{max}$",
                 measured=max(each.slope_error for each in orthogonal),
                 threshold=ROUNDING,
-                why="A scaled orthogonal W_h scales every vector by |λ|: only rounding is between.",
+                how="largest difference between the slope and $log_{10} |λ|_{max}$, in decades per step",
+                why="A scaled orthogonal $W_h$ scales every vector by |λ|; only rounding differs.",
             )
         )
     decided = [e for e in found if e.kind == "gaussian" and math.isfinite(e.slope_bound)]
     if decided:
         made.append(
             Claim(
-                "Gaussian W_h: over the last third of the lags the slope is log10 |λ|max up to what "
-                "its other eigenvalues and its oscillation allow (largest difference, as a part of "
-                "the bound)",
+                "Gaussian $W_h$: far back, a step multiplies the gradient by $|λ|_{max}$, as closely as "
+                "the other eigenvalues allow",
                 measured=max(e.slope_error / max(e.slope_bound, ROUNDING) for e in decided),
                 threshold=1.0,
-                why="The bound comes from the eigenvectors of W_h alone: how far log ‖g W_h^k‖ can "
-                "be off the line at the first fitted lag. It is never taken below rounding.",
+                how="largest difference between the slope over the earliest third of the steps and "
+                "$log_{10} |λ|_{max}$, as a part of the bound",
+                why="The bound comes from the eigenvectors of $W_h$ alone: how far $log ‖g W_h^k‖$ can "
+                "be off a line at the first fitted k. It is never smaller than rounding.",
             )
         )
     return made
@@ -163,7 +167,7 @@ EXPERIMENT = Experiment(
     question="Without a nonlinearity, when do gradients explode or vanish?",
     letter="Q1a",
     predict="A linear RNN has its loss at the last step. Draw the size of the gradient (vertical, "
-    "powers of ten) over the steps back k (horizontal) for |λ|max of 0.8, 1 and 1.25. Is it a "
+    "powers of ten) over the steps back k (horizontal) for $|λ|_{max}$ of 0.8, 1 and 1.25. Is it a "
     "straight line from the first step on? Can it rise anywhere when every eigenvalue is 0.7?",
     options=LinearRnnOptions,
     run=run,

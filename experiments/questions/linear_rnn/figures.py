@@ -42,16 +42,16 @@ def drawn(
         for what, values in zip(
             LOOKS, (each.powers, each.by_lag, eigenvalue_line(each)), strict=True
         ):
-            lines.append(Line(what, values, column, row, itertools.count()))
+            lines.append(Line(what, values, column, row))
         assert each.flow.closed_form is not None
         closed = each.flow.closed_form[::-1] - each.flow.gradient[-1]
         apart = max(1, (len(closed) - 1) // 12)
-        dots.append(Line(CLOSED, closed, column, row, itertools.count(), apart))
+        dots.append(Line(CLOSED, closed, column, row, every=apart))
     return curves(
         lines,
         LOOKS,
         x=charts.lags(len(panels[0][2].powers) - 1),
-        y="‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖",
+        y="relative gradient norm",
         title=title,
         subtitle=subtitle,
         dots=dots,
@@ -66,7 +66,7 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
     spans = sorted({min(2, opts.length), max(2, opts.length // 10), opts.length})
     rows: list[Row] = []
     for each, i in itertools.product(shown, range(opts.hidden_size)):
-        panel: Row = {"column": f"{KIND_TEXT[each.kind]} W_h", "row": "", "index": i + 1}
+        panel: Row = {"column": f"{KIND_TEXT[each.kind]} W_h", "row": "", "index": i}
         value = charts.drawable(float(each.magnitudes[i]))
         rows.append({**panel, "line": value, "point": None, "span": ""})
         for k in spans:
@@ -78,12 +78,11 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
     colours = alt.Scale(domain=names, range=[colour for colour, _ in looks])
     shapes = alt.Scale(domain=names, range=[shape for _, shape in looks])
     domain = charts.spanned([r[k] for r in rows for k in ("line", "point")], margin=0.06)
-    indices = sorted({1, *charts.ticks(1, opts.hidden_size)})
     x = alt.X(
         "index:Q",
         title="direction i",
-        scale=alt.Scale(domain=[0.5, opts.hidden_size + 0.5], nice=False),
-        axis=alt.Axis(values=indices, format="d", grid=False),
+        scale=alt.Scale(domain=[-0.5, opts.hidden_size - 0.5], nice=False),
+        axis=alt.Axis(values=charts.ticks(0, opts.hidden_size - 1), format="d", grid=False),
     )
     scale = alt.Scale(domain=list(domain), zero=False, nice=False)
     dash = alt.StrokeDash(
@@ -122,23 +121,28 @@ def exponents_chart(opts: UntrainedOptions, found: Sequence[LinearFlow]) -> alt.
 
 
 SUMMARY = (
-    Column("weights", "W_h", get=lambda e: e.kind),
-    Column("radius", "|λ|max", ".3g"),
+    Column("weights", "$W_h$", get=lambda e: e.kind),
+    Column("radius", "$|λ|_{max}$", ".3g"),
     Column("seed", "seed"),
-    Column("peak_log10", "largest ‖∂L/∂h_t‖", get=lambda e: e.by_lag.max()),
-    Column("peak_lag", "at lag", get=lambda e: e.by_lag.argmax()),
-    Column("gradient_first_log10", "‖∂L/∂h_1‖", get=lambda e: e.by_lag[-1]),
-    Column("slope", "decades/step", "+.5f", get=lambda e: e.flow.measured_slope),
-    Column("predicted_slope", "log10 |λ|max", "+.5f", get=lambda e: e.flow.predicted_slope),
+    Column("peak_log10", "largest gradient norm", get=lambda e: e.by_lag.max()),
+    Column("peak_lag", "steps back", get=lambda e: e.by_lag.argmax()),
+    Column("gradient_first_log10", "at step 0", get=lambda e: e.by_lag[-1]),
+    Column("slope", "slope (decades per step)", "+.5f", get=lambda e: e.flow.measured_slope),
+    Column("predicted_slope", "$log_{10} |λ|_{max}$", "+.5f", get=lambda e: e.flow.predicted_slope),
     Column(
         "slope_bound",
-        "± allowed",
+        "allowed difference",
         ".1e",
         get=lambda e: e.slope_bound if e.kind == "gaussian" else None,
     ),
-    Column("exponent", "largest exponent", "+.5f", get=lambda e: e.exponents[-1, 0]),
     Column(
-        "closed_form_error", "closed form ±", ".0e", get=lambda e: worst(e.flow.closed_form_error)
+        "exponent", "largest exponent (decades per step)", "+.5f", get=lambda e: e.exponents[-1, 0]
+    ),
+    Column(
+        "closed_form_error",
+        "error of the closed form",
+        ".0e",
+        get=lambda e: worst(e.flow.closed_form_error),
     ),
 )
 
@@ -149,12 +153,13 @@ def tables(found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]) -> tuple
     return (
         Table(
             "networks",
-            "Each network: the slope at long lags and the largest eigenvalue",
+            "Each network: the slope far back and the largest eigenvalue",
             every,
             SUMMARY,
-            "Gradients are in units of ‖∂L/∂h_T‖. Decades per step: fitted to the last third of the "
-            "lags. ± allowed: how far the fit can be from log10 |λ|max, from the eigenvectors of W_h "
-            "alone (Gaussian W_h); inf where they promise nothing over so few lags.",
+            "Gradient norms are relative to that at the last step. The slope is fitted to the earliest "
+            "third of the steps: −0.097 decades per step means that each step back keeps "
+            "$10^{−0.097}$ = 80%. Allowed difference: how far it can be from $log_{10} |λ|_{max}$, by the "
+            "eigenvectors of a Gaussian $W_h$; inf where so few steps say nothing.",
             printed=True,
         ),
         Table(
@@ -176,7 +181,7 @@ def _lag_rows(each: LinearFlow) -> list[Row]:
         "singular_value_log10": each.powers,
         "eigenvalue_log10": eigenvalue_line(each),
     }
-    return along(_keys(each), "lag", columns, first=0)
+    return along(_keys(each), "lag", columns)
 
 
 def _exponent_rows(each: LinearFlow) -> list[Row]:
@@ -191,17 +196,17 @@ def _keys(each: LinearFlow) -> Row:
 def figures(
     opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
 ) -> tuple[Figure, ...]:
-    """The gradient by lag, the matrices that break the claim, and the exponents."""
+    """The gradient by steps back, the matrices that mislead, and the exponents."""
     first = [each for each in found if each.seed == opts.seed]
-    names = [name for _, _, name in BREAKING]
+    names = [f"{name}, |λ|max = {radius:g}" for _, radius, name in BREAKING]
     return (
         Figure(
             "gradient_by_lag",
             "The gradient on its way back, and what eigenvalues and singular values say",
-            "Blue: measured. Circles: the closed form, computed without the autodiff engine. "
-            "Dashed: |λ|max^k. Yellow: the largest singular value of W_h^k, which no gradient can "
-            "outgrow. Where yellow is above the dashed line, W_h has transients, which shift a curve but "
-            "not its slope at long lags.",
+            "Blue: measured, relative to the last step. Circles: the closed form, computed without the "
+            "autodiff engine. Dashed: $|λ|_{max}^k$. Yellow: the largest singular value of $W_h^k$, which "
+            "no gradient can exceed. Where yellow is above the dashed line, a gradient can grow at first; "
+            "its slope far back stays that of the dashed line.",
             drawn(
                 [(f"|λ|max = {e.radius:g}", f"{KIND_TEXT[e.kind]} W_h", e) for e in first],
                 "How much of the gradient is left after k steps back",
@@ -210,10 +215,10 @@ def figures(
         ),
         Figure(
             "breaking",
-            "Matrices that break the naive claim",
-            "Left: all eigenvalues are 0.7, yet the gradient grows first. Middle: all eigenvalues "
-            "are 1, yet it grows without bound, as a power of k. Right: the complex pairs have "
-            "magnitude 1, and the gradient oscillates with them.",
+            "Matrices whose eigenvalues mislead",
+            "Left: all eigenvalues are 0.7, yet the gradient grows at first. Middle: all eigenvalues "
+            "are 1, yet it grows without bound, as a power of k. Right: the complex pairs of eigenvalues "
+            "have magnitude 1, and the gradient goes up and down with them.",
             drawn(
                 [(name, "", each) for name, each in zip(names, breaking, strict=True)],
                 "What the eigenvalues alone do not tell",
@@ -223,8 +228,9 @@ def figures(
         Figure(
             "exponents",
             "Finite-time Lyapunov exponents and eigenvalues",
-            "Each point is one of the H directions: how much k steps back stretch it, by the step "
-            "Jacobians, per step. The line is log10 |λ_i|. With k the points settle on it.",
+            "Each point is one of the H directions: how much a step back stretches it on average over "
+            "k steps, in decades (0.1 decades a step: times 1.26). The line is $log_{10} |λ_i|$. "
+            "As k grows, the points settle on it.",
             exponents_chart(opts, first),
         ),
     )

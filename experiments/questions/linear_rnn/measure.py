@@ -21,11 +21,11 @@ from experiments.regressors.networks import InitialWeights, Network
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 BREAKING: tuple[tuple[Matrix, float, str], ...] = (
-    ("chain", 0.7, "strongly linked chain, |λ|max = 0.7"),
-    ("defective", 1.0, "weakly linked chain, |λ|max = 1"),
-    ("stretched rotation", 1.0, "stretched rotation, |λ|max = 1"),
+    ("chain", 0.7, "strongly linked chain"),
+    ("defective", 1.0, "weakly linked chain"),
+    ("stretched rotation", 1.0, "stretched rotation"),
 )
-"""Matrices that break the naive claim: what they are, and their names in figures."""
+"""Matrices whose eigenvalues mislead: what they are, and their names in figures."""
 
 KIND_TEXT = {"orthogonal": "orthogonal", "gaussian": "Gaussian"}
 
@@ -67,7 +67,7 @@ class LinearFlow:
 
     @property
     def by_lag(self) -> Floats:
-        """log10(‖∂L/∂h_(T−k)‖ / ‖∂L/∂h_T‖) for k = 0 … T − 1."""
+        """log10(‖∂L/∂h_{T−1−k}‖ / ‖∂L/∂h_{T−1}‖) for k = 0 … T − 1."""
         found: Floats = self.flow.gradient[::-1] - self.flow.gradient[-1]
         return found
 
@@ -79,7 +79,7 @@ class LinearFlow:
     @property
     def name(self) -> str:
         """Name in sentences."""
-        return f"{KIND_TEXT.get(self.kind, self.kind)}, |λ|max = {self.radius:g}, seed {self.seed}"
+        return f"{KIND_TEXT.get(self.kind, self.kind)}, $|λ|_{{max}}$ = {self.radius:g}, seed {self.seed}"
 
 
 def linear_flow(

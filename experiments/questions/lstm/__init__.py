@@ -1,7 +1,7 @@
 """LSTM (Q1d): a vanilla RNN and an LSTM side by side, on the same data and sizes.
 
-Hidden states stay in (−1, 1), cell states need not. The gradient vanishes in both, at rates that
-initial values decide: the forget bias, and how large the weights are. They are swept until the
+Hidden states stay in (−1, 1), cell states need not. The gradient vanishes in both. How fast depends on
+the initial values: the forget bias, and how large the weights are. Weights are made larger until the
 usual picture, an LSTM that vanishes more slowly and never explodes, breaks.
 """
 
@@ -19,12 +19,12 @@ from experiments.app.result import Claim, Result
 from experiments.drawing.words import counted
 from experiments.questions.lstm import figures, words
 from experiments.questions.lstm.measure import NAMED_BIAS, Seen, ahead, pick, see
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 from experiments.regressors.networks import Cell
 from experiments.regressors.untrained import UntrainedOptions
 
 SWEEP = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-"""Factors on the weights, to find where the picture breaks."""
+"""Factors on the weights that are always measured, to find where the usual picture breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def run(opts: LSTMOptions, progress: Progress) -> Result:
 
 
 def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
-    """Bounds that hold by definition, and claims on the named initial values."""
+    """Claims on the size of the states, then on the gradient at the usual initial values."""
     memory = [s.states["c"].largest for s in found if s.cell == "lstm"]
     bound = max(
         (s.states["h"].largest / np.tanh(s.states["c"].largest)).max()
@@ -89,51 +89,55 @@ def claims(found: Sequence[Seen]) -> tuple[Claim, ...]:
     )
     steps = np.arange(1, len(memory[0]) + 1)
     lstm = [state for s in pick(found, "lstm", 1.0) for state in s.states.values()]
-    named = f"initial values in ±1/√H, forget bias {NAMED_BIAS:g}"
-    factor = f"A factor of {FACTOR} over the whole length counts; this is a convention."
+    usual = f"Untrained, forget bias {NAMED_BIAS:g}, weights × 1"
     return (
         Claim(
-            "Hidden states stay within tanh of the cell states, and so in [−1, 1]: largest |h_t| over "
-            "tanh of the largest |c_t|, any step of any LSTM, weights × 1",
+            "No hidden state of an LSTM leaves [−1, 1]",
             float(bound),
             1.0,
-            why="h_t = o_t ∘ tanh c_t, and the output gate is below 1. Larger weights saturate both: "
-            "floating point rounds tanh to 1 itself beyond 19.",
+            how="Largest $|h_t|$ over tanh of the largest $|c_t|$, any step of any LSTM with weights × 1",
+            why="$h_t = o_t ∘ tanh c_t$, and the output gate is below 1. Networks with larger weights are "
+            "left out: floating point rounds tanh to 1 itself beyond 19.",
         ),
         Claim(
-            "Cell states need not: largest |c_t| of any LSTM",
+            "Cell states do leave [−1, 1]",
             float(max(c.max() for c in memory)),
             1.0,
             "at least",
+            how="Largest $|c_t|$ of any LSTM",
             why="1 is the bound of the hidden state.",
         ),
         Claim(
-            "They grow by less than 1 a step: largest |c_t|/t of any LSTM",
+            "Cell states grow by less than 1 a step",
             float(max((c / steps).max() for c in memory)),
             1.0,
-            why="|c_t| ≤ f|c_{t−1}| + i|g| < |c_{t−1}| + 1, and c_0 = 0.",
+            how="Largest $|c_t|/(t + 1)$ of any LSTM",
+            why="$|c_t| ≤ f|c_{t−1}| + i|g| < |c_{t−1}| + 1$, and there is no cell state before $t = 0$.",
+            about="computation",
         ),
         Claim(
-            f"The LSTM's gradients vanish ({named}): decades of ‖∂L/∂h_t‖ or ‖∂L/∂c_t‖ from T to 1, "
-            "most of any seed",
+            "The LSTM's gradients vanish",
             max(state.flow.growth for state in lstm),
             -FACTOR_DECADES,
-            why=factor,
+            how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ gains from the last step back to the "
+            "first, most of any seed",
+            why=CONVENTION,
         ),
         Claim(
-            f"They vanish more slowly than the RNN's ({named}): those decades of the LSTM's h and c minus "
-            "those of the RNN's h, least of any seed",
+            "They vanish more slowly than the RNN's",
             min(ahead(found, 1.0)),
             FACTOR_DECADES,
             "at least",
-            why=factor + " Both see the same batch.",
+            how=f"{usual}: those decades of the LSTM minus those of the RNN, least of any seed",
+            why=f"{CONVENTION} Both see the same batch.",
         ),
         Claim(
-            f"They do not explode ({named}): decades that ‖∂L/∂h_t‖ or ‖∂L/∂c_t‖ is above its "
-            "value at T, at any step",
+            "They do not explode",
             max(state.rise for state in lstm),
             FACTOR_DECADES,
-            why=factor,
+            how=f"{usual}: decades that $‖∂L/∂h_t‖$ or $‖∂L/∂c_t‖$ is above its value at the last step, at "
+            "any step",
+            why=CONVENTION,
         ),
     )
 

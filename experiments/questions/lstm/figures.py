@@ -21,7 +21,7 @@ LOOKS = {
     "LSTM, c": Look(charts.GREEN, width=5.0),
     "LSTM, h": Look(charts.BLUE, width=1.6),
 }
-"""The LSTM's c is wide and its h thin, above it: the two often run along together."""
+"""The LSTM's h is a thin curve above its wide c, since the two often coincide."""
 
 
 def figures(
@@ -33,13 +33,8 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Gradients, slopes against the size of the weights, states.
 
-    Parameters
-    ----------
-    found : sequence of Seen
-    biases, scales : iterables of float
-        Forget biases and scales whose curves are drawn.
-    drawn, seeds : str
-        For the subtitles of one seed and of all.
+    Curves are drawn for ``biases`` and ``scales``; ``drawn`` and ``seeds`` are the subtitles of one seed
+    and of all.
     """
     shown = list(itertools.product(sorted(set(biases)), sorted(set(scales))))
     return (
@@ -50,26 +45,26 @@ def figures(
             "The RNN has no forget gate: its curve is the same in every row.",
             curve_chart(
                 lines_of(found, shown, lambda state: state.flow.gradient),
-                "gradient norm",
+                "size of the gradient",
                 title="How much of the gradient reaches each time step",
-                subtitle=f"‖∂L/∂h_t‖ and ‖∂L/∂c_t‖, {drawn}; the gradient flows from right to left",
+                subtitle=f"‖∂L/∂hₜ‖ and ‖∂L/∂cₜ‖, {drawn}; the gradient flows from right to left",
             ),
         ),
         Figure(
             "slopes",
             "Where the picture breaks",
-            "Each point is a network, each line the mean over the seeds. Above 0 the gradient "
-            "explodes. The claims are about weights × 1 and forget bias 1.",
+            "Each point is a network, each line the mean over the seeds. Above 0 the gradient grows on "
+            "its way back, below 0 it shrinks. The verdicts are about weights × 1 and forget bias 1.",
             slope_chart(found, seeds),
         ),
         Figure(
             "states",
             "The largest state at each time step",
-            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, "
+            "Largest of all units and sequences. The grey line is 1: no hidden state gets past it, but "
             "cell states do.",
             curve_chart(
                 lines_of(found, shown, lambda state: log10(state.largest)),
-                "largest |h_t|, |c_t|",
+                "largest |hₜ|, |cₜ|",
                 title="The largest hidden and cell state at each time step",
                 subtitle=f"of all units and sequences, {drawn}",
                 rules=(0.0,),
@@ -81,7 +76,7 @@ def figures(
 def curve_chart(
     lines: Sequence[Line], y: str, *, title: str, subtitle: str, rules: tuple[float, ...] = ()
 ) -> alt.TopLevelMixin:
-    """Draw logarithms of a number of every state, with level lines."""
+    """Draw a curve for each state, and level lines."""
     x = charts.steps(max(len(list(line.values)) for line in lines))
     return curves(lines, LOOKS, x=x, y=y, title=title, subtitle=subtitle, rules=rules)
 
@@ -106,7 +101,7 @@ def lines_of(
 
 
 def slope_chart(found: Sequence[Seen], seeds: str) -> alt.TopLevelMixin:
-    """Decades per step of ∂L/∂h_t against what the weights are multiplied by."""
+    """Decades that ∂L/∂h_t gains a step against what the weights are multiplied by."""
     rows: list[Row] = [
         {
             "what": seen.kind,
@@ -120,9 +115,9 @@ def slope_chart(found: Sequence[Seen], seeds: str) -> alt.TopLevelMixin:
     return sweep_chart(
         rows,
         dict(zip(kinds, itertools.cycle(charts.PALETTE), strict=False)),
-        y="decades per step going back",
-        title="How fast ∂L/∂h_t changes on the way back, against the size of the weights",
-        subtitle=f"slope over the last third of the lags, {seeds}",
+        y="decades gained a step",
+        title="How fast ∂L/∂hₜ changes on its way back",
+        subtitle=f"one decade is a factor of 10; the slope at the earliest third of the steps, {seeds}",
     )
 
 
@@ -134,7 +129,7 @@ def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
             slopes = [e.states["h"].slope for e in found if (e.kind, e.scale) == (kind, scale)]
             return f"{min(slopes):+.2f} … {max(slopes):+.2f}"
 
-        return Column(f"× {scale:g}", f"{scale:g}", get=span)
+        return Column(f"× {scale:g}", f"weights × {scale:g}", get=span)
 
     networks: list[Row] = []
     steps: list[Row] = []
@@ -161,13 +156,14 @@ def tables(found: Sequence[Seen]) -> tuple[Table, ...]:
     return (
         Table(
             "slopes",
-            "Decades per step that ∂L/∂h_t changes on the way back, least … most of the seeds",
+            "Decades that $∂L/∂h_t$ gains at each step back, least … most of the seeds",
             list(dict.fromkeys(seen.kind for seen in found)),
             (
-                Column("kind", "weights multiplied by", get=str),
+                Column("kind", "network", get=str),
                 *map(at_scale, scales_of(found)),
             ),
-            "Below 0 it vanishes, above 0 it explodes; over the last third of the lags.",
+            "A decade is a factor of 10: at −0.3 a step keeps half of the gradient, at +0.3 it doubles it. "
+            "Measured is the slope at the earliest third of the steps, farthest from the loss.",
             printed=True,
         ),
         Table("networks", "Each state of each network", networks),

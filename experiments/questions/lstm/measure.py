@@ -23,7 +23,7 @@ NAMED_BIAS = 1.0
 
 @dataclass(frozen=True)
 class Seen:
-    """One untrained network, the loss at the last step."""
+    """One untrained network with the loss at its last step."""
 
     cell: Cell
     forget_bias: float
@@ -50,7 +50,7 @@ def pick(found: Sequence[Seen], cell: Cell, scale: float, bias: float = NAMED_BI
 
 
 def ahead(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> list[float]:
-    """Decades by which the LSTM's h and c lose less than the RNN's h from T to 1; one per seed."""
+    """Decades by which the LSTM's h and c lose less on the way back than the RNN's h, one per seed."""
     pairs = zip(pick(found, "rnn", scale), pick(found, "lstm", scale, bias), strict=True)
     return [
         min(state.flow.growth for state in lstm.states.values()) - rnn.states["h"].flow.growth

@@ -1,4 +1,4 @@
-"""Nonlinearity (Q1b): what tanh and ReLU do to hidden states and gradients.
+"""Nonlinearity: what tanh and ReLU do to hidden states and gradients.
 
 One step back multiplies the gradient by the derivative of the nonlinearity (saturation) and by W_h
 (weight). Both factors are measured at every step, with inputs as they are, and with inputs so small
@@ -30,7 +30,7 @@ from experiments.questions.nonlinearity.measure import (
     unavoidable,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import InitialWeights, Nonlinearity
+from experiments.regressors.networks import InitialWeights, Nonlinearity, check_kinds
 from experiments.regressors.untrained import UntrainedOptions
 
 SCALES = 19
@@ -42,17 +42,17 @@ class NonlinearityOptions(UntrainedOptions):
     """Options of nonlinearity."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ: one or several."""
+    """σ, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Largest eigenvalue magnitude of W_h: one or several."""
 
     halvings: int = 40
-    """How many times inputs, labels and biases are halved in the setting that keeps states near 0."""
+    """How many times inputs, labels and biases are halved to keep the states near 0."""
 
     draws: int = 20
-    """Networks of each kind at the largest spectral radius, with seed, seed + 1, …, of which it is
-    counted how many explode."""
+    """Networks of each kind drawn at the largest spectral radius, with seed, seed + 1, …, to count how
+    many explode."""
 
     initial_weights: InitialWeights = "orthogonal"
     """W_h before it is scaled: all eigenvalues equally large, or spread over a disk."""
@@ -60,6 +60,7 @@ class NonlinearityOptions(UntrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity")
+        check_kinds(nonlinearities=self.nonlinearity)
         self.positive("spectral_radius")
         self.at_least(1, "draws")
         if not 4 <= self.halvings <= 300:
@@ -68,34 +69,27 @@ class NonlinearityOptions(UntrainedOptions):
 
 def run(opts: NonlinearityOptions, progress: Progress) -> Result:
     """Measure every nonlinearity, radius and input size, and sweep the input size for one seed."""
-    kinds = list(
-        itertools.product(sorted(set(opts.spectral_radius)), dict.fromkeys(opts.nonlinearity))
-    )
-    settings = list(itertools.product(kinds, (0, opts.halvings), opts.seeds))
+    radii = sorted(set(opts.spectral_radius))
+    kinds = dict.fromkeys(opts.nonlinearity)
     scales = sorted(set(np.linspace(opts.halvings, -4, SCALES).round().astype(int).tolist()))
-    swept = list(itertools.product(kinds, scales))
-    counted = list(
-        itertools.product(
-            dict.fromkeys(("identity", *opts.nonlinearity)),
-            range(opts.seed, opts.seed + opts.draws),
-        )
-    )
-    task = progress.add_task(
-        "inputs as they are, and small", total=len(settings) + len(swept) + len(counted)
-    )
-    found, sweep, draws = [], [], []
-    for (radius, nonlinearity), halvings, seed in settings:
-        found.append(see(opts, nonlinearity, radius, halvings, seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="inputs of all sizes")
-    for (radius, nonlinearity), halvings in swept:
-        sweep.append(see(opts, nonlinearity, radius, halvings, opts.seed, opts.initial_weights))
-        progress.advance(task)
-    progress.update(task, description="many networks")
-    for nonlinearity, seed in counted:
-        top = max(opts.spectral_radius)
-        draws.append(see(opts, nonlinearity, top, 0, seed, opts.initial_weights))
-        progress.advance(task)
+    seeds = range(opts.seed, opts.seed + opts.draws)
+    cases = {
+        "inputs as they are, and small": itertools.product(
+            radii, kinds, (0, opts.halvings), opts.seeds
+        ),
+        "inputs of all sizes": itertools.product(radii, kinds, scales, [opts.seed]),
+        "many networks": itertools.product(radii[-1:], {"identity": None} | kinds, [0], seeds),
+    }
+    chosen = {what: list(product) for what, product in cases.items()}
+    task = progress.add_task("", total=sum(map(len, chosen.values())))
+    seen: list[list[Seen]] = []
+    for what, settings in chosen.items():
+        progress.update(task, description=what)
+        seen.append([])
+        for radius, kind, halvings, seed in settings:
+            seen[-1].append(see(opts, kind, radius, halvings, seed, opts.initial_weights))
+            progress.advance(task)
+    found, sweep, draws = seen
     return Result(
         options=opts,
         headline=words.headline(opts, found),
@@ -110,51 +104,52 @@ def claims(
     opts: NonlinearityOptions, found: Sequence[Seen], draws: Sequence[Seen]
 ) -> tuple[Claim, ...]:
     """Bounds from |σ′| ≤ 1 and |tanh| ≤ 1, and the two ways in which the naive picture fails."""
-    bent = [each for each in found if each.network.nonlinearity != "identity"]
+    bent = [each for each in found if each.network.nonlinearity in ("tanh", "relu")]
     tanh = [each for each in found if each.network.nonlinearity == "tanh"]
     made = []
     if tanh:
         made.append(
             Claim(
-                "tanh keeps every hidden unit in [−1, 1] (largest |h| of any unit at any step)",
+                "tanh keeps every hidden unit in [−1, 1]",
                 measured=max(float(each.largest.max()) for each in tanh),
                 threshold=1.0,
+                how="largest |h| of any unit at any step",
                 why="|tanh| < 1, which floating point can round to 1.",
             )
         )
     if bent:
-        made.append(
+        made += [
             Claim(
-                "tanh and ReLU never enlarge a gradient: what saturation leaves is at most the "
-                "whole (largest ‖Dδ‖/‖δ‖ of any step)",
+                "The slopes of tanh and ReLU never enlarge a gradient",
                 measured=max(_largest(each.saturation) for each in bent),
                 threshold=1.0 + ROUNDING,
-                why="|σ′| ≤ 1 for both, and two norms that are rounded.",
-            )
-        )
-        made.append(
+                how="largest $‖Dδ‖/‖δ‖$ of any step",
+                why="|σ′| ≤ 1 for both, and two norms are rounded.",
+            ),
             Claim(
-                "So a step back never stretches the gradient by more than the largest singular value "
-                "of W_h (largest excess of any gain over it, in decades)",
+                "A step back never stretches the gradient by more than the largest singular value "
+                "of $W_h$",
                 measured=max(
                     _largest(log10(each.saturation * each.weight)) - each.stretch for each in bent
                 ),
                 threshold=ROUNDING,
-                why="‖W_hᵀDδ‖ ≤ σ_max(W_h) ‖δ‖ where |σ′| ≤ 1. Only rounding can exceed it.",
-            )
-        )
+                how="largest excess of any step over it, in decades",
+                why="$‖W_h^TDδ‖ ≤ σ_{max}(W_h) ‖δ‖$ where |σ′| ≤ 1. Only rounding can exceed it.",
+            ),
+        ]
     whole = [each for each in found if math.isfinite(each.flow.growth)]
     if whole:
         made.append(
             Claim(
-                "The product of saturation and weight over all steps is the gradient's change from "
-                "step T to step 1 (largest difference, in decades)",
+                "The product of saturation and weight over all steps is the gradient's whole change",
                 measured=max(abs(each.growth_by_gains - each.flow.growth) for each in whole),
                 threshold=opts.length
                 * (opts.batch * opts.hidden_size + 16)
                 * float(np.finfo("f8").eps),
+                how="largest difference, in decades",
                 why="Each of the T steps divides norms of B·H numbers and adds logarithms: B·H + 16 "
                 "roundings a step at most.",
+                about="computation",
             )
         )
     pairs = [
@@ -162,18 +157,18 @@ def claims(
         for each, other in itertools.combinations(whole, 2)
         if each.network == other.network
         and each.seed == other.seed
-        and each.network.nonlinearity != "tanh"
+        and each.network.nonlinearity in ("identity", "relu")
     ]
     if pairs:
         made.append(
             Claim(
-                "Without tanh the size of the inputs changes nothing: identity and ReLU have the same "
-                f"change of the gradient with inputs × 2^{-opts.halvings} (largest difference, in "
-                "decades)",
+                "The size of the inputs changes nothing for identity and ReLU: with inputs × "
+                f"$2^{{{-opts.halvings}}}$ the gradient changes by the same factor",
                 measured=max(abs(a.flow.growth - b.flow.growth) for a, b in pairs),
                 threshold=ROUNDING,
-                why="σ(a z) = a σ(z) for a > 0, so states and residuals scale with the inputs and no "
-                "slope changes; and a power of two rounds nothing.",
+                how="largest difference, in decades",
+                why="$σ(a z) = a σ(z)$ for a > 0, so states and errors scale with the inputs and no "
+                "slope changes; a power of two rounds nothing.",
             )
         )
     made += comparing_claims(opts, found, draws)
@@ -198,12 +193,12 @@ def comparing_claims(
     if less and opts.initial_weights == "orthogonal":
         made.append(
             Claim(
-                "tanh explodes less and vanishes more: with inputs as they are and the same "
-                "orthogonal W_h, ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is smaller than in the linear network (its "
-                "largest decades less the linear network's, of any radius and seed)",
+                "tanh explodes less and vanishes more than the linear network with the same $W_h$",
                 measured=max(less),
                 threshold=0.0,
-                why="‖W_hᵀDδ‖ = |λ| ‖Dδ‖ ≤ |λ| ‖δ‖ for an orthogonal W_h of radius |λ|, and the "
+                how="largest difference of $log_{10} (‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖)$ from that of the "
+                "linear network, of any radius and seed, in decades, inputs as they are",
+                why="$‖W_h^TDδ‖ = |λ| ‖Dδ‖ ≤ |λ| ‖δ‖$ for an orthogonal $W_h$ of radius |λ|, and the "
                 "linear network has |λ| exactly.",
             )
         )
@@ -214,26 +209,25 @@ def comparing_claims(
             f"Half of a ReLU network's slopes are 0 on average, which takes √2 a step: {top:g}/√2 a "
             f"step is more than a factor {FACTOR} over {opts.length} steps. "
         )
-        made.append(
+        made += [
             Claim(
-                f"ReLU explodes often, like the linear network: at spectral radius {top:g}, in at "
-                f"least half as many networks as explode without a nonlinearity (of {opts.draws} each)",
+                f"ReLU explodes often, like the linear network: at spectral radius {top:g}, at least "
+                "half as often",
                 measured=float(exploding(relu)),
                 threshold=max(1.0, exploding(linear) / 2),
                 relation="at least",
-                why=f"{halves}Half as many is what 'often' means here.",
-            )
-        )
-        made.append(
+                how=f"networks of {opts.draws} that explode",
+                why=f"{halves}Half as many counts as often here.",
+            ),
             Claim(
-                f"ReLU's hidden states can blow up: at spectral radius {top:g} they leave (−1, 1) by "
-                f"a factor {FACTOR} (largest |h|, median of {opts.draws} networks)",
+                f"ReLU's hidden states can blow up: at spectral radius {top:g} they reach {FACTOR}",
                 measured=float(np.median([each.largest.max() for each in relu])),
                 threshold=10.0**FACTOR_DECADES,
                 relation="at least",
-                why=f"{halves}A factor {FACTOR} is what this project calls exploding.",
-            )
-        )
+                how=f"largest |h|, median of {opts.draws} networks",
+                why=f"{halves}A factor {FACTOR} counts as an explosion throughout.",
+            ),
+        ]
     return made
 
 
@@ -246,29 +240,27 @@ def breaking_claims(opts: NonlinearityOptions, found: Sequence[Seen]) -> list[Cl
     at_top = [each for each in found if each.network.radius == top]
     small = [each for each in at_top if each.network.nonlinearity == "tanh" and each.halvings]
     if small and opts.initial_weights == "orthogonal" and all(near_zero(each) for each in small):
-        made.append(
+        made += [
             Claim(
-                f"tanh explodes all the same where |λ|max = {top:g} and the states stay near 0 "
-                f"({small[0].inputs}): decades gained on the way back, less those that "
-                "the states leave no way around",
+                f"tanh explodes, too, while its states stay near 0 ({small[0].inputs}, spectral radius "
+                f"{top:g}): it gains at least what the states' sizes imply",
                 measured=min(each.flow.growth - unavoidable(each) for each in small),
                 threshold=-1e-9,
                 relation="at least",
-                why="An orthogonal W_h of radius |λ| gives exactly |λ| a step, and tanh′ = 1 − h² "
-                "takes at most max h² of it: at least Σ_t log10(|λ| (1 − max h_t²)), from the "
+                how="decades gained on the way back, less those that the states imply",
+                why="An orthogonal $W_h$ of radius |λ| gives exactly |λ| a step, and $tanh′ = 1 − h^2$ "
+                "takes at most $max h^2$ of it: at least $Σ_t log_{10}(|λ| (1 − max h_t^2))$, from the "
                 "states alone.",
-            )
-        )
-        made.append(
+            ),
             Claim(
-                "That is an explosion: ‖∂L/∂h_1‖ over ‖∂L/∂h_T‖, in decades, with "
-                f"{small[0].inputs} (least of any seed)",
+                f"There, tanh's gradient grows by more than a factor {FACTOR}",
                 measured=min(each.flow.growth for each in small),
                 threshold=FACTOR_DECADES,
                 relation="at least",
-                why=f"A factor {FACTOR} is what this project calls exploding.",
-            )
-        )
+                how=f"least $log_{{10}} (‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖)$ of any seed, {small[0].inputs}",
+                why=f"A factor {FACTOR} counts as an explosion throughout.",
+            ),
+        ]
     return made
 
 

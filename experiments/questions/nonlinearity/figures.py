@@ -67,6 +67,10 @@ def from_zero(values: Iterable[Value], title: str) -> alt.Y:
 
 def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
     """The gradient's change against the factor on the inputs."""
+
+    def kind(each: Seen) -> tuple[float, str]:
+        return each.network.radius, each.network.nonlinearity
+
     lines = [
         Line(
             NONLINEARITY_TEXT[name],
@@ -74,7 +78,8 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
             f"spectral radius {radius:g}",
             x=[-each.halvings for each in some],
         )
-        for (radius, name), some in by_kind(sweep).items()
+        for (radius, name), group in itertools.groupby(sweep, kind)
+        for some in [list(group)]
     ]
     low, high = (f(-each.halvings for each in sweep) for f in (min, max))
     x = alt.X(
@@ -89,7 +94,7 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
         lines,
         NONLINEARITY_LOOKS,
         x=x,
-        y="‖∂L/∂h_1‖ / ‖∂L/∂h_T‖",
+        y="‖∂L/∂h_0‖ / ‖∂L/∂h_(T−1)‖",
         title="The gradient's change over the whole sequence, for inputs of any size",
         subtitle=subtitle,
         rules=[0.0],
@@ -97,27 +102,19 @@ def sweep_chart(sweep: Sequence[Seen], subtitle: str) -> alt.TopLevelMixin:
     )
 
 
-def by_kind(seen: Iterable[Seen]) -> dict[tuple[float, str], list[Seen]]:
-    """Networks by radius and nonlinearity."""
-    found: dict[tuple[float, str], list[Seen]] = {}
-    for each in seen:
-        found.setdefault((each.network.radius, each.network.nonlinearity), []).append(each)
-    return found
-
-
 KEYS = (
     Column("nonlinearity", "nonlinearity", get=lambda e: e.network.nonlinearity),
-    Column("spectral_radius", "|λ|max", "g", get=lambda e: e.network.radius),
-    Column("inputs_log2", "log2 inputs", "d", get=lambda e: -e.halvings),
+    Column("spectral_radius", "$|λ|_{max}$", "g", get=lambda e: e.network.radius),
+    Column("inputs_log2", "$log_2$ of the inputs' factor", "d", get=lambda e: -e.halvings),
     Column("seed", "seed"),
 )
 
 SUMMARY = (
     *KEYS,
     Column("largest_state_log10", "largest |h|", get=lambda e: log10(e.largest.max())),
-    Column("saturation_log10", "saturation", get=lambda e: typical(e.saturation)),
-    Column("weight_log10", "weight", get=lambda e: typical(e.weight)),
-    Column("growth_log10", "‖∂L/∂h_1‖ / ‖∂L/∂h_T‖", get=lambda e: e.flow.growth),
+    Column("saturation_log10", "saturation (factor per step)", get=lambda e: typical(e.saturation)),
+    Column("weight_log10", "weight (factor per step)", get=lambda e: typical(e.weight)),
+    Column("growth_log10", "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$", get=lambda e: e.flow.growth),
     Column("verdict", "the gradient"),
 )
 
@@ -143,8 +140,9 @@ def tables(
             "Each network: its states, the two factors and what becomes of the gradient",
             found,
             SUMMARY,
-            "Saturation and weight: geometric means of the two factors of each step back. The "
-            f"gradient vanishes or explodes if it changes by more than a factor {FACTOR}.",
+            "A step back multiplies the gradient by two factors, given as geometric means over the "
+            "steps: saturation, by the nonlinearity's slope, and weight, by $W_h$. The gradient vanishes "
+            f"or explodes if it changes by more than a factor {FACTOR}.",
             printed=True,
         ),
         Table(
@@ -169,12 +167,12 @@ def figures(
             "gradients",
             "The gradient at each time step",
             "Each curve in units of its last step; the gradient flows from right to left. Above: "
-            f"inputs as they are. Below: inputs and biases × 2^{-opts.halvings}"
+            f"inputs as they are. Below: inputs and biases × $2^{{{-opts.halvings}}}$"
             f"{words.where_tanh_is(first)}. A gap is a gradient of exactly zero.",
             steps_chart(
                 first,
                 [("", lambda e: e.flow.gradient - e.flow.gradient[-1])],
-                "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
+                "‖∂L/∂h_t‖ / ‖∂L/∂h_(T−1)‖",
                 "How much of the gradient reaches each time step",
                 size,
             ),
@@ -195,13 +193,16 @@ def figures(
         Figure(
             "gains",
             "Why: the two factors of each step back",
-            "Above: ‖Dδ‖/‖δ‖, what the derivative of the nonlinearity leaves of the gradient. Below: "
-            "‖W_hᵀDδ‖/‖Dδ‖, what the weight makes of that. Their product is one step back.",
+            "Above: $‖Dδ‖/‖δ‖$, the part of the gradient that the slope of the nonlinearity leaves. Below: "
+            "$‖W_h^TDδ‖/‖Dδ‖$, by how much $W_h$ then multiplies it. One step back is their product.",
             steps_chart(
                 usual,
                 [
                     ("saturation", lambda e: e.saturation),
-                    ("weight", lambda e: np.r_[np.nan, e.weight[1:]]),  # nothing arrives at h_0
+                    (
+                        "weight",
+                        lambda e: np.r_[np.nan, e.weight[1:]],
+                    ),  # nothing goes on from step 0
                 ],
                 "factor of one step back",
                 "What a step back does to the gradient: saturation × weight",
@@ -214,9 +215,8 @@ def figures(
             "input_size",
             "When tanh explodes: the size of the inputs decides",
             "The gradient's change over the whole sequence against the factor on inputs and biases. "
-            "The linear network does not care. A ReLU network does not either: scaling all its "
-            "inputs scales its states, but not its slopes. tanh approaches the linear one as its "
-            "states come near 0.",
+            "It changes nothing in the linear network, nor in a ReLU network, where it scales the states "
+            "but not the slopes. tanh approaches the linear network as its states come near 0.",
             sweep_chart(sweep, size),
         ),
     )

@@ -15,6 +15,8 @@ from experiments.regressors.measurement import Measurement
 from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
 from experiments.regressors.untrained import UntrainedOptions, probe
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -48,7 +50,9 @@ class Seen:
     @property
     def inputs(self) -> str:
         """Size of the inputs, in words."""
-        return f"inputs × 2^{-self.halvings}" if self.halvings else "inputs × 1"
+        return (
+            f"inputs × 2{str(-self.halvings).translate(SUPERSCRIPT)}" if self.halvings else "inputs"
+        )
 
     @property
     def verdict(self) -> str:
@@ -57,7 +61,7 @@ class Seen:
 
     @property
     def growth_by_gains(self) -> float:
-        """log10 of the product of both factors over the steps T … 2."""
+        """log10 of the product of both factors over the steps T − 1 … 1."""
         return float(np.sum(log10(self.saturation[1:]) + log10(self.weight[1:])))
 
     @property
@@ -99,7 +103,7 @@ def see(
 
 
 def typical(gains: Floats) -> float | None:
-    """log10 of the geometric mean of the factors at steps T … 2; None where no gradient is left."""
+    """log10 of the geometric mean of the factors at steps T − 1 … 1; None where no gradient is left."""
     logs = log10(gains[1:])
     logs = logs[np.isfinite(logs)]
     return float(logs.mean()) if len(logs) else None
@@ -111,7 +115,7 @@ def near_zero(each: Seen) -> bool:
 
 
 def unavoidable(each: Seen) -> float:
-    """Decades that a gradient gains at least over steps T … 2 of a tanh network, W_h orthogonal."""
+    """Decades that a gradient gains at least over steps T − 1 … 1 of a tanh network, W_h orthogonal."""
     radius = math.log10(each.network.radius)
     return float(np.sum(radius + log10(1.0 - each.largest[1:] ** 2)))
 

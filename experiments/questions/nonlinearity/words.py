@@ -25,8 +25,9 @@ def headline(opts: UntrainedOptions, found: Sequence[Seen]) -> str:
     tanh = [each for each in of_kind(at_top, "tanh") if each.halvings]
     small = f"; with {tanh[0].inputs}, tanh {_change(tanh)}" if tanh else ""
     return (
-        f"At spectral radius {top:g} ({opts.seeds_text}), from step {opts.length} back to step 1, the "
-        f"gradient changes by a factor of: {changes}{small}."
+        "A saturated unit passes hardly any gradient, and a ReLU unit that is off passes none. At "
+        f"spectral radius {top:g} ({opts.seeds_text}), from step {opts.length - 1} back to step 0, the "
+        f"gradient is multiplied by: {changes}{small}."
     )
 
 
@@ -51,17 +52,17 @@ def sentences(
         weights = [w for _, w in factors if w is not None]
         if saturations and weights:
             said.append(
-                f"{NONLINEARITY_TEXT[kind]}, spectral radius {top:g}, {opts.seeds_text}: largest |h| "
-                f"{spread(float(log10(each.largest.max())) for each in drawn)}; on average a step "
-                f"leaves {spread(saturations)} of the gradient after saturation, and the weight makes "
-                f"that ×{spread(weights)}."
+                f"{NONLINEARITY_TEXT[kind]}, spectral radius {top:g}, {opts.seeds_text}: on average, the "
+                f"slopes multiply the gradient by {spread(saturations)} a step, and $W_h$ by "
+                f"{spread(weights)}. The largest |h| is "
+                f"{spread(float(log10(each.largest.max())) for each in drawn)}."
             )
     kinds = dict.fromkeys(each.network.nonlinearity for each in draws)
     linear = of_kind(draws, "identity")
     often = ", ".join(f"{NONLINEARITY_TEXT[k]} in {exploding(of_kind(draws, k))}" for k in kinds)
     said.append(
-        f"Of {len(linear)} networks each at spectral radius {top:g}, with inputs as they are, the "
-        f"gradient explodes: {often}."
+        f"How often the gradient explodes, of {len(linear)} networks each at spectral radius {top:g} "
+        f"with inputs as they are: {often}."
     )
     if relu := of_kind(draws, "relu"):
         blown = sum(each.largest.max() >= 10.0**FACTOR_DECADES for each in relu)
@@ -83,8 +84,9 @@ def sentences(
     if far := [each for each in bent if not near_zero(each)]:
         largest = max(float(each.largest.max()) for each in far)
         said.append(
-            f"With {far[0].inputs} tanh's states do not stay near 0 over {opts.length} steps (largest |h| "
-            f"{largest:.2g}), so what happens near 0 is not judged; more --halvings would keep them there."
+            f"With {far[0].inputs} tanh's states do not stay near 0 over {opts.length} steps: the largest "
+            f"|h| is {largest:.2g}. So nothing is said about states near 0; more --halvings keep them "
+            "there."
         )
     if dead := [each.name for each in found if each.verdict == "dies"]:
         said.append(f"The gradient is exactly zero at some step: {'; '.join(dead)}.")
@@ -97,7 +99,7 @@ def where_tanh_is(seen: Sequence[Seen]) -> str:
     small = [each for each in of_kind(seen, "tanh") if each.halvings]
     if near := [each for each in small if near_zero(each)]:
         radii = ", ".join(f"{each.network.radius:g}" for each in near)
-        said += f"; tanh's states stay near 0, where it is as good as linear, at radius {radii}"
+        said += f"; tanh's states stay near 0, where it is almost linear, at radius {radii}"
     if far := [each for each in small if not near_zero(each)]:
         reached = ", ".join(
             f"{each.largest.max():.2g} at radius {each.network.radius:g}" for each in far

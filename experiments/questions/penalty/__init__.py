@@ -1,12 +1,12 @@
 """Penalty: a vanishing RNN made trainable by a penalty on its gradient flow.
 
-A network sees one number, then noise, and is to say the number at the end. At first the gradient
-vanishes on the way back to it, so plain training does not learn. The penalty is made of ‖∂L/∂h_t‖ alone:
-it asks that the gradient keep its size from step to step, and says nothing about the task. The steps are
-those of SGD; Adam divides by the size of a gradient, and learns without the penalty now and then.
+A network sees one number, then noise, and is to say the number at the end. At first the gradient vanishes
+on the way back to it, so plain training does not learn. The penalty is made of ‖∂L/∂h_t‖ alone: it asks
+that the gradient keep its size from step to step, and says nothing about the task. SGD takes the steps;
+Adam divides by the size of a gradient, and learns without the penalty now and then.
 
 Of seeds 0 to 11 all but one learn. Seed 6 does not, in 600 steps or with a weight of 1 either. With that
-weight its gradient comes through, so a gradient that reaches far is not all that it takes.
+weight its gradient comes through, so a gradient that reaches far is not enough.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from experiments.questions.penalty import figures, words
 from experiments.questions.penalty.measure import (
     LEARNED,
     NOT_LEARNED,
-    FirstNumber,
     Learned,
     Optimizer,
     Way,
@@ -33,7 +32,7 @@ from experiments.questions.penalty.measure import (
     trained,
     worst,
 )
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class PenaltyOptions(NetworkOptions):
     """Weight of the penalty in the loss."""
 
     larger: tuple[float, ...] = (3.0, 10.0, 30.0)
-    """Factors on the step size in further networks without the penalty."""
+    """Factors on the step size; with each, networks are trained without the penalty too."""
 
     length: int = 50
     """Time steps T."""
@@ -65,8 +64,8 @@ class PenaltyOptions(NetworkOptions):
     """Step size."""
 
     optimizer: Optimizer = "sgd"
-    """The optimizer: SGD with momentum 0.9, or Adam, which divides by the size of a gradient and
-    learns without the penalty for some seeds, so that not all claims hold."""
+    """SGD with momentum 0.9, or Adam. Adam divides by the size of a gradient and learns without the
+    penalty for some seeds, so that not all claims hold."""
 
     repeats: int = 3
     """Networks trained in each way, with seed, seed + 1, …: claims are about all of them."""
@@ -86,24 +85,12 @@ class PenaltyOptions(NetworkOptions):
 
 def run(opts: PenaltyOptions, progress: Progress) -> Result:
     """Train every network in every way."""
-    source = FirstNumber(opts.batch, opts.length, opts.noise)
     bar = progress.add_task("", total=opts.repeats * len(opts.ways) * opts.steps)
     found = []
     for seed in opts.seeds:
         for way in opts.ways:
             progress.update(bar, description=f"seed {seed}: {way.name}")
-            learned = learn(
-                way,
-                seed,
-                source,
-                hidden_size=opts.hidden_size,
-                radius=opts.spectral_radius,
-                steps=opts.steps,
-                learning_rate=opts.learning_rate,
-                optimizer=opts.optimizer,
-                advance=lambda: progress.advance(bar),
-            )
-            found.append(learned)
+            found.append(learn(opts, way, seed, lambda: progress.advance(bar)))
             progress.update(bar, completed=len(found) * opts.steps)
     size = f"T = {opts.length}, H = {opts.hidden_size}, B = {opts.batch}"
     return Result(
@@ -119,42 +106,44 @@ def run(opts: PenaltyOptions, progress: Progress) -> Result:
 def claims(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[Claim, ...]:
     """Claims on vanishing, on learning, and on the gradient after training."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
-    convention = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
     return (
         Claim(
-            "Before training the gradient vanishes: decades from the last step to the first, most of any "
-            "seed",
+            "Before training the gradient vanishes",
             worst([decades(learned.before) for learned in found]),
             -FACTOR_DECADES,
-            why=convention,
+            how="Decades that it gains from the last step back to the first, most of any seed",
+            why=CONVENTION,
         ),
         Claim(
-            "With the penalty every network learns: loss on fresh sequences, most of any seed",
+            "With the penalty every network learns",
             worst([learned.loss for learned in helped]),
             LEARNED,
+            how="Mean squared error on fresh sequences, most of any seed",
             why="The first number has variance 1, so no predictor that does not know it has a loss below "
             "1. Half of that was set before looking.",
         ),
         Claim(
-            "Without it, in as many steps of the same size, none does: loss, least of any seed",
+            "Without the penalty, in as many steps of the same size, none learns",
             -worst([-learned.loss for learned in plain]),
             NOT_LEARNED,
             "at least",
-            why=f"Of what can be known at most a tenth is; 1024 sequences tell {NOT_LEARNED} from 1.",
+            how="Mean squared error on fresh sequences, least of any seed",
+            why=f"A loss of {NOT_LEARNED} means that a tenth of what can be known is; 1024 sequences tell "
+            f"{NOT_LEARNED} from 1.",
         ),
         Claim(
-            "Nor do larger steps replace it: share of the networks that learn without it, at the best of "
-            "the step sizes",
+            "Larger steps do not replace the penalty",
             best_plain(opts, found) / opts.repeats,
             0.5,
+            how="Share of the networks that learn without it, at the best of the step sizes",
             why="A step size that works for half of the networks is luck with the seed.",
         ),
         Claim(
-            "With the penalty the gradient neither vanishes nor explodes after training: decades, up or "
-            "down, most of any seed",
+            "With the penalty the gradient neither vanishes nor explodes after training",
             worst([abs(decades(learned.after)) for learned in helped]),
             FACTOR_DECADES,
-            why=convention,
+            how="Decades, up or down, from the last step back to the first, most of any seed",
+            why=CONVENTION,
         ),
     )
 

@@ -25,11 +25,11 @@ LARGER = charts.PALETTE[2:]
 """Colours of larger steps."""
 
 AVERAGED = 10
-"""Training batches that a point of a curve of losses is the mean of."""
+"""Number of training batches whose mean is one point of a curve of losses."""
 
 
 def way_looks(ways: Sequence[Way]) -> dict[str, Look]:
-    """The colour of the penalty, of the same without it, and of each larger step."""
+    """A colour for each way of training."""
     larger = [way for way in dict.fromkeys(ways) if way.larger != 1]
     looks = {Way(1.0).name: Look(charts.BLUE, (1, 0), 3.0)}
     looks |= {Way().name: Look(charts.ORANGE, (1, 0), 2.2)}
@@ -51,10 +51,10 @@ def flow_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
         lines,
         FLOW_LOOKS,
         x=charts.steps(len(found[0].before)),
-        y="‖∂L/∂h_t‖ / ‖∂L/∂h_T‖",
+        y="relative size of ∂L/∂hₜ",
         rules=(0.0,),
         title="How far back the gradient reaches",
-        subtitle=f"relative to the last step, on one batch; {size}",
+        subtitle=f"in units of the last step's, on one batch; {size}",
         height=260,
     )
 
@@ -68,15 +68,14 @@ def loss_chart(found: Sequence[Learned], size: str) -> alt.TopLevelMixin:
         losses = np.asarray(learned.training.losses)
         starts = range(0, len(losses), AVERAGED)
         means = log10([losses[start : start + AVERAGED].mean() for start in starts])
-        ends = [min(start + AVERAGED, len(losses)) for start in starts]
-        lines.append(Line(learned.way.name, means, panel, x=ends))
-        lines.append(Line(CONSTANT, [0.0, 0.0], panel, x=(1, max(most, 2))))
+        lines.append(Line(learned.way.name, means, panel, x=starts))
+        lines.append(Line(CONSTANT, [0.0, 0.0], panel, x=(0, most)))
     return curves(
         lines,
         way_looks([learned.way for learned in found]),
-        x=charts.steps(max(most, 2), "training step"),
+        x=charts.steps(most + 1, "training steps done"),
         y="mean squared error",
-        title="Saying the first number last",
+        title="Learning to say the first number last",
         subtitle=f"loss of the task alone, means over {AVERAGED} training batches; {size}",
         height=260,
     )
@@ -89,8 +88,9 @@ def figures(found: Sequence[Learned], shown: int, size: str) -> tuple[Figure, ..
         Figure(
             "flow",
             "The gradient before and after training",
-            "On the left it has vanished before it reaches the step that the label is about, and stays "
-            "so: training cannot change what it does not see. On the right the penalty has opened the way.",
+            "On the left it vanishes before it reaches step 0, which the label is about, and still does "
+            "after training: training cannot change what its gradient does not reach. On the right the "
+            "penalty has opened the way.",
             flow_chart(same, f"{size}, seed {shown}"),
         ),
         Figure(
@@ -109,8 +109,8 @@ def tables(found: Sequence[Learned], learning_rate: float) -> tuple[Table, ...]:
         Column("seed", "seed", "d"),
         Column("weight", get=lambda e: e.way.weight),
         Column("learning_rate", "step size", "g", get=lambda e: learning_rate * e.way.larger),
-        Column("loss", "loss", ".2g"),
-        Column("before_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before", get=lambda e: decades(e.before)),
+        Column("loss", "mean squared error", ".2g"),
+        Column("before_log10", "$‖∂L/∂h_0‖/‖∂L/∂h_{T−1}‖$ before", get=lambda e: decades(e.before)),
         Column("after_log10", "after", get=lambda e: decades(e.after)),
         Column("stopped", get=lambda e: e.training.stopped),
     )
@@ -126,7 +126,7 @@ def tables(found: Sequence[Learned], learning_rate: float) -> tuple[Table, ...]:
             "Each network on fresh sequences, after training",
             found,
             columns,
-            "The loss of the best predictor that does not know the first number is 1.",
+            "The best predictor that does not know the first number has a mean squared error of 1.",
             printed=True,
         ),
         Table("losses", "Each training step", losses),

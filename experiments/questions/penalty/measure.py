@@ -74,7 +74,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """It in words.
+        """Name of the way in words.
 
         >>> Way(0.1).name, Way().name, Way(larger=3).name
         ('with the penalty', 'without the penalty', 'without, steps × 3')
@@ -110,7 +110,7 @@ class Learned:
 
 
 def penalty_of(loss: tg.Tensor, weight: float) -> tg.Tensor:
-    """Mean square of how much the logarithm of ‖∂L/∂h_t‖ changes from step to step, times ``weight``.
+    """``weight`` times the mean square of the change of log ‖∂L/∂h_t‖ from step to step.
 
     It is 0 where the gradient neither vanishes nor explodes, whatever its size. A norm kept along the
     gradient's own direction is what Pascanu et al. ask for, in ratios instead of logarithms [1]_.
@@ -125,32 +125,11 @@ def penalty_of(loss: tg.Tensor, weight: float) -> tg.Tensor:
 
 
 def learn(
-    way: Way,
-    seed: int,
-    source: FirstNumber,
-    *,
-    hidden_size: int,
-    radius: float,
-    steps: int,
-    learning_rate: float,
-    optimizer: Optimizer,
-    advance: Callable[[], object],
+    opts: PenaltyOptions, way: Way, seed: int, advance: Callable[[], object] = lambda: None
 ) -> Learned:
-    """Train a network, and measure its gradient flow before and after.
-
-    Parameters
-    ----------
-    way : Way
-    seed : int
-    source : FirstNumber
-    hidden_size, radius
-        Hidden units, and the spectral radius that W_h begins with.
-    steps, learning_rate, optimizer
-        Training steps, the step size of every way but for its factor, and what takes the steps.
-    advance : callable
-        Called after every training step.
-    """
-    model = Network("tanh", radius, "last", hidden_size).build(1, seed)
+    """Train a network, calling ``advance`` after every step, and measure its gradient before and after."""
+    source = FirstNumber(opts.batch, opts.length, opts.noise)
+    model = Network("tanh", opts.spectral_radius, "last", opts.hidden_size).build(1, seed)
     seen = source.draw(np.random.default_rng((seed, 1)))
     before = flow_of(model, seen)
     training = fit(
@@ -158,13 +137,13 @@ def learn(
         source,
         np.random.default_rng((seed, 2)),
         target="last",
-        steps=steps,
-        learning_rate=learning_rate * way.larger,
+        steps=opts.steps,
+        learning_rate=opts.learning_rate * way.larger,
         advance=advance,
-        optimizer=OPTIMIZERS[optimizer],
+        optimizer=OPTIMIZERS[opts.optimizer],
         penalty=partial(penalty_of, weight=way.weight) if way.weight else None,
     )
-    fresh = FirstNumber(TEST_SEQUENCES, source.length, source.noise)
+    fresh = FirstNumber(TEST_SEQUENCES, opts.length, opts.noise)
     with tg.no_grad():
         loss, _ = loss_of(model, fresh.draw(np.random.default_rng((seed, 3))), "last")
     return Learned(seed, way, training, before, flow_of(model, seen), float(loss.item()))
@@ -182,7 +161,7 @@ def decades(gradient: Floats) -> float:
 
 
 LEARNED = 0.5
-"""The loss from which on a network has learned: half of what it is without knowing the number."""
+"""A network with this loss or less has learned: half of the loss without knowing the number."""
 
 
 NOT_LEARNED = 0.9

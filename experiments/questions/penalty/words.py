@@ -21,35 +21,38 @@ if TYPE_CHECKING:
 
 
 def headline(opts: PenaltyOptions, found: Sequence[Learned]) -> str:
-    """Losses with and without, and what became of the gradient."""
+    """The reason, then losses with and without, and what became of the gradient."""
     plain, helped = trained(found, Way()), trained(found, Way(opts.weight))
     first = helped[0]
     return (
+        "A network cannot learn from a step that its gradient does not reach; the penalty rewards weights "
+        "through which the gradient keeps its size, and then the loss of the task can use it. "
         f"After {counted(opts.steps, 'training step')} the loss is "
         f"{between(learned.loss for learned in helped)} with the penalty and "
         f"{between(learned.loss for learned in plain)} without it ({opts.seeds_text}; 1 without memory). "
-        f"‖∂L/∂h_1‖ is {power_text(decades(first.before))} ‖∂L/∂h_T‖ before training, and "
-        f"{power_text(decades(first.after))} of it after training with the penalty (seed {first.seed})."
+        f"At first {power_text(decades(first.before))} of the gradient comes back to the first step, after "
+        f"training with the penalty {power_text(decades(first.after))} of it (seed {first.seed})."
     )
 
 
 def sentences(opts: PenaltyOptions, found: Sequence[Learned]) -> tuple[str, ...]:
     """Sentences on larger steps, on the gradient after plain training, and on training that ended early."""
     said = [
-        "All networks are trained alike: the same initial values, batches and steps, and gradients of a "
-        "norm above 1 scaled down to it."
+        "All networks of a seed have the same initial values and batches, and take as many steps. A "
+        f"gradient whose norm is above 1 is scaled down to 1. A loss of {LEARNED:g} or less counts as "
+        "learned."
     ]
     if opts.optimizer == "sgd":
         said.append(
-            "The steps are those of SGD with momentum. Adam, which divides by the size of each gradient, "
-            "learns without the penalty for some seeds and step sizes: --optimizer adam measures it."
+            "SGD with momentum takes the steps. Adam divides by the size of each gradient, and learns "
+            "without the penalty for some seeds and step sizes: --optimizer adam measures it."
         )
     for way in opts.ways:
         some = trained(found, way)
         said.append(
-            f"{way.name.capitalize()}: {having_learned(some)} of {len(some)} networks learn (a loss of at "
-            f"most {LEARNED:g}); ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is "
-            f"{spread(decades(learned.after) for learned in some)} after training."
+            f"{way.name.capitalize()}: {having_learned(some)} of {len(some)} networks learn. After "
+            f"training, {spread(decades(learned.after) for learned in some)} of the gradient comes back "
+            "to the first step."
         )
     said += [
         f"Training ended early {learned.way.name}, seed {learned.seed}: {learned.training.stopped}."

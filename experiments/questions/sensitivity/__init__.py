@@ -1,10 +1,10 @@
 """Sensitivity: a state that remembers for long depends strongly on λ, though no gradient grows.
 
 A linear unit h_t = λ h_{t−1} + x_t multiplies gradients by λ < 1 at every step, so none explodes. Yet λ is
-used at every step, and what its uses contribute to dh_T/dλ adds up: the longer the unit remembers, the
-more uses count, and the more alike they are. This is measured use by use, then with two remedies, and in
-an LSTM, whose cell path has the second one built in. Its hidden path has not: with W_h as it is, single
-units of some seeds are a hundred times as sensitive and more (``--seed 20``).
+used at every step, and the contributions of its uses to dh_{T−1}/dλ add up: the longer the unit remembers,
+the more uses count, and the more alike they are. This is measured use by use, then with two remedies, and
+in an LSTM, whose cell path has the second remedy built in. Its hidden path has not: with W_h as it is,
+single units of some seeds are a hundred times as sensitive and more (``--seed 20``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from rich.progress import Progress
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
 from experiments.app.options import NetworkOptions
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.questions.sensitivity import figures, words
-from experiments.questions.sensitivity.cells import Cells, see_cells
+from experiments.questions.sensitivity.lstm_cells import Cells, see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     Unit,
@@ -41,10 +40,10 @@ LEAST = 0.001
 """The least λ: with less a unit remembers nothing, and its dependence on ν underflows."""
 
 APART = 1.01
-"""How many times the shortest memory the longest must be, for a slope to be fitted."""
+"""The least ratio of the longest memory to the shortest that a slope is fitted to."""
 
 LONGEST = 30_000
-"""Time steps that a unit may run for: more fill the memory of a small machine."""
+"""Most time steps of a unit: more fill the memory of a small machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class SensitivityOptions(NetworkOptions):
     """Added to the biases of the LSTMs' forget gates: one or several."""
 
     span: float = 10.0
-    """Time steps T that each unit and cell is run for, in units of its memory 1/(1 − λ) or 1/(1 − σ(b))."""
+    """Time steps that each unit and cell is run for, in units of its memory 1/(1 − λ) or 1/(1 − σ(b))."""
 
     hidden_size: int = 8
     """Hidden units H of an LSTM."""
@@ -133,45 +132,42 @@ def claims(
     """No gradient grows, a power for each form, what gates do, and that the parts add up."""
     said = [
         Claim(
-            "No gradient grows on its way back: largest |∂h_T/∂h_t| of any unit at any step",
+            "No gradient grows on its way back",
             max(float(np.abs(unit.gradient).max()) for unit in units),
             1.0,
-            why="It is λ^(T−t), and λ is below 1.",
+            how="Largest $|∂h_{T−1}/∂h_t|$ of any linear unit at any step",
+            why="It is $λ^{T−1−t}$, and λ is below 1.",
         ),
     ]
     for form in FORMS:
         power = fitted_power([unit for unit in units if unit.form is form], opts.batch)
         said.append(
             Claim(
-                f"Parameter {form.name}: the size of dh_T/dθ grows as the memory to the power "
-                f"{form.power:g} (distance of the fitted power, {power.fitted:.3f}, from it)",
+                f"Parameter {form.name}: $dh_{{T−1}}/dθ$ grows as the memory to the power {form.power:g}",
                 abs(power.fitted - form.power),
                 power.bound,
+                how=f"Distance of the fitted power, {power.fitted:.3f}, from {form.power:g}",
                 why="The bound comes before the measurement: from the closed form, which is a power "
                 "only as λ approaches 1, and four standard errors of a standard deviation.",
             )
         )
-    said.append(
+    return (
+        *said,
         Claim(
-            "LSTM with W_h = 0: relative to c_T, its dependence on the forget bias stays bounded however "
-            "long it remembers (largest of any unit, forget bias and seed)",
+            "However long an LSTM's cell path remembers, its dependence on the forget bias stays bounded",
             max(float(cells.alone.max()) for cells in gated),
             GATED,
-            why="The gate is σ(b), and dσ/db = σ(1 − σ) shrinks as the memory grows. With constant gates "
-            "f, ∂c_T/∂b_f is f √(1 + f²)/(1 + f) of c_T for white inputs, and f for constant ones: below "
-            "1. Twice that was set before looking, since gates move.",
-        )
-    )
-    said.append(
-        Claim(
-            "What the uses of the weights contribute adds up to dh_T/dθ by hand, a polynomial in λ "
-            "(largest relative error of any unit over the batch)",
+            how="$∂c_{T−1}/∂b_f$ relative to $c_{T−1}$ with $W_h = 0$, largest of any unit and network",
+            why="The slope of the gate $σ(b)$, $σ(1 − σ)$, shrinks as the memory grows. With constant "
+            "gates $f$ the ratio is $f √(1 + f^2)/(1 + f)$ for white inputs and $f$ for constant ones: "
+            "below 1. Twice that was set before looking, since gates move.",
+        ),
+        identity(
+            "The contributions of all uses add up to $dh_{T−1}/dθ$ by hand, a polynomial in λ",
             max(unit.error for unit in units),
-            ROUNDING,
-            why="The two are equal by the chain rule: the threshold is rounding in float64.",
-        )
+            "Largest relative error of any unit over the batch",
+        ),
     )
-    return tuple(said)
 
 
 EXPERIMENT = Experiment(
@@ -179,7 +175,7 @@ EXPERIMENT = Experiment(
     "explodes?",
     options=SensitivityOptions,
     run=run,
-    predict="h_t = λ h_(t−1) + x_t with λ = 0.9, 0.99 and 0.999, and random inputs. No gradient ∂h_T/∂h_t "
-    "is ever above 1. How does the size of dh_T/dλ grow when the memory 1/(1 − λ) grows tenfold: not at "
-    "all, tenfold, or more? And what does the use of λ at one step contribute to it?",
+    predict="$h_t = λ h_{t−1} + x_t$ with λ = 0.9, 0.99 and 0.999, and random inputs. No gradient "
+    "$∂h_{T−1}/∂h_t$ is ever above 1. How does the size of $dh_{T−1}/dλ$ grow when the memory 1/(1 − λ) "
+    "grows tenfold: not at all, tenfold, or more? And what does the use of λ at one step contribute to it?",
 )

@@ -12,15 +12,15 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import log10
 from experiments.drawing.tables import Column, Figure, Row, Table
-from experiments.questions.sensitivity.cells import Cells
+from experiments.questions.sensitivity.lstm_cells import Cells
 from experiments.questions.sensitivity.measure import FORMS, Unit
 
 LSTM_SEQUENCES = 64
-"""Sequences that an LSTM reads: what each of its steps contributes fills the memory with more."""
+"""Most sequences that an LSTM reads: the contributions of its steps to more would fill the memory."""
 
-GRADIENT = "largest ∂h_T/∂h_t"
+GRADIENT = "largest gradient of any step"
 CLOSED = "closed form"
-CELL = "LSTM, W_h = 0: b_f"
+CELL = "units of LSTMs without a hidden path"
 
 FORM_LOOKS = {
     form.name: Look(colour, dash)
@@ -32,7 +32,7 @@ FORM_LOOKS = {
     )
 }
 
-USE, SUM, BACK = "use of λ at step t", "uses from step t on, summed", "gradient ∂h_T/∂h_t"
+USE, SUM, BACK = "use of λ at that step", "uses from that step on, summed", "gradient by the state"
 
 USE_LOOKS = {
     SUM: Look(charts.ORANGE, (1, 0), 3.0),
@@ -53,7 +53,7 @@ def memory_axis(memories: Sequence[float], title: str = "memory 1/(1 − λ) in 
 
 
 def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
-    """Size of dh_T/dθ against the memory, a curve for each form, beside the largest gradient."""
+    """Size of dh_{T−1}/dθ against the memory, a curve for each form, beside the largest gradient."""
     memories = [float(log10(unit.memory)) for unit in units if unit.form is FORMS[0]]
     lines: list[Line] = []
     dots: list[Line] = []
@@ -69,11 +69,11 @@ def growth_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
         lines,
         FORM_LOOKS | {GRADIENT: Look(charts.GREY, (2, 2))},
         x=memory_axis([unit.memory for unit in units]),
-        y="size of dh_T/dθ",
+        y="size of the derivative by the parameter",
         dots=dots,
         title="The last state depends ever more on λ, and no gradient grows",
         subtitle="root mean square over sequences of white inputs; "
-        f"scaled: × √(1 − λ²); ν: λ = exp(−exp ν); {size}",
+        f"scaled by √(1 − λ²); ν: λ = exp(−exp ν); {size}",
         height=330,
     )
 
@@ -100,10 +100,10 @@ def use_chart(units: Sequence[Unit], size: str) -> alt.TopLevelMixin:
     return curves(
         lines,
         USE_LOOKS,
-        x=charts.lags(last, "steps back T − t, in units of the memory"),
+        x=charts.lags(last, "steps back, in units of the memory"),
         y="size",
         title="Single uses stay small; their sum does not",
-        subtitle=f"parts of dh_T/dλ, root mean squares over sequences of white inputs; {size}",
+        subtitle=f"parts of the derivative by λ, root mean squares over sequences of white inputs; {size}",
         rules=(0.0,),
         height=260,
     )
@@ -134,7 +134,7 @@ def relative_chart(units: Sequence[Unit], gated: Sequence[Cells]) -> alt.TopLeve
         y="size of the derivative / size of the state",
         dots=dots,
         title="Along the cell path, the dependence on the forget bias stays bounded",
-        subtitle="dh_T/dθ of linear units, ∂c_T/∂b_f of untrained LSTMs with W_h = 0",
+        subtitle="by λ or ν for linear units, by the forget bias for untrained LSTMs without a hidden path",
         height=330,
     )
 
@@ -153,16 +153,16 @@ def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[F
         Figure(
             "uses",
             "What the uses of λ contribute",
-            "The use of λ at step t contributes λ^(T−t) h_(t−1). In a unit with a long memory neighbouring "
-            "uses read nearly the same state, so they add up instead of cancelling.",
+            "The use of λ at step $t$ contributes $λ^{T−1−t} h_{t−1}$. In a unit with a long memory "
+            "neighbouring uses read nearly the same state, so they add up instead of cancelling.",
             use_chart(units, size),
         ),
         Figure(
             "relative",
             "An LSTM beside the linear unit",
-            "A circle for each hidden unit of each LSTM with W_h = 0: how much its last cell state "
-            "depends on its own forget bias. The slope of σ shrinks just as the number of uses grows. With "
-            "W_h as it is, gradients through h come on top, and they may explode: see the table.",
+            "Each circle is a hidden unit of an LSTM with $W_h = 0$: how much its last cell state depends "
+            "on its own forget bias. The slope of σ shrinks just as the number of uses grows. With $W_h$ "
+            "as it is, gradients through h come on top, and they may explode: see the table.",
             relative_chart(units, gated),
         ),
     )
@@ -206,17 +206,53 @@ def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
             "units",
             "Each linear unit at its last step",
             units,
-            UNITS,
-            "Root mean squares over the batch. Closed form: the standard deviation of dh_T/dθ for white "
-            "inputs. By hand ±: relative error against the polynomial in λ, on the same inputs.",
+            (
+                Column("parameter", "parameter θ", get=lambda e: e.form.name),
+                Column("decay", "λ", "g"),
+                Column("memory", "memory (steps)", ".4g"),
+                Column("steps", get=lambda e: e.length),
+                Column("state", "$h_{T−1}$", ".3g"),
+                Column(
+                    "largest_gradient",
+                    "largest $∂h_{T−1}/∂h_t$",
+                    ".3g",
+                    get=lambda e: np.abs(e.gradient).max(),
+                ),
+                Column("largest_use", "largest use of λ", ".3g", get=lambda e: e.uses.max()),
+                Column("sensitivity", "$dh_{T−1}/dθ$", ".4g"),
+                Column("closed_form", "closed form", ".4g", get=lambda e: e.expected),
+                Column("error", "error", ".0e"),
+            ),
+            "$h_{T−1}$ is the last state; sizes are root mean squares over the batch. Closed form: the "
+            "standard deviation of $dh_{T−1}/dθ$ for white inputs. Error: relative, against the "
+            "polynomial in λ on these inputs.",
             printed=True,
         ),
         Table(
             "cells",
-            "Each LSTM at its last step",
+            "How each LSTM's last cell state depends on the forget bias, relative to its size",
             gated,
-            CELLS,
-            f"Ratios of root mean squares over {LSTM_SEQUENCES} sequences at most. Memory: 1/(1 − σ(b)).",
+            (
+                Column("forget_bias", "forget bias", "g"),
+                Column("seed", "seed", "d"),
+                Column("memory", "memory (steps)", ".3g"),
+                Column("steps", get=lambda e: e.length),
+                Column(
+                    "median",
+                    "$W_h = 0$: median unit",
+                    ".3g",
+                    get=lambda e: np.median(e.alone),
+                ),
+                Column("most", "largest", ".3g", get=lambda e: e.alone.max()),
+                Column(
+                    "whole_median",
+                    "$W_h$ as it is: median unit",
+                    ".3g",
+                    get=lambda e: np.median(e.whole),
+                ),
+                Column("whole_most", "largest", ".3g", get=lambda e: e.whole.max()),
+            ),
+            f"Ratios of root mean squares over up to {LSTM_SEQUENCES} sequences. Memory: $1/(1 − σ(b))$.",
             printed=True,
         ),
         Table("uses", "Each linear unit at some steps back", list(_lag_rows(units))),

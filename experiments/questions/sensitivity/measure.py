@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from experiments.questions.sensitivity import SensitivityOptions
 
 POINTS = 100
-"""Steps back that curves are kept at: a unit that remembers for long has too many to draw."""
+"""Points of a curve: a unit that remembers for long has too many steps to draw all."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Form:
     by_hand : callable
         s, dλ/dθ and ds/dθ at a λ, without the autodiff engine.
     power : float
-        The standard deviation of dh_T/dθ grows as this power of the memory 1/(1 − λ), for white
+        The standard deviation of dh_{T−1}/dθ grows as this power of the memory 1/(1 − λ), for white
         inputs of variance 1.
     factor : float
         What that power is multiplied by, as λ approaches 1.
@@ -74,8 +74,8 @@ FORMS = (
         lambda decay: (1.0, 1.0, 0.0),
         1.5,
         0.5,
-        "as many uses count as the memory has steps, and each reads a state whose size grows as the root "
-        "of the memory",
+        "as many uses count as the memory has steps, and the state that each reads grows as the root of "
+        "the memory",
     ),
     Form(
         "λ, scaled inputs",
@@ -99,7 +99,7 @@ FORMS = (
 """λ as it is; with inputs × √(1 − λ²), which keeps the variance of states at 1; and with λ = exp(−exp ν)
 too, of which the parameter is ν. They are the three steps of Zucchet and Orvieto, "Recurrent neural
 networks: vanishing and exploding gradients are not the end of the story", 2024.
-For white inputs the standard deviations of dh_T/dθ are √((1 + λ²) / (1 − λ²)³), 1 / (1 − λ²) and
+For white inputs the standard deviations of dh_{T−1}/dθ are √((1 + λ²) / (1 − λ²)³), 1 / (1 − λ²) and
 λ |ln λ| / (1 − λ²)."""
 
 
@@ -117,17 +117,17 @@ class Unit:
     length : int
         Time steps T.
     state, sensitivity : float
-        Sizes of h_T and of dh_T/dθ.
+        Sizes of h_{T−1} and of dh_{T−1}/dθ.
     expected : float
-        The standard deviation of dh_T/dθ over white inputs, by hand for T steps.
+        The standard deviation of dh_{T−1}/dθ over white inputs, by hand for T steps.
     error : float
-        ‖dh_T/dθ − by hand‖ / ‖by hand‖ over the batch.
+        ‖dh_{T−1}/dθ − by hand‖ / ‖by hand‖ over the batch.
     gradient : array (T,)
-        ∂h_T/∂h_t, which is the same for every sequence.
+        ∂h_{T−1}/∂h_t, which is the same for every sequence.
     lags : array of int (n,)
-        Steps back T − t that the two curves are kept at, from 0.
+        Steps back from the last one that the two curves are kept at, from 0.
     uses, summed : array (n,)
-        Size of what the use of λ at step t contributes to dh_T/dλ, and of the sum of what all steps
+        Size of what the use of λ at step t contributes to dh_{T−1}/dλ, and of the sum of what all steps
         from t on contribute.
     """
 
@@ -145,7 +145,7 @@ class Unit:
 
     @property
     def memory(self) -> float:
-        """Steps that the unit remembers for: 1 / (1 − λ)."""
+        """Number of steps that the unit remembers for: 1 / (1 − λ)."""
         return memory_of(self.decay)
 
 
@@ -172,7 +172,7 @@ def rms(values: Floats) -> Floats:
 def see_unit(form: Form, decay: float, inputs: Floats) -> Unit:
     """Measure one unit on inputs ``(T, B)``.
 
-    The parts of dh_T/dθ are what each step's uses of λ and of s contribute, times dλ/dθ and ds/dθ.
+    The parts of dh_{T−1}/dθ are what each step's uses of λ and of s contribute, times dλ/dθ and ds/dθ.
     """
     theta = tg.tensor(form.start(decay), dtype="float64", requires_grad=True)
     decay_of, input_weight = form.weights(theta)
@@ -222,9 +222,9 @@ def _slope(weight: tg.Tensor, theta: tg.Tensor) -> float:
 
 
 def coefficients(form: Form, decay: float, length: int) -> Floats:
-    """Return what dh_T/dθ multiplies the input of k steps back by, ``(T,)`` from k = 0.
+    """Return what dh_{T−1}/dθ multiplies the input of k steps back by, ``(T,)`` from k = 0.
 
-    h_T = Σ_k s λ^k x_{T−k}, so this is s k λ^{k−1} dλ/dθ + λ^k ds/dθ.
+    h_{T−1} = Σ_k s λ^k x_{T−1−k}, so this is s k λ^{k−1} dλ/dθ + λ^k ds/dθ.
     """
     scale, by_decay, by_input = form.by_hand(decay)
     k = np.arange(float(length))
@@ -239,7 +239,7 @@ class Power:
     Parameters
     ----------
     fitted : float
-        Slope of the logarithm of the size of dh_T/dθ against that of the memory, by least squares.
+        Slope of the logarithm of the size of dh_{T−1}/dθ against that of the memory, by least squares.
     bound : float
         How far it can be from the form's power.
     """

@@ -1,8 +1,8 @@
 """Skip (Q1f): what a ResNet's skips and an LSTM's cell have in common.
 
-Both let the gradient through without a matrix product. A residual network, the plain network of the
-same depth and the same initial values, and an LSTM of as many steps read the same numbers; beside
-each gradient stand the share that came without a product and the share that came through one.
+Both let the gradient through without a matrix product. A residual network, a plain network of the same
+depth with the same initial values, and an LSTM of as many steps read the same numbers. Each gradient is
+split into the share that came without a product and the share that came through one.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
 from experiments.app.options import NetworkOptions
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.drawing.words import counted
 from experiments.questions.skip import figures, words
 from experiments.questions.skip.measure import (
     Branches,
     Depth,
+    Nonlinearity,
     growths,
     product_shares,
     see,
     see_branches,
 )
-from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import Nonlinearity
+from experiments.regressors.flow import CONVENTION, FACTOR_DECADES
 
 SWEEP = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Factors on the weights, to find where skips no longer keep the gradient in range."""
+"""Factors on the weights that are always measured, to find where skips no longer help."""
 
 MOST_BLOCKS = 12
 """2^12 paths can be followed one by one in seconds."""
 
 MOST_PRODUCTS = 40
-"""Matrix products up to which the gradient is split; the cost is that many backward passes."""
+"""Matrix products up to which the gradient is split: each costs a backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +93,9 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
         found += see(opts, scale, seed)
         progress.advance(task)
     progress.update(task, description=f"{2**opts.blocks} paths")
-    branches = see_branches(opts.blocks, opts.hidden_size, opts.batch, opts.seed, opts.nonlinearity)
+    branches = see_branches(opts)
     progress.advance(task)
-    products = product_shares(
-        opts.length,
-        opts.hidden_size,
-        opts.batch,
-        opts.seed,
-        nonlinearity=opts.nonlinearity,
-        forget_bias=opts.forget_bias,
-        max_hops=min(opts.length - 1, MOST_PRODUCTS),
-    )
+    products = product_shares(opts, min(opts.length - 1, MOST_PRODUCTS))
     progress.advance(task)
     shown = [d for d in found if d.seed == opts.seed and d.scale in opts.scale]
     size = f"{opts.size}, seed {opts.seed}"
@@ -121,52 +112,49 @@ def run(opts: SkipOptions, progress: Progress) -> Result:
 
 def claims(opts: SkipOptions, found: Sequence[Depth], branches: Branches) -> tuple[Claim, ...]:
     """Identities of skips and paths, and what skips do at the initial values and beyond them."""
-    chain = "The two are equal by the chain rule: the threshold is rounding in float64."
-    factor = f"A factor of {FACTOR} counts as vanishing or exploding; this is a convention."
+    gained = "Decades that the gradient gains from the last layer back to the first"
     resnets = [depth for depth in found if depth.kind == "ResNet"]
-    scales = sorted({depth.scale for depth in found})
     return (
         Claim(
-            "A skip passes the gradient unchanged: largest relative difference between what it passes "
-            "and ∂L/∂h_{l+1}",
+            "A skip passes the gradient on unchanged",
             max(depth.skip_error for depth in resnets),
             0.0,
-            why="The derivative of a sum by its operand is 1: not even rounding is between the two.",
+            how="Largest relative difference between what it passes and $∂L/∂h_{l+1}$",
+            why="The derivative of a sum by its operand is 1: there is not even rounding.",
+            about="computation",
         ),
-        Claim(
-            "At every layer and step the shares sum to 1 (largest difference, relative to the sum of "
-            "their sizes)",
+        identity(
+            "At every layer and step the shares sum to 1",
             max(depth.sum_error for depth in found),
-            ROUNDING,
-            why=chain,
+            "Largest difference from 1, relative to the sum of their sizes",
         ),
-        Claim(
-            f"The gradient by number of branches is the sum over all 2^{opts.blocks} paths, followed "
-            "one by one (largest relative error of a class)",
+        identity(
+            f"The gradient by number of branches is the sum over all {2**opts.blocks} paths",
             branches.error,
-            ROUNDING,
-            why=chain,
+            "Largest relative error of a class, the paths followed one by one",
         ),
         Claim(
-            "Without skips the gradient vanishes at the initial values: decades from the last layer "
-            "to the first, most of any seed",
+            "Without skips the gradient vanishes",
             max(growths(found, "plain network")),
             -FACTOR_DECADES,
-            why=factor,
+            how=f"{gained}, weights × 1, most of any seed",
+            why=CONVENTION,
         ),
         Claim(
-            "With skips, at the same values, it does not: decades, least of any seed",
+            "With skips, and the same weights, it does not vanish",
             min(growths(found, "ResNet")),
             -FACTOR_DECADES,
             "at least",
-            why=factor,
+            how=f"{gained}, weights × 1, least of any seed",
+            why=CONVENTION,
         ),
         Claim(
-            "Skips do not keep it from exploding: decades at the scale where they are most, any seed",
-            max(max(growths(found, "ResNet", scale)) for scale in scales),
+            "Skips do not keep it from exploding",
+            max(depth.growth for depth in resnets),
             FACTOR_DECADES,
             "at least",
-            why=factor,
+            how=f"{gained}, any seed, with the weights that make it largest",
+            why=CONVENTION,
         ),
     )
 

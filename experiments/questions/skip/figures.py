@@ -24,8 +24,8 @@ LOOKS = {
 }
 
 WAYS = {
-    "free": "without a product (skip, cell path)",
-    "matrix": "through a product (branch, hidden path)",
+    "free": "without a matrix (skip, cell path)",
+    "matrix": "through a matrix (branch, hidden path)",
     "local": "from the loss itself",
 }
 
@@ -50,9 +50,9 @@ def gradient_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
         [Line(depth.kind, depth.gradient, f"weights × {depth.scale:g}") for depth in shown],
         LOOKS,
         x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
-        y="gradient norm",
+        y="size of the gradient",
         title="How much of the gradient reaches each layer, or time step",
-        subtitle=f"‖∂L/∂h_l‖, for the LSTM ‖∂L/∂c_t‖; {size}",
+        subtitle=f"‖∂L/∂hₗ‖, for the LSTM ‖∂L/∂cₜ‖; {size}",
         height=300,
     )
 
@@ -72,14 +72,14 @@ def share_chart(shown: Sequence[Depth], size: str) -> alt.TopLevelMixin:
         x=charts.steps(len(shown[0].gradient), "layer l, or time step t"),
         y="signed share of the gradient",
         axis=charts.shares,
-        title="The way that the gradient came in one step back",
-        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂h_l, for the LSTM ∂L/∂c_t; {size}",
+        title="The way on which the gradient came in one step back",
+        subtitle=f"⟨part, δ⟩/‖δ‖² of δ = ∂L/∂hₗ, for the LSTM ∂L/∂cₜ; {size}",
         rules=(0.0, 1.0),
     )
 
 
 def counts(last: int, title: str, rest: int | None = None) -> alt.X:
-    """Horizontal axis for the field ``count``, from 0 to ``last``, and ``rest`` for what is over it."""
+    """Horizontal axis for the field ``count``, from 0 to ``last``; what is over it stands at ``rest``."""
     values = charts.ticks(0, last)
     axis = alt.Axis(values=values, format="d", grid=False)
     if rest is not None:
@@ -93,15 +93,15 @@ def counts(last: int, title: str, rest: int | None = None) -> alt.X:
 def branch_chart(branches: Branches, size: str) -> alt.TopLevelMixin:
     """Norms by number of branches, with the paths added up by hand."""
     last = len(branches.measured) - 1
-    panel = f"{last} blocks, 2^{last} = {2**last} paths"
+    panel = f"{last} blocks, {2**last} paths"
     return curves(
         [Line("measured", log10(norms(branches.measured)), panel, x=range(last + 1))],
         {"measured": Look(charts.BLUE)},
-        x=counts(last, "branches j on the way"),
-        y="gradient norm",
+        x=counts(last, "branches on the way"),
+        y="size of the gradient",
         dots=[Line("every path by hand", log10(norms(branches.by_hand)), panel, x=range(last + 1))],
         title="A residual network's gradient by the number of branches it went through",
-        subtitle=f"‖∂L/∂h_1‖ over all paths with j branches; {size}",
+        subtitle=f"‖∂L/∂h₀‖ over all paths with so many branches; {size}",
         height=280,
     )
 
@@ -124,7 +124,7 @@ def product_chart(products: Mapping[Kind, Products], size: str) -> alt.TopLevelM
         y="signed share of the gradient",
         axis=lambda values, title: alt.Y("value:Q", title=title),
         title="Through how many matrix products the gradient went",
-        subtitle=f"branches of the ResNet, hidden hops of the LSTM; {size}",
+        subtitle=f"branches of the ResNet, hidden states of the LSTM; {size}",
         rules=(0.0,),
         height=280,
     )
@@ -140,18 +140,12 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Gradients, shares, paths, and where it breaks.
 
-    Parameters
-    ----------
-    shown, found : sequence of Depth
-        Those whose curves are drawn, and all.
-    branches, products
-        Of the first seed.
-    size, seeds : str
-        For the subtitles of one seed and of all.
+    Curves are drawn of ``shown``, the networks of one seed, as are ``branches`` and ``products``; ``size``
+    and ``seeds`` are the subtitles of that seed and of all.
     """
     last = len(next(iter(products.values())).shares) - 1
     cut = (
-        f" The last point is all that went through over {last} products."
+        f" The last point is all that went through more than {last} products."
         if any(split.rest is not None for split in products.values())
         else ""
     )
@@ -177,35 +171,34 @@ def figures(
         Figure(
             "shares",
             "Skip and branch, cell path and hidden path",
-            "The blue shares came without a matrix product. The three sum to 1; a share below 0 "
-            "works against the whole.",
+            "Blue came without a matrix product. The three shares sum to 1; a share below 0 works against "
+            "the whole.",
             share_chart(shown, size),
         ),
         Figure(
             "matrix_products",
-            "The whole way by its number of products",
-            "One step's shares multiply: over many steps the paths with some products, of which "
-            "there are many, can carry more than the one path with none. Shares above 1 and below 0 "
-            "cancel. Weights × 1." + cut,
+            "The whole way by its number of matrix products",
+            "There is one path without a product and there are many with some, so over many steps those "
+            "can carry more. Shares above 1 and below 0 cancel. Weights × 1." + cut,
             product_chart(products, size),
         ),
         Figure(
             "branches",
             "A small residual network, path by path",
-            "Circles: each of the paths followed on its own, without the autodiff engine. Weights × 1.",
+            "Circles: each path followed on its own, with NumPy alone. Weights × 1.",
             branch_chart(branches, f"untrained, {branches.measured.shape[-1]} units"),
         ),
         Figure(
             "growth",
             "Where it breaks",
-            "Each point is a network, each line the mean over the seeds. Below −2 the gradient "
-            "vanishes, above 2 it explodes, by the convention of a factor 100.",
+            "Each point is a network, each line the mean over the seeds. By convention the gradient "
+            "vanishes below −2 and explodes above 2: a factor of 100.",
             sweep_chart(
                 growth,
                 {kind: LOOKS[kind].colour for kind in KINDS},
-                y="decades from the last layer to the first",
-                title="What becomes of the gradient, against the size of the weights",
-                subtitle=f"log10 of ‖∂L/∂h_1‖ / ‖∂L/∂h_last‖, for the LSTM of c; {seeds}",
+                y="decades gained from the last layer to the first",
+                title="What becomes of the gradient with larger weights",
+                subtitle=f"‖∂L/∂h₀‖ in units of the last layer's; a decade is a factor of 10; {seeds}",
             ),
         ),
     )
@@ -226,9 +219,11 @@ def tables(
     columns = (
         Column("kind", "network", get=str),
         *map(growth, sorted({d.scale for d in found})),
-        Column("free", "without a product", "+.2f", get=lambda kind: typical(found, kind, "free")),
         Column(
-            "matrix", "through a product", "+.2f", get=lambda kind: typical(found, kind, "matrix")
+            "free", "share without a product", "+.2f", get=lambda kind: typical(found, kind, "free")
+        ),
+        Column(
+            "matrix", "share through one", "+.2f", get=lambda kind: typical(found, kind, "matrix")
         ),
     )
     layers = [
@@ -254,7 +249,6 @@ def tables(
                     "measured_log10": log10(norms(branches.measured)),
                     "by_hand_log10": log10(norms(branches.by_hand)),
                 },
-                first=0,
             )
         )
     ]
@@ -271,10 +265,11 @@ def tables(
     return (
         Table(
             "skips",
-            "Decades from the last layer or step to the first, least … most of the seeds",
+            "Decades that the gradient gains from the last layer or step to the first, least … most of "
+            "the seeds",
             KINDS,
             columns,
-            "Without and through a product: median share of the gradient in one step, weights × 1.",
+            "A decade is a factor of 10. Shares: of the gradient in one step back, median, weights × 1.",
             printed=True,
         ),
         Table("layers", "Each layer, or time step", layers),

@@ -1,4 +1,4 @@
-"""Measuring gradients through depth, with skips and without, beside a path-by-path sum by hand."""
+"""Measure gradients through depth, with skips and without, and add up every path by hand."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from experiments.app.errors import OptionError
 from experiments.drawing.numbers import Floats, relative, signed_share, to_numpy
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
-from experiments.regressors.networks import LAYER, Nonlinearity, regressor
+from experiments.regressors.networks import LAYER, regressor
 from models import ResidualNet
 
 if TYPE_CHECKING:
     from experiments.questions.skip import SkipOptions
 
 Kind = Literal["ResNet", "plain network", "LSTM"]
+Nonlinearity = Literal["tanh", "relu", "identity"]
 NET = "residualnet"
 """Path of a residual network's states."""
 
@@ -62,18 +63,11 @@ class Depth:
 
 
 def residual_net(
-    depth: int, width: int, seed: int, *, nonlinearity: Nonlinearity, scale: float, skip: bool
+    opts: SkipOptions, depth: int, seed: int, scale: float = 1.0, skip: bool = True
 ) -> ResidualNet:
     """Make a network that reads as many numbers as it is deep; one seed draws the same values."""
-    model = ResidualNet(
-        depth,
-        width,
-        depth=depth,
-        nonlinearity=nonlinearity,
-        skip=skip,
-        rng=seed,
-        dtype="float64",
-    )
+    options: Any = {"nonlinearity": opts.nonlinearity, "skip": skip, "dtype": "float64"}
+    model = ResidualNet(depth, opts.hidden_size, depth=depth, rng=seed, **options)
     for block in model.blocks:
         weight = block.linear.weight
         weight.assign(weight.detach() * scale)
@@ -81,7 +75,7 @@ def residual_net(
 
 
 def depth_batch(seed: int, batch: int, depth: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The LSTM's sequences as inputs ``(B, depth)``, and the means of them ``(B, 1)``."""
+    """The LSTM's sequences as inputs ``(B, depth)``, and their means ``(B, 1)``."""
     inputs, labels = batch_of(seed, batch, depth)
     return np.ascontiguousarray(inputs[:, :, 0].T), labels[-1]
 
@@ -92,19 +86,11 @@ def net_loss(model: ResidualNet, batch: tuple[NDArray[Any], NDArray[Any]]) -> tg
     return tg.nn.mse_loss(model(tg.tensor(inputs)), tg.tensor(labels))
 
 
-def see_net(
-    depth: int,
-    width: int,
-    batch: int,
-    seed: int,
-    *,
-    nonlinearity: Nonlinearity,
-    scale: float,
-    skip: bool,
-) -> Depth:
+def see_net(opts: SkipOptions, scale: float, seed: int, skip: bool) -> Depth:
     """Measure a residual network, or the plain one with the same values."""
-    model = residual_net(depth, width, seed, nonlinearity=nonlinearity, scale=scale, skip=skip)
-    loss = net_loss(model, depth_batch(seed, batch, depth))
+    depth = opts.length
+    model = residual_net(opts, depth, seed, scale, skip)
+    loss = net_loss(model, depth_batch(seed, opts.batch, depth))
     gradient = tg.inspect.gradient_flow(loss)[NET].h.log10_grad_norm
     parts = edge_parts(loss, depth)
     whole = np.stack([to_numpy(state.grad) for state in states_of(tg.inspect.trace(loss), depth)])
@@ -143,16 +129,19 @@ def edge_parts(loss: tg.Tensor, depth: int) -> dict[str, Floats]:
     return parts
 
 
-def see_lstm(
-    length: int, hidden_size: int, batch: int, seed: int, *, forget_bias: float, scale: float
-) -> Depth:
+def see_lstm(opts: SkipOptions, scale: float, seed: int) -> Depth:
     """Measure an LSTM on the same numbers, one at each step."""
-    model = regressor("lstm", hidden_size, seed, forget_bias=forget_bias, scale=scale)
-    loss, _ = loss_of(model, batch_of(seed, batch, length), "last")
+    loss = lstm_loss(opts, scale, seed)
     gradient = tg.inspect.gradient_flow(loss)[LAYER].c.log10_grad_norm
     split = tg.inspect.path_split(loss, LAYER)["c"].shares
     shares = dict(zip(("free", "matrix", "local"), split.values(), strict=True))
     return Depth("LSTM", scale, seed, gradient, shares, sum_error(shares))
+
+
+def lstm_loss(opts: SkipOptions, scale: float, seed: int) -> tg.Tensor:
+    """Loss of an LSTM at its last step."""
+    model = regressor("lstm", opts.hidden_size, seed, forget_bias=opts.forget_bias, scale=scale)
+    return loss_of(model, batch_of(seed, opts.batch, opts.length), "last")[0]
 
 
 def sum_error(shares: Mapping[str, Floats]) -> float:
@@ -167,7 +156,7 @@ def sum_error(shares: Mapping[str, Floats]) -> float:
 
 @dataclass(frozen=True)
 class Branches:
-    """A shallow residual network's gradient by h_1, split by the number of branches on the way.
+    """A shallow residual network's gradient by h_0, split by the number of branches on the way.
 
     Parameters
     ----------
@@ -184,16 +173,14 @@ class Branches:
         return float(relative(self.measured - self.by_hand, self.by_hand).max())
 
 
-def see_branches(
-    blocks: int, width: int, batch: int, seed: int, nonlinearity: Nonlinearity
-) -> Branches:
-    """Split the gradient by the state below ``blocks`` blocks, and follow all 2^blocks paths."""
-    depth = blocks + 1  # the first block makes the state
-    model = residual_net(depth, width, seed, nonlinearity=nonlinearity, scale=1.0, skip=True)
-    data = depth_batch(seed, batch, depth)
-    split = tg.inspect.grad_by_hops(net_loss(model, data), blocks, state="h", through="branch")
+def see_branches(opts: SkipOptions) -> Branches:
+    """Split the gradient by the state below some blocks, and follow all 2^blocks paths."""
+    depth = opts.blocks + 1  # the first block makes the state
+    model = residual_net(opts, depth, opts.seed)
+    data = depth_batch(opts.seed, opts.batch, depth)
+    split = tg.inspect.grad_by_hops(net_loss(model, data), opts.blocks, state="h", through="branch")
     parameters = {name: to_numpy(value) for name, value in model.state_dict().items()}
-    by_hand = every_path(parameters, *data, depth, nonlinearity)
+    by_hand = every_path(parameters, *data, depth, opts.nonlinearity)
     return Branches(to_numpy(split.grad)[:, 0], by_hand)
 
 
@@ -204,7 +191,7 @@ def every_path(
     depth: int,
     nonlinearity: Nonlinearity,
 ) -> Floats:
-    """∂L/∂h_1 as a sum over paths: through each subset of the blocks above, added up by its size.
+    """∂L/∂h_0 as a sum over paths: through each subset of the blocks above, added up by its size.
 
     Computed with NumPy from the definition, without the autodiff engine.
     """
@@ -251,23 +238,12 @@ class Products:
         return float(np.abs(self.shares).sum() + abs(self.rest or 0.0))
 
 
-def product_shares(
-    depth: int,
-    width: int,
-    batch: int,
-    seed: int,
-    *,
-    nonlinearity: Nonlinearity,
-    forget_bias: float,
-    max_hops: int,
-) -> dict[Kind, Products]:
+def product_shares(opts: SkipOptions, max_hops: int) -> dict[Kind, Products]:
     """Split the gradient at the first layer or step by matrix products, up to ``max_hops``."""
-    net = residual_net(depth, width, seed, nonlinearity=nonlinearity, scale=1.0, skip=True)
-    model = regressor("lstm", width, seed, forget_bias=forget_bias)
-    net_split = tg.inspect.grad_by_hops(
-        net_loss(net, depth_batch(seed, batch, depth)), max_hops, state="h", through="branch"
-    )
-    loss, _ = loss_of(model, batch_of(seed, batch, depth), "last")
+    depth, seed = opts.length, opts.seed
+    loss = net_loss(residual_net(opts, depth, seed), depth_batch(seed, opts.batch, depth))
+    net_split = tg.inspect.grad_by_hops(loss, max_hops, state="h", through="branch")
+    loss = lstm_loss(opts, 1.0, seed)
     split = tg.inspect.grad_by_hops(loss, max_hops, state="c", through="h", path=LAYER)
     found: dict[Kind, Products] = {}
     pairs: tuple[tuple[Kind, Any], ...] = (("ResNet", net_split), ("LSTM", split))
@@ -280,17 +256,13 @@ def product_shares(
 
 def see(opts: SkipOptions, scale: float, seed: int) -> list[Depth]:
     """Measure the three networks of a seed."""
-    sizes = opts.length, opts.hidden_size, opts.batch, seed
-    found = [
-        see_net(*sizes, nonlinearity=opts.nonlinearity, scale=scale, skip=skip)
-        for skip in (True, False)
-    ]
-    found.append(see_lstm(*sizes, forget_bias=opts.forget_bias, scale=scale))
+    found = [see_net(opts, scale, seed, skip) for skip in (True, False)]
+    found.append(see_lstm(opts, scale, seed))
     if not all(
         np.isfinite(depth.gradient).all() for depth in found if depth.kind != "plain network"
     ):
         raise OptionError(
-            f"A gradient with weights × {scale:g} is 0 or no finite number; choose a smaller --length "
+            f"A gradient with weights × {scale:g} is 0 or not finite; choose a smaller --length "
             "or --scale"
         )
     return found

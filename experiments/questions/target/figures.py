@@ -22,11 +22,11 @@ SHARES = {
     "through later steps": Look(charts.BLUE),
     "local: from the loss at step t": Look(charts.AMBER),
 }
-SUMS = {"losses 1 … k": Look(charts.BLUE)}
+SUMS = {"losses 0 … k": Look(charts.BLUE)}
 
 
 def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
-    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_1 comes from.
+    """The matrix, the totals, the two shares, and the losses that ∂L/∂h_0 comes from.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
         Figure(
             "matrix",
             "What each single loss says about each state",
-            "Row k is the gradient of loss L_k alone: read it from the diagonal to the left, back in "
-            "time. White: as large as at its own step. Blue: smaller; brown: larger, on a scale of its "
-            "own; black: exactly zero. Grey: no state acts on losses before it.",
+            "Row k is the gradient of loss $L_k$ alone. Read it from the diagonal to the left, back in "
+            "time. White: as large as at step k. Blue: smaller. Brown: larger, on a scale of its own. "
+            "Black: exactly zero. Grey: no state acts on losses before it.",
             triangle(
                 [(f"spectral radius {each.radius:g}", each.decay) for each in first],
                 legend="‖∂L_k/∂h_t‖ / ‖∂L_k/∂h_k‖",
@@ -69,8 +69,8 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
         Figure(
             "shares",
             "Where the gradient of each state comes from",
-            "Signed shares ⟨part, ∂L/∂h_t⟩/‖∂L/∂h_t‖² of the loss at the same step and of all later "
-            "ones; they sum to 1. At the last step there is no later one.",
+            "Signed shares $⟨part, ∂L/∂h_t⟩/‖∂L/∂h_t‖^2$ of the loss at step t and of all later ones; they "
+            "sum to 1. At the last step there is no later one.",
             curves(
                 lines(first, SHARES, lambda each: (each.through, each.local)),
                 SHARES,
@@ -86,13 +86,13 @@ def figures(first: Sequence[Targets], size: str) -> tuple[Figure, ...]:
         Figure(
             "first_step",
             "Which losses the gradient of the first state comes from",
-            "Signed shares in ∂L/∂h_1 of the losses, added from L_1 on. Where the curve has come to "
-            "1, later losses say nothing about the first step.",
+            "Signed shares in $∂L/∂h_0$ of the losses, added from $L_0$ on. Where the curve has come to "
+            "1, later losses say nothing about the first state.",
             curves(
                 lines(first, SUMS, lambda each: (np.cumsum(each.by_loss),)),
                 SUMS,
                 x=charts.steps(length, "loss k"),
-                y="share of ∂L/∂h_1 from L_1 … L_k",
+                y="share of ∂L/∂h_0 from L_0 … L_k",
                 axis=charts.shares,
                 title="How many losses the first state learns from",
                 subtitle=f"{size}, loss at every step",
@@ -115,16 +115,20 @@ def lines(
 
 
 NETWORKS = (
-    Column("spectral_radius", "|λ|max", "g", get=lambda e: e.radius),
+    Column("spectral_radius", "$|λ|_{max}$", "g", get=lambda e: e.radius),
     Column("seed", "seed"),
-    Column("every_log10", "‖∂L/∂h_1‖/‖∂L/∂h_T‖, all", get=lambda e: e.every[0] - e.every[-1]),
-    Column("last_log10", "last alone", get=lambda e: e.last[0] - e.last[-1]),
-    Column("corner_log10", "‖∂L_T/∂h_1‖/‖∂L_T/∂h_T‖", get=lambda e: e.decay[-1, 0]),
-    Column("bound_log10", "at most", get=lambda e: (len(e.last) - 1) * e.stretch),
-    Column("own_loss_smallest_log10", "least ‖∂L_k/∂h_k‖", get=lambda e: np.diag(e.matrix).min()),
+    Column(
+        "every_log10",
+        "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$, loss at every step",
+        get=lambda e: e.every[0] - e.every[-1],
+    ),
+    Column("last_log10", "loss at the last step", get=lambda e: e.last[0] - e.last[-1]),
+    Column("corner_log10", "last of all losses", get=lambda e: e.decay[-1, 0]),
+    Column("bound_log10", "bound", get=lambda e: (len(e.last) - 1) * e.stretch),
+    Column("own_loss_smallest_log10", "least $‖∂L_k/∂h_k‖$", get=lambda e: np.diag(e.matrix).min()),
     Column("own_loss_largest_log10", "largest", get=lambda e: np.diag(e.matrix).max()),
     Column("local_share", "local share", ".2f", get=lambda e: np.nanmean(e.local)),
-    Column("losses_for_90_percent", "losses in ∂L/∂h_1", get=lambda e: e.reach),
+    Column("losses_for_90_percent", "losses in $∂L/∂h_0$", get=lambda e: e.reach),
 )
 
 
@@ -136,8 +140,10 @@ def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
             "Each network under both losses",
             found,
             NETWORKS,
-            "At most: σ_max(W_h)^(T−1). Local share: mean over the steps of the loss at step t in "
-            "∂L/∂h_t. Losses in ∂L/∂h_1: how many of the first make it up to 10%.",
+            "The first three columns of gradients are $‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$; the bound on the last "
+            "two of them is $σ_{max}(W_h)^{T−1}$. Local share: the share of the loss at step t in "
+            "$∂L/∂h_t$, mean over the steps. Losses in $∂L/∂h_0$: how many of the first losses make up "
+            "90% of it.",
             printed=True,
         ),
         Table(
@@ -167,8 +173,8 @@ def tables(found: Sequence[Targets]) -> tuple[Table, ...]:
                 {
                     "spectral_radius": each.radius,
                     "seed": each.seed,
-                    "loss": k + 1,
-                    "step": t + 1,
+                    "loss": k,
+                    "step": t,
                     "gradient_log10": float(each.matrix[k, t]),
                 }
                 for each in found

@@ -30,7 +30,7 @@ class Targets:
     local, through : arrays (T,)
         Signed shares of ∂L/∂h_t from the loss at step t, and through later steps; they sum to 1.
     by_loss : array (T,)
-        Signed share of loss L_k in ∂L/∂h_1.
+        Signed share of loss L_k in ∂L/∂h_0.
     sum_error : float
         Largest ‖Σ_k ∂L_k/∂h_t − ∂L/∂h_t‖ of any step, in units of Σ_k ‖∂L_k/∂h_t‖.
     stretch : float
@@ -63,7 +63,7 @@ class Targets:
 
     @property
     def reach(self) -> int:
-        """How many of the earliest losses make up ∂L/∂h_1 to 10%, by their signed shares."""
+        """How many of the earliest losses make up ∂L/∂h_0 to 10%, by their signed shares."""
         return making_up(self.by_loss)
 
 

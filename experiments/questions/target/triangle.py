@@ -42,8 +42,8 @@ def triangle(
             "column": name,
             "row": "",
             "value": charts.drawable(float(values[k, t])),
-            "loss": int(k) + 1,
-            "step": int(t) + 1,
+            "loss": int(k),
+            "step": int(t),
             **_square(int(k), int(t), stride),
         }
         for name, values in panels
@@ -57,8 +57,8 @@ def triangle(
     low, high = min([-1.0, *drawn]), max([0.0, *drawn])
     width = max(150, min(520, charts.GRID_WIDTH // len(panels)))
     pixel = (length + stride - 1) / width  # in steps
-    reach = [0.5 - (stride - 1), length + 0.5]
-    ticks = sorted({1, *charts.ticks(1, length)})
+    reach = [0.5 - stride, length - 0.5]
+    ticks = charts.ticks(0, length - 1)
     base = alt.Chart().encode(
         x=alt.X("left:Q", title="state h_t at time step t", axis=alt.Axis(values=ticks, grid=False),
                 scale=alt.Scale(domain=reach, nice=False, zero=False)),
@@ -91,7 +91,7 @@ def triangle(
 def _square(k: int, t: int, stride: int) -> dict[str, float]:
     """The square of an entry; it stands for those that are left out before it, too."""
     return {
-        "left": t + 1.5 - stride, "right": t + 1.5, "top": k + 1.5 - stride, "bottom": k + 1.5
+        "left": t + 0.5 - stride, "right": t + 0.5, "top": k + 0.5 - stride, "bottom": k + 0.5
     }  # fmt: skip
 
 

@@ -23,10 +23,11 @@ def headline(opts: TargetOptions, found: Sequence[Targets]) -> str:
     words = [becomes(totals), becomes(singles)]
     link = "and" if words[0] == words[1] else "but"
     return (
-        f"At spectral radius {found[0].radius:g} ({opts.seeds_text}), with a loss at every step, the "
-        f"total gradient {words[0]} on its way to step 1 (‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ is {spread(totals)}), "
-        f"{link} the gradient of loss {opts.length} alone {words[1]} ({spread(singles)} of it reaches "
-        f"step 1, whatever other losses there are)."
+        "With a loss at every step each state has a loss nearby, but no loss reaches further back than "
+        f"without the others. At spectral radius {found[0].radius:g} ({opts.seeds_text}), the total "
+        f"gradient {words[0]} on its way to step 0 ($‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ is {spread(totals)}), "
+        f"{link} the gradient of the last loss alone {words[1]} ({spread(singles)} of it reaches step 0, "
+        "whatever other losses there are)."
     )
 
 
@@ -50,16 +51,16 @@ def sentences(opts: TargetOptions, found: Sequence[Targets]) -> tuple[str, ...]:
         own = spread(float(log) for each in drawn for log in np.diag(each.matrix))
         local = sorted(float(np.nanmean(each.local)) for each in drawn)
         said.append(
-            f"Spectral radius {radius:g}, {opts.seeds_text}: from step T to step 1 the total gradient "
-            f"changes ×{total} with a loss at every step, ×{single} with the last alone; ‖∂L_k/∂h_k‖ "
-            f"is {own}; the first {counts(each.reach for each in drawn)} of {opts.length} losses make "
-            f"up ∂L/∂h_1 to 10%; the mean share of the local loss in ∂L/∂h_t is "
+            f"Spectral radius {radius:g}, {opts.seeds_text}: back to step 0 the total gradient is "
+            f"multiplied by {total} with a loss at every step, by {single} with the last alone. The first "
+            f"{counts(each.reach for each in drawn)} of {opts.length} losses make up 90% of $∂L/∂h_0$. The "
+            f"local gradient $‖∂L_k/∂h_k‖$ is {own}; its mean share in $∂L/∂h_t$ is "
             f"{' to '.join(dict.fromkeys(f'{share:.0%}' for share in (local[0], local[-1])))}."
         )
     if kept := [each for each in found if float(each.decay[-1, 0]) > -FACTOR_DECADES]:
         names = ", ".join(f"{each.radius:g} (seed {each.seed})" for each in kept)
         said.append(
-            f"The decay depends on the initial values: loss T reaches step 1 with more than 1/{FACTOR} "
-            f"of its gradient at spectral radius {names}."
+            f"The decay depends on the initial values: more than 1/{FACTOR} of the last loss's gradient "
+            f"reaches step 0 at spectral radius {names}."
         )
     return tuple(said)

@@ -1,7 +1,7 @@
 """Training: how RNNs and LSTMs learn the running average, and how their gradient flow changes.
 
-One- and two-layer networks learn to predict the mean so far, at every step or at the last one
-alone. Since the numbers are independent, a loss says how many of them a network must be using.
+One- and two-layer networks learn to predict the mean so far, at every step or only at the last one.
+Since the numbers are independent, a small loss proves how many of them a network uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.app.result import Claim, Result
 from experiments.questions.training import figures, words
 from experiments.questions.training.measure import Learned, Task, learn, least_loss
 from experiments.regressors.flow import Target
-from experiments.regressors.networks import Cell
+from experiments.regressors.networks import Cell, check_kinds
 
 MOST_CELLS = 20_000
 """Marks that a heatmap may have for the report to stay quick: fewer moments where T is long."""
@@ -29,7 +29,7 @@ class TrainingOptions(NetworkOptions):
     """Options of training."""
 
     cell: tuple[Cell, ...] = ("rnn", "lstm")
-    """The recurrent layers: one or both."""
+    """The recurrent layers, one or several: rnn, lstm, or your own my_module:MGU."""
 
     layers: tuple[int, ...] = (1, 2)
     """How many of them above each other: one number or several."""
@@ -57,11 +57,12 @@ class TrainingOptions(NetworkOptions):
     show the first."""
 
     moments: int = 30
-    """Moments of training at which the gradient flow of the first is measured, at most."""
+    """Moments of training at which the gradient flow of the first network is measured, at most."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("cell", "target")
+        check_kinds(cells=self.cell)
         self.at_least(1, "layers", "hidden_size", "steps", "moments")
         self.at_least(2, "length")
         self.positive("learning_rate")
@@ -124,29 +125,30 @@ def claims(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[Claim, ...]
     """Losses below what is possible without memory, and without all of it."""
     said = [
         Claim(
-            "Every network beats the best constant predictor, whose loss is the variance of the labels "
-            "(largest ratio of the losses)",
+            "Every network beats the best constant prediction, whose loss is the variance of the labels",
             worst_ratio(found, 0, opts.length),
             1.0,
-            why="The mean of t independent numbers has variance 1/t.",
+            how="largest ratio of the losses",
+            why="The mean of n independent numbers has variance 1/n.",
         ),
         Claim(
-            "Every network remembers: it beats the best predictor that sees the current number only "
-            "(largest ratio of the losses)",
+            "Every network remembers: it beats the best predictor that sees the current number only",
             worst_ratio(found, 1, opts.length),
             1.0,
-            why="Of the label at step t, a part of variance (t − 1)/t² cannot be known from x_t.",
+            how="largest ratio of the losses",
+            why="Of the label at step t, a part of variance $t/(t + 1)^2$ cannot be known from $x_t$.",
         ),
     ]
     if last := [learned for learned in found if learned.task.target == "last"]:
         said.append(
             Claim(
                 f"With the loss at the last step, every network uses all {opts.length} numbers: it beats "
-                "the best predictor that does not see the first (largest ratio of the losses)",
+                "the best predictor that does not see the first",
                 worst_ratio(last, opts.length - 1, opts.length),
                 1.0,
-                why="x_1 is independent of the others and x_1/T is a part of the label: without it no "
-                "predictor has a loss below 1/T².",
+                how="largest ratio of the losses",
+                why="$x_0$ is independent of the others and $x_0/T$ is a part of the label: without it no "
+                "predictor has a loss below $1/T^2$.",
             )
         )
     return tuple(said)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import altair as alt
 
@@ -17,7 +18,7 @@ from experiments.regressors.data import batch_of
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.networks import CELL_TEXT
 
-CONSTANT, FORGETFUL = "best constant", "best without the oldest number"
+CONSTANT, FORGETFUL = "best constant prediction", "best without the oldest number"
 LABEL = "label"
 
 LOSS_LOOKS = {
@@ -33,6 +34,8 @@ SHOWN_SEQUENCES = 3
 def network_looks(found: Sequence[Learned]) -> dict[str, Look]:
     """Colour by cell, dash by layers."""
     colours = {"rnn": charts.ORANGE, "lstm": charts.BLUE}
+    own = dict.fromkeys(each.task.cell for each in found if each.task.cell not in colours)
+    colours |= dict(zip(own, itertools.cycle(charts.SPARE), strict=False))
     dashes = ((1, 0), (6, 3), (2, 2))
     layers = sorted({learned.task.layers for learned in found})
     return {
@@ -51,11 +54,11 @@ def loss_chart(found: Sequence[Learned], length: int, steps: int, size: str) -> 
         lines.append(Line(CELL_TEXT[learned.task.cell], log10(learned.training.losses), *panel))
         for what, inputs in (CONSTANT, 0), (FORGETFUL, length - 1):
             level = float(log10(least_loss(inputs, length, learned.task.target)))
-            lines.append(Line(what, [level, level], *panel, x=(1, steps)))
+            lines.append(Line(what, [level, level], *panel, x=(0, steps)))
     return curves(
         lines,
         LOSS_LOOKS,
-        x=charts.steps(max(steps, 2), "training step"),
+        x=charts.steps(steps + 1, "training steps done"),
         y="mean squared error",
         title="Learning the running average",
         subtitle=f"loss of each training batch; {size}",
@@ -104,7 +107,7 @@ def flow_chart(
             values = learned.gradient[:, layer]
             values = values - relative * values[:, -1:]
             panels.append((panel, learned.moments.tolist(), values))
-    what = "‖∂L/∂h_t‖ / ‖∂L/∂h_T‖" if relative else "‖∂L/∂h_t‖"
+    what = "‖∂L/∂h_t‖ / ‖∂L/∂h_(T−1)‖" if relative else "‖∂L/∂h_t‖"
     return heatmap(
         panels,
         steps=steps,
@@ -130,8 +133,8 @@ def figures(
     predictions = Figure(
         "predictions",
         "Predictions and labels",
-        "Circles: the mean so far. A network trained at the last step alone was never told what "
-        "to say before.",
+        "Circles: the mean so far. A network whose loss was at the last step alone learned nothing about "
+        "earlier predictions.",
         prediction_chart(found, batch, length, size),
     )
     watched = [learned for learned in found if len(learned.moments)]
@@ -140,15 +143,15 @@ def figures(
     reach = Figure(
         "reach",
         "Reach of the gradient during training",
-        "Each column of a panel is one moment of training, its gradients in units of the one at the "
-        "last step: what changes is how far it reaches.",
+        "Each column of a panel is one moment of training. Its gradients are relative to the one at the "
+        "last step, so that only their reach is seen.",
         flow_chart(watched, steps, size, relative=True),
     )
     flow = Figure(
         "flow",
         "Gradient flow during training",
-        "The same without these units. It darkens as the loss, from which the gradient starts, gets "
-        "smaller.",
+        "The gradient norms themselves. They darken as the loss gets smaller, because the gradient "
+        "starts from it.",
         flow_chart(watched, steps, size, relative=False),
     )
     return reach, losses, predictions, flow
@@ -156,32 +159,26 @@ def figures(
 
 def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
     """Each network in numbers; losses, predictions and flow for programs."""
+
+    def best_constant(each: Learned) -> float:
+        return least_loss(0, length, each.task.target)
+
+    def used(each: Learned) -> int:
+        return inputs_used(each.loss, length, each.task.target)
+
+    def reach(moment: int) -> Callable[[Learned], float | None]:
+        return lambda each: each.reach(moment) if len(each.moments) else None
+
     columns = (
         Column("network", "network", get=lambda e: e.task.name),
         Column("target", "loss at", get=lambda e: e.task.target),
         Column("seed", "seed", "d", get=lambda e: e.task.seed),
-        Column("loss", "loss", ".2g"),
-        Column(
-            "constant", "best constant", ".3g", get=lambda e: least_loss(0, length, e.task.target)
-        ),
-        Column(
-            "ratio",
-            "loss / best constant",
-            ".2%",
-            get=lambda e: e.loss / least_loss(0, length, e.task.target),
-        ),
-        Column(
-            "inputs_used",
-            "numbers it must use",
-            "d",
-            get=lambda e: inputs_used(e.loss, length, e.task.target),
-        ),
-        Column(
-            "reach_before_log10",
-            "‖∂L/∂h_1‖/‖∂L/∂h_T‖ before",
-            get=lambda e: e.reach(0) if len(e.moments) else None,
-        ),
-        Column("reach_after_log10", "after", get=lambda e: e.reach(-1) if len(e.moments) else None),
+        Column("loss", "mean squared error", ".2g"),
+        Column("constant", "best constant prediction", ".3g", get=best_constant),
+        Column("ratio", "ratio of the two", ".2%", get=lambda e: e.loss / best_constant(e)),
+        Column("inputs_used", "numbers it must use", "d", get=used),
+        Column("reach_before_log10", "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$ before training", get=reach(0)),
+        Column("reach_after_log10", "after training", get=reach(-1)),
         Column("stopped", get=lambda e: e.training.stopped),
     )
     losses: list[Row] = []
@@ -200,9 +197,9 @@ def tables(found: Sequence[Learned], length: int) -> tuple[Table, ...]:
             "Each network on fresh sequences, after training",
             found,
             columns,
-            "Numbers it must use: at least so many of the last numbers; a predictor that sees fewer "
-            "has a larger loss. The gradient is that of the first layer, in the networks with the first "
-            "seed: before training and after it.",
+            "Numbers it must use: at least so many of the last numbers, since a predictor that sees fewer "
+            "has a larger loss. The gradient is that of the lowest layer; it is measured in the networks "
+            "with the first seed.",
             printed=True,
         ),
         Table("losses", "Each training step", losses),

@@ -72,7 +72,7 @@ class Learned:
     predictions: Floats
 
     def reach(self, moment: int) -> float:
-        """log10(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖) in the first layer at one of the moments."""
+        """log10(‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖) in the lowest layer at one of the moments."""
         return float(self.gradient[moment, 0, 0] - self.gradient[moment, 0, -1])
 
 
@@ -138,15 +138,15 @@ def learn(
 def least_loss(inputs: int, length: int, target: Target) -> float:
     """Loss of the best predictor that sees only the last ``inputs`` numbers of each sequence.
 
-    The numbers are independent with mean 0 and variance 1. The label at step t is their mean, so
+    The numbers are independent with mean 0 and variance 1. The label after n of them is their mean, so
     the best prediction leaves the unseen ones out, and their part of the mean, of variance
-    (t − inputs)/t², is lost. A smaller loss can be had only by a network that uses more.
+    (n − inputs)/n², is lost. A smaller loss can be had only by a network that uses more.
 
     >>> least_loss(0, 10, "last"), least_loss(9, 10, "last")
     (0.1, 0.01)
     """
-    t = np.arange(1, length + 1)
-    lost = np.maximum(t - inputs, 0) / t**2
+    n = np.arange(1, length + 1)
+    lost = np.maximum(n - inputs, 0) / n**2
     return float(lost[-1] if target == "last" else lost.mean())
 
 

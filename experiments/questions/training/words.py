@@ -66,14 +66,18 @@ def headline(opts: TrainingOptions, found: Sequence[Learned]) -> str:
     for target in dict.fromkeys(opts.target):
         losses = [learned.loss for learned in found if learned.task.target == target]
         constant = least_loss(0, opts.length, target)
-        parts.append(f"{between(losses)} of {constant:.2g} ({TARGET_TEXT[target]})")
-    said = f"After {opts.steps} training steps the loss is {' and '.join(parts)}"
+        parts.append(
+            f"{between(losses)}, where the best constant prediction has {constant:.2g} "
+            f"({TARGET_TEXT[target]})"
+        )
     watched = [learned for learned in found if len(learned.moments)]
     shown = min(watched, key=lambda learned: learned.reach(0))
     return (
-        f"{said}. The gradient that reached the first step least, ‖∂L/∂h_1‖ = "
-        f"{power_text(shown.reach(0))} ‖∂L/∂h_T‖ before training ({shown.task.name}, "
-        f"{TARGET_TEXT[shown.task.target]}), is {power_text(shown.reach(-1))} of it after."
+        "A mean needs every number, so a network learns it only as far back as its gradient reaches. "
+        "Where that was least before training "
+        f"({shown.task.name}, {TARGET_TEXT[shown.task.target]}), $‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ went from "
+        f"{power_text(shown.reach(0))} to {power_text(shown.reach(-1))}. After {opts.steps} training "
+        f"steps the loss is {' and '.join(parts)}."
     )
 
 
@@ -85,16 +89,20 @@ def sentences(opts: TrainingOptions, found: Sequence[Learned]) -> tuple[str, ...
         best = min(chosen, key=lambda learned: learned.loss)
         used = [inputs_used(learned.loss, opts.length, target) for learned in chosen]
         said.append(
-            f"{TARGET_TEXT[target].capitalize()}: the smallest loss on fresh sequences is "
+            f"{TARGET_TEXT[target].capitalize()}: the smallest mean squared error on fresh sequences is "
             f"{best.loss:.2g} ({best.task.name}); {proven(used)}."
         )
         watched = [learned for learned in chosen if len(learned.moments)]
-        said += [
-            f"{TARGET_TEXT[target].capitalize()}, {learned.task.name}: ‖∂L/∂h_1‖ / ‖∂L/∂h_T‖ went from "
-            f"{power_text(learned.reach(0))} to {power_text(learned.reach(-1))} in the first layer."
+        changes = "; ".join(
+            f"from {power_text(learned.reach(0))} to {power_text(learned.reach(-1))} ({learned.task.name})"
             for learned in watched
             if np.isfinite([learned.reach(0), learned.reach(-1)]).all()
-        ]
+        )
+        if changes:
+            said.append(
+                f"{TARGET_TEXT[target].capitalize()}: during training, $‖∂L/∂h_0‖ / ‖∂L/∂h_{{T−1}}‖$ of "
+                f"the lowest layer went {changes}."
+            )
     said += [
         f"Training ended early for {learned.task.name}, {TARGET_TEXT[learned.task.target]}: "
         f"{learned.training.stopped}."

@@ -1,4 +1,4 @@
-"""Weight paths (Q1-intro): why ∂L/∂W is a sum over paths.
+"""Weight paths: why ∂L/∂W is a sum over paths.
 
 First with a single number for a weight, where every path can be followed by hand; then in recurrent
 networks, where the use of W_h at each step contributes a matrix G_t, and ∂L/∂W_h = Σ_t G_t.
@@ -14,13 +14,12 @@ from rich.progress import Progress
 
 from experiments.app.catalogue import Experiment
 from experiments.app.errors import OptionError
-from experiments.app.result import Claim, Result
-from experiments.drawing.numbers import ROUNDING
+from experiments.app.result import Claim, Result, identity
 from experiments.questions.weight_paths import figures, words
 from experiments.questions.weight_paths.measure import Contributions, contributions
 from experiments.questions.weight_paths.scalar import PATH_COLOURS, ScalarCase, scalar_case
 from experiments.regressors.flow import Target
-from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity
+from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity, check_kinds
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 HAND = 32 * float(np.finfo("f8").eps)
@@ -36,10 +35,10 @@ class WeightPathsOptions(UntrainedOptions):
     """The one weight of the scalar case."""
 
     inputs: tuple[float, ...] = (1.0, 2.0, 3.0)
-    """u_1, u_2, … of the scalar case: two to five numbers."""
+    """u_0, u_1, … of the scalar case: two to five numbers."""
 
     nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
-    """σ of the networks: one or several."""
+    """σ of the networks, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: float = 0.9
     """Largest eigenvalue magnitude of W_h."""
@@ -50,6 +49,7 @@ class WeightPathsOptions(UntrainedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.one_or_more("nonlinearity")
+        check_kinds(nonlinearities=self.nonlinearity)
         self.positive("spectral_radius")
         if not 2 <= len(self.inputs) <= len(PATH_COLOURS):
             raise OptionError(
@@ -91,32 +91,32 @@ def claims(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Claim, ...
     )
     return (
         Claim(
-            "Scalar case: what flows back to w over each of its edges, by the inspector, is the "
-            "product of the path's partials, by hand (largest difference, in units of "
-            "the contributions' size)",
+            "One weight: what flows back to w over each edge of the traced graph is the product of "
+            "the path's partial derivatives",
             measured=inspected,
             threshold=HAND,
+            how="largest difference between the inspector and the product by hand, relative to the "
+            "sum of all contributions' sizes",
             why="Both are products of a few numbers: fewer than 32 roundings of float64.",
+            about="computation",
         ),
         Claim(
-            "Scalar case: the paths add up to the derivative of the polynomial "
-            "w u_n + w² u_(n−1) + … + w^n u_1",
+            "One weight: the paths add up to the derivative of the polynomial "
+            "$w u_{n−1} + w^2 u_{n−2} + … + w^n u_0$",
             measured=case.relative(sum(path.by_hand for path in case.paths) - case.polynomial),
             threshold=HAND,
-            why="The polynomial is the same function with no path in sight; rounding again.",
+            how="difference, relative to the sum of all contributions' sizes",
+            why="The polynomial is the last state, written without any path; only rounding differs.",
         ),
-        Claim(
-            "Networks: Σ_t G_t is ∂L/∂W_h (largest ‖Σ_t G_t − ∂L/∂W_h‖, in units of Σ_t ‖G_t‖)",
-            measured=max(each.sum_error for each in found),
-            threshold=ROUNDING,
-            why="Rounding in float64, relative to the terms that are added.",
+        identity(
+            "Networks: the contributions of all steps add up to the gradient, $Σ_t G_t = ∂L/∂W_h$",
+            max(each.sum_error for each in found),
+            how="largest $‖Σ_t G_t − ∂L/∂W_h‖$, relative to $Σ_t ‖G_t‖$",
         ),
-        Claim(
-            "Networks: each G_t is the gradient of a network in which every step has its own copy "
-            "of W_h, with respect to copy t (largest relative error of any step)",
-            measured=float(max(each.copy_error.max() for each in found)),
-            threshold=ROUNDING,
-            why="In that network no gradients are summed; only rounding is between the two.",
+        identity(
+            "Networks: $G_t$ is the gradient of copy t in a network with a copy of $W_h$ for each step",
+            float(max(each.copy_error.max() for each in found)),
+            how="largest relative error of any step",
         ),
     )
 
@@ -124,7 +124,7 @@ def claims(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Claim, ...
 EXPERIMENT = Experiment(
     question="Why is the gradient of a weight that is used at every step a sum over paths?",
     letter="Q1-intro",
-    predict="A weight w is used at steps 1, 2 and 3 of h_t = w (u_t + h_(t−1)), and the loss is h_3. "
+    predict="A weight w is used at steps 0, 1 and 2 of $h_t = w (u_t + h_{t−1})$, and the loss is $h_2$. "
     "How many numbers flow back to w, what is each of them, and which is the largest? Then imagine "
     "the size of each step's contribution (vertical, powers of ten) over the time step "
     "(horizontal): does it rise, fall or stay level towards the last step?",

@@ -57,7 +57,7 @@ def sums(found: Sequence[Contributions], title: str, subtitle: str) -> alt.TopLe
         [Line(NONLINEARITY_TEXT[each.nonlinearity], running_sum(each)) for each in found],
         NONLINEARITY_LOOKS,
         x=charts.steps(len(found[0].norm)),
-        y="signed share of steps t … T",
+        y="signed share of step t and later",
         axis=charts.shares,
         title=title,
         subtitle=subtitle,
@@ -76,25 +76,23 @@ def figures(
         Figure(
             "scalar_paths",
             "The paths of a single weight",
-            "To follow a path, multiply the partials along it. The colour is the path of one use of "
-            "w; the other uses are held fixed, in grey. What the inspector says of the same edge "
-            "stands beside the product. Steps count from 1 here and the inspector's marks from 0: "
-            f"h_1 … h_{len(case.states)} are marked h at time 0 … {len(case.states) - 1}.",
+            "To follow a path, multiply the partial derivatives along it. The colour is the path of "
+            "one use of w; the other uses, in grey, are held fixed. Beside each product is the number "
+            "on that edge of the traced graph.",
             scalar_chart(case),
         ),
         Figure(
             "contributions",
             "What the use of W_h at each step contributes",
-            "The size of each G_t. A bar that is missing is a contribution of exactly zero, such "
-            "as that of step 1, where W_h multiplies h_0 = 0.",
+            "The size of each $G_t$. A missing bar is a contribution of exactly zero, such as that of "
+            "step 0, where $W_h$ multiplies the initial state, which is 0.",
             bars(first, "The size of each step's contribution to ∂L/∂W_h", subtitle),
         ),
         Figure(
             "running_sum",
             "How the contributions add up",
-            "Signed shares ⟨G_t, G⟩/‖G‖² added from the last step backwards: at step t the sum of "
-            "all from t on. At step 1 it is 1, the whole gradient. Above 1, earlier steps "
-            "take back what later ones gave.",
+            "Signed shares $⟨G_t, G⟩/‖G‖^2$, added from the last step backwards. At step 0 the sum is 1, "
+            "the whole gradient. Where it is above 1, earlier steps take back what later ones gave.",
             sums(first, "Share of ∂L/∂W_h from step t and later", subtitle),
         ),
     )
@@ -122,22 +120,34 @@ def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...
             scalar_rows(case),
             (
                 Column("use", "use of w"),
-                Column("entry", "∂h_t/∂w", ".4g"),
-                Column("passes", "∂h_s/∂h_(s−1) of later steps"),
+                Column("entry", "$∂h_t/∂w$", ".4g"),
+                Column("passes", "$∂h_s/∂h_{s−1}$ of later steps"),
                 Column("by_hand", "product, by hand", ".6g"),
                 Column("edge", "edge of the traced graph", ".6g"),
                 Column("by_time", "weight_grad_by_time", ".6g"),
             ),
-            "In the last row, the traced graph's column is ∂L/∂w by an ordinary backward pass.",
+            "In the last row, the column of the traced graph is $∂L/∂w$ by an ordinary backward pass.",
             printed=True,
         ),
         Table(
             "networks",
             "The contributions of all steps in each network",
             found,
-            NETWORKS,
-            "ΣG_t ±: against ∂L/∂W_h by backward. Copies ±: each G_t against the gradient of its own "
-            "copy of W_h, largest relative error.",
+            (
+                Column("nonlinearity", "nonlinearity"),
+                Column("seed", "seed"),
+                Column("norm_first_log10", "$‖G_1‖$", get=lambda e: log10(e.norm[1])),
+                Column("norm_last_log10", "$‖G_{T−1}‖$", get=lambda e: log10(e.norm[-1])),
+                Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
+                Column("cancelling", "$Σ‖G_t‖ / ‖ΣG_t‖$", ".3f"),
+                Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),
+                Column("sum_error", "error of $ΣG_t$", ".0e"),
+                Column(
+                    "copy_error", "error against copies", ".0e", get=lambda e: e.copy_error.max()
+                ),
+            ),
+            "Both errors are relative: that of $ΣG_t$ against $∂L/∂W_h$ by backward, and the largest of "
+            "any $G_t$ against the gradient of its own copy of $W_h$.",
             printed=True,
         ),
         Table(

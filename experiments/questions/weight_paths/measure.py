@@ -10,7 +10,7 @@ import numpy as np
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import Floats, making_up, norms, relative, signed_share, to_numpy
-from experiments.regressors.networks import Kind
+from experiments.regressors.networks import Kind, cell_and_nonlinearity
 from experiments.regressors.untrained import Probe
 
 
@@ -82,8 +82,8 @@ def gradients_of_copies(probed: Probe) -> Floats:
     """
     model, network = probed.model, probed.network
     layer: Any = model.rnn
-    bends: dict[str, Any] = {"identity": lambda z: z, "tanh": tg.tanh, "relu": tg.relu}
-    sigma = bends[network.nonlinearity]
+    known: dict[str, Any] = {"identity": lambda z: z, "tanh": tg.tanh, "relu": tg.relu}
+    sigma = known.get(network.nonlinearity) or cell_and_nonlinearity(network.nonlinearity)[1]
     values = to_numpy(probed.weight)
     inputs, labels = tg.tensor(probed.inputs), tg.tensor(probed.labels)
     copies = [tg.tensor(values, requires_grad=True) for _ in probed.inputs]

@@ -18,13 +18,12 @@ PATH_COLOURS = (charts.BLUE, charts.ORANGE, charts.GREEN, "#B0508A", "#8A6D00")
 
 @dataclass(frozen=True)
 class ScalarPath:
-    """One path from w to the loss L = h_n: it enters at one use of w and goes on through the states.
+    """One path from w to the loss, the last state: through one use of w and the later states.
 
     Parameters
     ----------
     step : int
-        Of the use, counted from 1; the inspector's marks count from 0, so h_t is marked at time
-        t − 1.
+        Of the use.
     entry : float
         ∂h_t/∂w at this use alone, with h_{t−1} held: u_t + h_{t−1}.
     passes : tuple of float
@@ -53,13 +52,13 @@ class ScalarCase:
     ----------
     w : float
     inputs, states : tuples of float
-        u_1 … u_n and h_1 … h_n.
+        u_0 … u_{n−1} and h_0 … h_{n−1}.
     paths : tuple of ScalarPath
         The earliest use first.
     gradient : float
         ∂L/∂w from :func:`backward`.
     polynomial : float
-        The derivative of L(w) = Σ_t w^(n−t+1) u_t, written down without any path.
+        The derivative of L(w) = Σ_t w^(n−t) u_t, written down without any path.
     """
 
     w: float
@@ -106,8 +105,8 @@ def scalar_case(w: float, inputs: Sequence[float]) -> ScalarCase:
         by_hand = entry
         for partial in passes:
             by_hand *= partial
-        paths.append(ScalarPath(index + 1, entry, passes, by_hand, edges[index], by_time[index]))
-    # h_n = w u_n + w² u_{n−1} + … + w^n u_1
+        paths.append(ScalarPath(index, entry, passes, by_hand, edges[index], by_time[index]))
+    # the last state is w u_{n−1} + w² u_{n−2} + … + w^n u_0
     polynomial = sum((count - t) * w ** (count - t - 1) * u for t, u in enumerate(inputs))
     return ScalarCase(w, tuple(inputs), tuple(states), tuple(paths), gradient, polynomial)
 
@@ -153,7 +152,7 @@ def scalar_rows(case: ScalarCase) -> list[Row]:
 LANE = 3.0
 """Height of one path's copy of the graph, in units where states are 1 above w."""
 
-SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+SUBSCRIPT = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
 
 
 def _sub(name: str, index: int) -> str:
@@ -169,24 +168,24 @@ def scalar_chart(case: ScalarCase) -> alt.TopLevelMixin:
         nodes += drawn[1]
         labels += drawn[2]
     total = f"∂L/∂w = {case.sum_text} = {case.gradient:.4g}"
-    labels.append(_label(0.6, -1.25, total, charts.INK, "left", True))
+    labels.append(_label(-0.4, -1.25, total, charts.INK, "left", True))
     return _draw(case, lines, nodes, labels)
 
 
 def _lane(case: ScalarCase, path: ScalarPath) -> tuple[list[Row], list[Row], list[Row]]:
     """Edges, nodes and labels of one copy of the graph."""
-    count, base = len(case.inputs), (len(case.paths) - path.step) * LANE
-    colour = PATH_COLOURS[path.step - 1]
-    middle = (count + 1) / 2
+    count, base = len(case.inputs), (len(case.paths) - 1 - path.step) * LANE
+    colour = PATH_COLOURS[path.step]
+    middle = (count - 1) / 2
     lines: list[Row] = []
     nodes = [_node(middle, base, "w", True, colour)]
     labels = [_label(middle, base - 0.52, f"w = {case.w:g}", charts.INK)]
-    for t, state in enumerate(case.states, start=1):
+    for t, state in enumerate(case.states):
         on_path = t >= path.step
         lines.append(_line(middle, base, t, base + 1, colour if t == path.step else None))
         nodes.append(_node(t, base + 1, _sub("h", t), on_path, colour))
         labels.append(_label(t, base + 1.5, f"{_sub('h', t)} = {state:.3g}", charts.GREY))
-        if t < count:
+        if t < count - 1:
             lines.append(_line(t, base + 1, t + 1, base + 1, colour if on_path else None))
             if on_path:
                 labels.append(_label(t + 0.5, base + 1.2, f"× {case.w:g}", colour, bold=True))
@@ -202,16 +201,8 @@ def _lane(case: ScalarCase, path: ScalarPath) -> tuple[list[Row], list[Row], lis
             (f"on this edge of the traced graph: {path.edge:.4g}", False),
         )
     ):
-        labels.append(
-            _label(
-                count + 0.45,
-                base + 1.1 - 0.5 * line,
-                text,
-                colour if bold else charts.INK,
-                "left",
-                bold,
-            )
-        )
+        y, shown = base + 1.1 - 0.5 * line, colour if bold else charts.INK
+        labels.append(_label(count - 0.55, y, text, shown, "left", bold))
     return lines, nodes, labels
 
 
@@ -236,7 +227,7 @@ def _draw(
     count = len(case.inputs)
     top = (count - 1) * LANE + 1.9
     step = max(95, min(150, 480 // count))
-    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0.45, count + 0.45 + 430 / step]))
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.55, count - 0.55 + 430 / step]))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-1.6, top]))
     colour = alt.Color("colour:N", scale=None)
     width = alt.StrokeWidth("width:Q", scale=None)
@@ -260,7 +251,7 @@ def _draw(
         alt.layer(*layers).properties(width=step * count + 430, height=50 * (top + 1.6)),
         title="One weight, used at every step: one path for each use",
         subtitle=f"h_t = w (u_t + h_(t−1)) with u = {', '.join(f'{u:g}' for u in case.inputs)}; "
-        f"L = {_sub('h', count)}; each copy of the graph shows one path from w to L",
+        f"L = {_sub('h', count - 1)}; each copy of the graph shows one path from w to L",
     )
 
 

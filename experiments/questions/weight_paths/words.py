@@ -22,9 +22,10 @@ def headline(case: ScalarCase, found: Sequence[Contributions]) -> str:
     terms = case.sum_text
     error = max(each.sum_error for each in found)
     return (
-        f"A weight used {len(case.paths)} times has {len(case.paths)} paths to the loss, and its "
-        f"gradient is their sum: {terms} = {case.gradient:.4g}; in the networks, the contributions "
-        f"of the {len(found[0].norm)} steps add up to ∂L/∂W_h with an error of at most {error:.0e}."
+        "A change of a shared weight acts at every step that uses it, so its gradient is the sum over "
+        f"these uses. A weight that is used {len(case.paths)} times has {len(case.paths)} paths to the "
+        f"loss: {terms} = {case.gradient:.4g}. In the networks, the contributions of the "
+        f"{len(found[0].norm)} steps add up to $∂L/∂W_h$ with a relative error of at most {error:.0e}."
     )
 
 
@@ -36,14 +37,16 @@ def sentences(opts: WeightPathsOptions, found: Sequence[Contributions]) -> tuple
         ratios = spread(float(np.nanmin(log10(e.norm[1:])) - log10(e.norm.max())) for e in drawn)
         said.append(
             f"{NONLINEARITY_TEXT[nonlinearity]}, {opts.seeds_text}: the last "
-            f"{counts(e.reach for e in drawn)} of {opts.length} steps hold the gradient to 10%; the "
-            f"smallest ‖G_t‖ after step 1 is {ratios} of the largest."
+            f"{counts(e.reach for e in drawn)} of {opts.length} steps make up 90% of the gradient. The "
+            f"smallest $‖G_t‖$ after step 0 is {ratios} times the largest."
         )
     worst = max(found, key=lambda each: each.cancelling)
     said.append(
-        f"Norms do not add: Σ_t ‖G_t‖ is up to {worst.cancelling:.3g} times ‖∂L/∂W_h‖ "
-        f"({NONLINEARITY_TEXT[worst.nonlinearity]}, seed {worst.seed}), so shares are signed "
-        "projections ⟨G_t, G⟩/‖G‖², which sum to 1."
+        "Contributions can point against each other, so their norms do not add up: $Σ_t ‖G_t‖$ is up to "
+        f"{worst.cancelling:.3g} times $‖∂L/∂W_h‖$ ({NONLINEARITY_TEXT[worst.nonlinearity]}, seed "
+        f"{worst.seed}). Signed shares $⟨G_t, G⟩/‖G‖^2$ do; they sum to 1."
     )
-    said.append("G_1 is exactly zero: W_h multiplies h_0 = 0 there.")
+    said.append(
+        "The contribution of step 0 is exactly zero: $W_h$ multiplies the initial state, 0."
+    )
     return tuple(said)

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import tinygrad182 as tg
 from experiments.app import command_line
 from experiments.app.catalogue import CATALOGUE, Experiment, load
 from experiments.app.options import Options
-from experiments.app.result import Result
+from experiments.app.result import Claim, Result
 from experiments.app.streams import Unheard
 
 
@@ -360,7 +361,7 @@ def test_output_that_cannot_be_encoded_gets_question_marks(monkeypatch, tmp_path
     assert command_line.main(["gradient-flow", *small, "--out", str(tmp_path / "∂")]) == 0
     streams[0].flush()
     printed = streams[0].buffer.getvalue().decode("cp1252")
-    assert "how large ??L/?h_1? is" in printed
+    assert "before ? after training" in printed
     assert str(tmp_path / "?") in printed
 
 
@@ -415,3 +416,17 @@ def test_a_missing_package_is_named_with_the_command_that_helps(made, remedy):
     assert done.returncode == 1
     assert "altair" in one_line(done.stderr)
     assert done.stderr.strip().endswith(remedy)
+
+
+def test_of_the_computations_checks_only_those_that_fail_are_printed(capsys):
+    checks = [Claim(f"$c_{i}$ is", i, 1.0, about="computation") for i in range(4)]
+    result = Result(Options(), "", (), (), claims=(Claim("yes", 0.0, 1.0), *checks))
+    command_line.print_claims(result, Console(width=100))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "- yes: holds (measured 0, at most 1)"
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "- c_2 is",
+        "- c_3 is",
+        "- Checks of the computation",
+    ]
+    assert lines[-1].endswith("2 of 4 hold")

@@ -75,8 +75,11 @@ def a_run(chart=None, *, out=None, headline="It is 1e-60."):
     long = Table("long", "Many rows", [{"step": i, "x": i / 3} for i in range(7)])
     figures = (Figure("picture", "A picture", "caption", chart),) if chart else ()
     claim = Claim("small", measured=float("inf"), threshold=1.0)
+    check = Claim("$W_h^T$ is it", 0.5, 1.0, how="largest of $h_{t−1}$", about="computation")
     options = ToyOptions(out=out, data=Path("some/data.csv"), seed=7)
-    result = Result(options, headline, figures, (table, long), reading=("one",), claims=(claim,))
+    result = Result(
+        options, headline, figures, (table, long), reading=("one",), claims=(claim, check)
+    )
     return Run(
         "toy",
         "Is it?",
@@ -204,8 +207,31 @@ def test_what_comes_from_data_cannot_become_markup(published):
 def test_the_report_shows_numbers_as_people_read_them(published):
     page = Page((published / "report.html").read_text())
     assert "It is 1e\N{NON-BREAKING HYPHEN}60." in page.text
-    for shown in ("1.00e-60", "3.2e-1235", "does not hold: measured inf, at most 1", "1, 2"):
+    for shown in (
+        "1.00e-60",
+        "3.2e-1235",
+        "small: does not hold",
+        "measured inf, at most 1",
+        "1, 2",
+    ):
         assert shown in page.text
+
+
+def test_what_only_checks_the_computation_is_behind_one_fold(published):
+    page = (published / "report.html").read_text()
+    answers, checks = page.split("<summary>Checks of the computation: 1 of 1 hold</summary>")
+    assert "small: " in answers
+    assert "is it: " not in answers
+    assert "is it: " in checks
+
+
+def test_formulas_are_set_in_pages_and_typed_in_files(published):
+    page = (published / "report.html").read_text()
+    scripts = "<mrow><mi>h</mi></mrow><mrow><mi>T</mi></mrow>"
+    assert f"<math><msubsup><mi>W</mi>{scripts}</msubsup></math> is it" in page
+    assert "$" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    claim = json.loads((published / "results.json").read_text())["claims"][1]
+    assert (claim["statement"], claim["how"]) == ("W_hᵀ is it", "largest of h_(t−1)")
 
 
 def test_unbroken_leaves_words_alone():

@@ -7,21 +7,21 @@ from experiments.drawing import charts
 
 
 @pytest.mark.parametrize(
-    ("last", "ticks"),
+    ("count", "ticks"),
     [
-        (1, [1]),
-        (2, [1, 2]),
-        (6, [1, 2, 3, 4, 5, 6]),
-        (9, [1, 2, 4, 6, 8]),
-        (30, [1, 5, 10, 15, 20, 25, 30]),
-        (100, [1, 20, 40, 60, 80, 100]),
-        (999, [1, 200, 400, 600, 800]),
+        (1, [0, 1]),
+        (2, [0, 1]),
+        (6, [0, 1, 2, 3, 4, 5]),
+        (9, [0, 2, 4, 6, 8]),
+        (30, [0, 5, 10, 15, 20, 25]),
+        (100, [0, 20, 40, 60, 80]),
+        (999, [0, 200, 400, 600, 800]),
     ],
 )
-def test_every_tick_is_a_step_and_none_is_there_twice(last, ticks):
-    axis = charts.steps(last).to_dict()
+def test_every_tick_is_a_step_and_none_is_there_twice(count, ticks):
+    axis = charts.steps(count).to_dict()
     assert axis["axis"]["values"] == ticks
-    assert axis["scale"]["domain"] == [1, last]
+    assert axis["scale"]["domain"] == [0, max(count - 1, 1)]
 
 
 @pytest.mark.parametrize(

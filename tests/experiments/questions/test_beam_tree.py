@@ -38,7 +38,11 @@ def test_all_claims_hold_and_the_table_is_the_sources():
 
 @pytest.mark.parametrize(
     ("prefix", "values", "word"),
-    [((), (-0.7, -0.6), "step 1"), ((0,), (-0.6, -0.8), "step 2"), ((0, 0), (-0.6, -0.6), "most")],
+    [
+        ((), (-0.7, -0.6), "1 word "),
+        ((0,), (-0.6, -0.8), "2 words "),
+        ((0, 0), (-0.6, -0.6), "most"),
+    ],
 )
 def test_another_tree_is_refuted(monkeypatch, prefix, values, word):
     monkeypatch.setitem(tree.TREE, prefix, values)

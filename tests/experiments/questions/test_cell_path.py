@@ -11,8 +11,8 @@ from experiments.drawing.numbers import signed_share, to_numpy
 from experiments.drawing.words import percent
 from experiments.questions import cell_path
 from experiments.questions.cell_path import measure as routes
-from experiments.questions.cell_path.gates import cell_parts, run_gates, sigmoid
-from experiments.questions.cell_path.gates import cell_path as path_by_hand
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, run_gates, sigmoid
+from experiments.questions.cell_path.lstm_by_hand import cell_path as path_by_hand
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of, mse_gradient
 from experiments.regressors.networks import regressor
@@ -189,10 +189,12 @@ def paths_with(share, passed, bias=5.0, seed=0):
 def test_the_highway_is_counted_not_assumed():
     carried, outweighed, closed = paths_with(0.62, 0.8), paths_with(0.1, 0.8), paths_with(0.0, 1e-9)
     said = cell_path.words.highway([carried, outweighed, closed])
-    assert "is there in 1 of 3 untrained networks (forget bias 5)" in said
-    assert "In 1 of the 2 where it alone keeps more than half of the norm" in said
+    assert (
+        "comes over the cell path alone in 1 of 3 untrained networks, with forget bias 5." in said
+    )
+    assert "In 1 of the 2 where the gates let more than half of the norm pass" in said
     said = cell_path.words.highway([carried, carried])
-    assert "is there in 2 of 2 untrained networks (forget bias 5)." in said
+    assert "alone in 2 of 2 untrained networks, with forget bias 5." in said
     assert "at most half" not in said
     assert "in 0 of 1 untrained networks." in cell_path.words.highway([closed])
 
@@ -203,14 +205,15 @@ def test_sentences_give_every_seed_s_number_and_the_headline_its_seed():
     high = [paths_with(0.62, 0.8, seed=4), paths_with(-0.04, 0.7, seed=5)]
     high[0].hop_shares[0, 1] = 0.9
     said = cell_path.words.sentences(opts, [*low, *high])
-    assert "seeds 4 to 5" in said[1]
-    assert "a share of 62%, −4% of ∂L/∂c_1" in said[1]
+    assert "(seeds 4 and 5)" in said[1]
+    assert "brings 62%, −4% of what arrives there" in said[1]
     assert "alone keeps 0.8, 0.7 of the norm" in said[1]
-    assert "share below one half: none, 1." in said[1]
+    assert "falls below one half nowhere, 1 step back." in said[1]
     headline = cell_path.words.headline(opts, [*low, *high])
-    assert headline.startswith("Seed 4, untrained: with forget bias 0")
-    assert "alone, all the way from step 3, a share of almost 0 of ∂L/∂c_1" in headline
-    assert "keeps 0.8 of the norm of ∂L/∂c_3, and has a share of 62% of ∂L/∂c_1" in headline
+    assert "With forget bias 0 the cell path brings" in headline
+    assert "alone, all the way from the last step, it brings almost 0 of $∂L/∂c_0$" in headline
+    assert "let 0.8 of the gradient's norm pass, and the cell path alone brings 62%" in headline
+    assert headline.endswith("(seed 4, untrained, loss at the last of 3 steps).")
 
 
 def test_the_first_figure_is_the_one_to_predict():

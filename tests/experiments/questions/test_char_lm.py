@@ -9,10 +9,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 import tinygrad182 as tg
 from experiments.app.command_line import main
 from experiments.app.errors import DataError, OptionError
+from experiments.drawing.words import typed
 from experiments.questions import char_lm
 from experiments.questions.char_lm import saliency
 from experiments.questions.char_lm.continuations import (
@@ -28,6 +30,7 @@ from experiments.questions.char_lm.text import LEAST, Corpus
 from models import CharLM
 from tests.experiments.texts import a_text
 from tests.support import assert_close, assert_same_bits
+from tinygrad182.display.pages import prose
 
 # --- learning -------------------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ def test_learners_of_other_cells_learn(cell):
 def test_checkpoints_of_others_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     tg.save(path, tg.nn.Linear(2, 2, rng=0))
-    with pytest.raises(DataError, match=r"model\.safetensors: no checkpoint of char-lm"):
+    with pytest.raises(DataError, match=r"model\.safetensors: not a checkpoint of char-lm"):
         model_of(tg.load(path), path)
 
 
@@ -283,9 +286,10 @@ def a_model():
     return model
 
 
-def search(model, prompt, **options):
-    defaults = {"length": 4, "beams": (2, 9), "temperatures": (0.5,), "expansions": 500, "seed": 0}
-    return {each.method: each for each in continuations(model, prompt, **{**defaults, **options})}
+def search(model, prompt, itself="", **options):
+    defaults = {"characters": 4, "beam_width": (2, 9), "temperature": (0.5,), "expansions": 500}
+    opts = char_lm.CharLMOptions(**{**defaults, **options})
+    return {each.method: each for each in continuations(model, prompt, opts, itself)}
 
 
 @pytest.mark.parametrize("prompt", ["a", "cab"])
@@ -323,7 +327,12 @@ def test_an_exact_search_can_be_left_out():
 
 def test_samples_are_drawn_at_their_temperature():
     model = a_model()
-    drawn = long_samples(model, ["ab", "c"], [0.01, 1.0], length=5, count=3, seed=1)
+    opts = char_lm.CharLMOptions(prompt=("ab", "c"), temperature=(0.01, 1.0), seed=1)
+
+    def sampled():
+        return long_samples(model, opts, length=5, count=3, progress=Progress(disable=True))
+
+    drawn = sampled()
     assert [(each.prompt, each.temperature) for each in drawn] == [
         (prompt, temperature)
         for temperature in (0.01, 1.0)
@@ -331,8 +340,8 @@ def test_samples_are_drawn_at_their_temperature():
         for _ in "123"
     ]
     cold = {each.text for each in drawn if each.temperature == 0.01 and each.prompt == "c"}
-    assert cold == {search(model, "c", length=5)["greedy"].text}
-    assert drawn == long_samples(model, ["ab", "c"], [0.01, 1.0], length=5, count=3, seed=1)
+    assert cold == {search(model, "c", characters=5)["greedy"].text}
+    assert drawn == sampled()
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -386,6 +395,13 @@ def test_the_shares_are_of_samples_without_their_last_piece():
     assert shares["held-out text"] == 0.5
 
 
+def test_dollar_signs_of_a_text_begin_no_formula():
+    (said,) = char_lm.words.about([Continuation("$a$", "greedy", "$b_1$ ", -3.0, -3.0, -3.0)])
+    assert typed(said).startswith("After “$a$” the likeliest text found is “$b_1$ ”")
+    assert prose(said).startswith("After “$a$” the likeliest text found is “$b_1$ ”")
+    assert "<math>" not in prose(said)
+
+
 def test_sentences_say_what_is_proven():
     greedy = Continuation("a", "greedy", "b", -3.0, -3.0, -1.0)
     best = Continuation("a", "exact search", "  ", -2.0, -2.0, -2.0)
@@ -396,7 +412,7 @@ def test_sentences_say_what_is_proven():
     (said,) = char_lm.words.about([greedy])
     assert "no text is likelier by more than 2.00" in said
     all_said = char_lm.words.sentences(HISTORY, [greedy], "the loss overflowed")
-    assert "0.1 before training" in all_said[0]
+    assert "0.1 of the gradient is left before training" in all_said[0]
     assert all_said[-1] == "Training ended early: the loss overflowed."
 
 

@@ -60,7 +60,7 @@ def test_the_headline_names_the_extremes_before_training():
     found = [measured(line(-9, 0)), measured(line(5, 0), nonlinearity="relu")]
     found.append(measured(line(-50, 0), moment="after"))
     said = headline(found)
-    assert "from step 30 back to step 1" in said
+    assert "from step 29 back to step 0" in said
     assert "shrinks to 1.0e-09 of its size (tanh, spectral radius 0.5)" in said
     assert "grows 1.0e+05-fold (ReLU, spectral radius 0.5)" in said
 
@@ -101,11 +101,11 @@ def test_sentences_say_what_training_changed_and_what_went_wrong():
     training = Training((1.0, 2.0), "the loss overflowed at training step 2")
     said = "\n".join(sentences([Study(before.network, (before, after), training)]))
     assert "Training changed 1 of 1 verdicts" in said
-    assert "dies → overflows" in said
+    assert "Dies → overflows in tanh, spectral radius 0.5" in said
     assert "exactly zero: tanh, spectral radius 0.5, loss at the last step, before training" in said
-    assert "(2 of the steps 1 to 2)" in said
+    assert "(2 of the steps 0 to 1)" in said
     assert "not a finite number: " in said
-    assert "(step 2)" in said
+    assert "(step 1)" in said
     assert "Training ended early" in said
     assert "At 2 steps" in said
 
@@ -177,7 +177,7 @@ def test_training_stops_before_a_number_that_is_not_finite_reaches_the_parameter
             learning_rate=0.1,
             advance=lambda: None,
         )
-    assert training.stopped == "the loss overflowed at training step 1"
+    assert training.stopped == "the loss overflowed at training step 0"
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name])
 
@@ -212,8 +212,8 @@ def test_the_states_of_an_lstm_are_told_apart():
     studies = [Study(h.network, (h, c, *after), Training(()))]
     (said,) = [each for each in sentences(studies) if "changed" in each]
     assert "Training changed 2 of 2" in said
-    assert "LSTM, h, spectral radius 0.5, loss at the last step: vanishes → is stable" in said
-    assert "LSTM, c, spectral radius 0.5, loss at the last step: explodes → is stable" in said
+    assert "Vanishes → is stable in LSTM, h, spectral radius 0.5, loss at the last step" in said
+    assert "Explodes → is stable in LSTM, c, spectral radius 0.5, loss at the last step" in said
     options = GradientFlowOptions(cell="lstm", steps=0)
     verdicts, *_ = figures.tables(options, [Study(h.network, (h, c), Training(()))])
     assert [row["state"] for row in verdicts.rows] == ["h", "c"]

@@ -11,9 +11,9 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import h_detach
-from experiments.questions.cell_path.gates import run_gates
+from experiments.questions.cell_path.lstm_by_hand import run_gates
 from experiments.questions.h_detach import measure
-from experiments.questions.h_detach.blocked import passing, predict
+from experiments.questions.h_detach.blocked_lstm import passing, predict
 from experiments.regressors.data import batch_of
 from experiments.regressors.flow import loss_of
 from experiments.regressors.networks import regressor
@@ -178,8 +178,8 @@ def test_a_gradient_that_underflows_to_0_is_measured():
     result = run(h_detach.EXPERIMENT, **sizes, forget_bias=(-20.0,))
     assert result.tables[0].rows[0]["detached_first_log10"] == -np.inf
     assert [result.claims[i].holds for i in (0, 3, 4)] == [True] * 3
-    assert "Here none grows with h either." in result.headline
-    assert "seed 0, 0 of ‖∂L/∂c_1‖ is left" in result.headline
+    assert "With h open none explodes here either." in result.headline
+    assert "seed 0, 0 of $‖∂L/∂c_0‖$ is left" in result.headline
 
 
 def test_where_no_gradient_arrives_at_all_nothing_is_lost_and_nothing_is_noise():
@@ -188,7 +188,7 @@ def test_where_no_gradient_arrives_at_all_nothing_is_lost_and_nothing_is_noise()
     row = result.tables[0].rows[0]
     assert (row["first_log10"], row["detached_first_log10"]) == (-np.inf, -np.inf)
     assert row["noise"] == 0.0
-    assert result.headline.endswith("Nor is anything of ‖∂L/∂c_1‖ lost.")
+    assert result.headline.endswith("Nor is anything of $‖∂L/∂c_0‖$ lost.")
     assert "nan" not in " ".join(result.reading)
 
 

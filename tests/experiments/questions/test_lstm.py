@@ -11,7 +11,7 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import to_numpy
 from experiments.questions import lstm
-from experiments.questions.cell_path.gates import cell_parts, run_gates
+from experiments.questions.cell_path.lstm_by_hand import cell_parts, run_gates
 from experiments.questions.lstm import figures
 from experiments.questions.lstm.measure import Seen, keeps_more
 from experiments.regressors.data import batch_of
@@ -146,11 +146,12 @@ def test_headline_and_sentences_count_the_seeds(growths, counts, words):
     found = [*pairs(1.0, (-6, -1), (-6, -1)), *pairs(3.0, *growths)]
     assert keeps_more(found, 3.0) == counts
     said = lstm.words.headline(found)
-    assert "RNN's ∂L/∂h by -0.600 decades and the LSTM's by -0.100 (mean of 2 seeds" in said
-    assert "Over 11 steps the LSTM keeps 100 times as much as the RNN, or more, for 2 of 2" in said
+    assert "the LSTM's gradient loses 0.1 decades a step: each step keeps 79%" in said
+    assert "the RNN's loses 0.6 decades a step: each step keeps 25%, means of 2 seeds" in said
+    assert "Over 11 steps the LSTM keeps at least 100 times as much as the RNN for 2 of 2" in said
     assert (f"with weights 3 times as large {words}." in said) == (counts[1] < 2)
     assert f"{words} with weights × " in lstm.words.sentences(found)[0]
-    assert ("RNN explodes" in " ".join(lstm.words.sentences(found))) == any(
+    assert ("an RNN from exploding" in " ".join(lstm.words.sentences(found))) == any(
         g[0] > 2 for g in growths
     )
 

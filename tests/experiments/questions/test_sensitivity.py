@@ -11,7 +11,7 @@ from experiments.app.command_line import main
 from experiments.app.errors import OptionError
 from experiments.questions import sensitivity
 from experiments.questions.sensitivity import measure as units
-from experiments.questions.sensitivity.cells import see_cells
+from experiments.questions.sensitivity.lstm_cells import see_cells
 from experiments.questions.sensitivity.measure import (
     FORMS,
     coefficients,
@@ -203,7 +203,7 @@ def test_the_first_figure_is_the_one_to_predict():
     assert list(draw(result)) == ["growth", "uses", "relative"]
     assert result.headline.startswith("λ is used at every step")
     for form, said in zip(FORMS, result.reading[1:], strict=False):
-        assert said.startswith(f"Parameter {form.name}: {form.why}. So the size")
+        assert said.startswith(f"Parameter {form.name}: {form.why}. So $dh")
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ def by_hand(model, batch, depth, nonlinearity, with_skip):
 @pytest.mark.parametrize("with_skip", [True, False])
 @pytest.mark.parametrize("nonlinearity", list(SIGMA))
 def test_gradients_and_branch_shares_are_those_of_the_definition(nonlinearity, with_skip):
-    options = {"nonlinearity": nonlinearity, "scale": 1.5, "skip": with_skip}
-    model = skips.residual_net(5, 4, 2, **options)
+    opts = skip.SkipOptions(length=5, hidden_size=4, batch=3, nonlinearity=nonlinearity)
+    model = skips.residual_net(opts, 5, 2, 1.5, with_skip)
     gradient, branch = by_hand(model, skips.depth_batch(2, 3, 5), 5, nonlinearity, with_skip)
-    found = skips.see_net(5, 4, 3, 2, **options)
+    found = skips.see_net(opts, 1.5, 2, with_skip)
     norms = np.linalg.norm(gradient.reshape(5, -1), axis=1)
     np.testing.assert_allclose(10**found.gradient, norms, rtol=1e-12)
     shares = np.sum(branch * gradient, axis=(1, 2)) / norms**2
@@ -60,7 +60,8 @@ def test_gradients_and_branch_shares_are_those_of_the_definition(nonlinearity, w
 
 
 def test_both_networks_start_with_the_same_values_and_read_the_lstm_s_numbers():
-    kinds = (skips.residual_net(4, 3, 7, nonlinearity="tanh", scale=2.0, skip=s) for s in (0, 1))
+    opts = skip.SkipOptions(hidden_size=3)
+    kinds = (skips.residual_net(opts, 4, 7, 2.0, with_skip) for with_skip in (True, False))
     one, other = ({k: v.numpy() for k, v in model.state_dict().items()} for model in kinds)
     for name, value in one.items():
         np.testing.assert_array_equal(value, other[name])
@@ -70,9 +71,10 @@ def test_both_networks_start_with_the_same_values_and_read_the_lstm_s_numbers():
 
 @pytest.mark.parametrize("nonlinearity", list(SIGMA))
 def test_classes_of_paths_are_sums_over_subsets(nonlinearity):
-    found = skips.see_branches(3, 4, 2, 1, nonlinearity)
+    opts = skip.SkipOptions(blocks=3, hidden_size=4, batch=2, seed=1, nonlinearity=nonlinearity)
+    found = skips.see_branches(opts)
     assert found.error < 1e-13
-    model = skips.residual_net(4, 4, 1, nonlinearity=nonlinearity, scale=1.0, skip=True)
+    model = skips.residual_net(opts, 4, 1)
     gradient, _ = by_hand(model, skips.depth_batch(1, 2, 4), 4, nonlinearity, True)
     np.testing.assert_allclose(found.measured.sum(axis=0), gradient[0], rtol=1e-12)
     np.testing.assert_allclose(found.by_hand.sum(axis=0), gradient[0], rtol=1e-12)
@@ -80,7 +82,7 @@ def test_classes_of_paths_are_sums_over_subsets(nonlinearity):
 
 
 def test_one_path_missing_or_counted_in_the_next_class_fails_the_claim():
-    found = skips.see_branches(3, 4, 2, 1, "tanh")
+    found = skips.see_branches(skip.SkipOptions(blocks=3, hidden_size=4, batch=2, seed=1))
     shifted = skips.Branches(np.roll(found.measured, 1, axis=0), found.by_hand)
     scaled = skips.Branches(found.measured * (1 + 1e-9), found.by_hand)
     opts = skip.SkipOptions(length=4, hidden_size=3, batch=2, repeats=1, blocks=3)
@@ -95,8 +97,8 @@ def test_a_skip_that_scales_the_gradient_fails_the_claim(monkeypatch):
     monkeypatch.setattr(
         skips, "edge_parts", lambda *a: {k: v * (1 + 1e-12) for k, v in parts(*a).items()}
     )
-    found = skips.see_net(4, 3, 2, 0, nonlinearity="tanh", scale=1.0, skip=True)
     opts = skip.SkipOptions(length=4, hidden_size=3, batch=2, repeats=1)
+    found = skips.see_net(opts, 1.0, 0, True)
     claims = skip.claims(opts, [found, *skip.see(opts, 1.0, 0)], branches=FEW)
     assert not claims[0].holds
 
@@ -114,11 +116,12 @@ def test_claims_are_about_the_worst_seed_and_the_scale_where_skips_do_least():
     assert all(claim.holds for claim in skip.claims(opts, found, FEW))
 
 
+SMALL = skip.SkipOptions(length=6, hidden_size=4, batch=3)
 FEW = skips.Branches(np.ones((1, 1, 1)), np.ones((1, 1, 1)))
 
 
 def test_the_lstm_s_shares_are_those_of_its_cell():
-    found = skips.see_lstm(6, 4, 3, 0, forget_bias=1.0, scale=1.0)
+    found = skips.see_lstm(SMALL, 1.0, 0)
     assert list(found.shares) == ["free", "matrix", "local"]
     assert found.sum_error < 1e-14
     assert found.shares["local"][-1] == pytest.approx(1.0)
@@ -126,13 +129,12 @@ def test_the_lstm_s_shares_are_those_of_its_cell():
 
 
 def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
-    options = {"nonlinearity": "tanh", "forget_bias": 1.0, "max_hops": 5}
-    found = skips.product_shares(6, 4, 3, 0, **options)
+    found = skips.product_shares(SMALL, 5)
     for kind in ("ResNet", "LSTM"):
         assert len(found[kind].shares) == 6
         assert found[kind].rest is None
         assert found[kind].shares.sum() == pytest.approx(1.0, rel=1e-12)
-    cut = skips.product_shares(6, 4, 3, 0, **{**options, "max_hops": 2})
+    cut = skips.product_shares(SMALL, 2)
     for kind in ("ResNet", "LSTM"):
         np.testing.assert_allclose(cut[kind].shares, found[kind].shares[:3], rtol=1e-12)
         assert cut[kind].rest == pytest.approx(found[kind].shares[3:].sum(), rel=1e-9)
@@ -140,17 +142,18 @@ def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
 
 def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
     whole = skips.Products(np.array([0.2, 0.8]), None)
-    said = skip.words.by_products("ResNet", whole, "branches", "h_1", 3)
+    said = skip.words.by_products("ResNet", whole, 3)
     assert said == (
-        "ResNet, seed 3: of what reaches h_1, a share of 20% went through no matrix product at all; "
-        "the largest, 80%, went through 1 branches."
+        "ResNet, seed 3: 20% of what reaches $h_0$ went through no matrix product at all. The largest "
+        "share, 80%, went through 1 branch."
     )
     cut = skips.Products(np.array([0.0, 13.0, -12.5]), 0.5)
-    said = skip.words.by_products("LSTM", cut, "hidden states", "c_1", 0)
+    said = skip.words.by_products("LSTM", cut, 0)
     assert (
-        "up to 2 are counted one by one: together they have 50%, those over 2 the other 50%" in said
+        "Up to 2 products are counted one by one: together they bring 50%, and more than 2 bring the "
+        "other 50%" in said
     )
-    assert "the sum of their sizes is 26, not 1" in said
+    assert "their sizes sum to 26, not 1" in said
 
 
 def test_the_rest_is_drawn_and_written_down(monkeypatch):
@@ -158,13 +161,13 @@ def test_the_rest_is_drawn_and_written_down(monkeypatch):
     opts = skip.SkipOptions(length=5, hidden_size=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
     with Progress(disable=True) as progress:
         result = skip.run(opts, progress)
-    assert result.headline.startswith("From layer 5 back to layer 1 ")
+    assert "Over 5 layers the gradient becomes" in result.headline
     assert [figure.name for figure in result.figures[:2]] == ["gradient_flow", "shares"]
     rows = result.tables[3].rows
     assert [row["products"] for row in rows if row["kind"] == "LSTM"] == ["0", "1", "2", "over 2"]
     for kind in ("ResNet", "LSTM"):
         assert sum(row["share"] for row in rows if row["kind"] == kind) == pytest.approx(1.0)
-    assert "over 2 products" in result.figures[2].caption
+    assert "more than 2 products" in result.figures[2].caption
     assert "over 2" in json.dumps(result.figures[2].chart.to_dict())
 
 
@@ -183,12 +186,12 @@ def test_every_path_follows_each_subset_once(monkeypatch):
         return iter(seen)
 
     monkeypatch.setattr(skips.itertools, "product", watched)
-    skips.see_branches(4, 3, 2, 0, "tanh")
+    skips.see_branches(skip.SkipOptions(blocks=4, hidden_size=3, batch=2))
     assert len(seen) == len(set(seen)) == 2**4
 
 
 def test_gradients_of_1e_60_are_measured():
-    found = skips.see_net(200, 4, 2, 0, nonlinearity="tanh", scale=0.5, skip=False)
+    found = skips.see_net(skip.SkipOptions(length=200, hidden_size=4, batch=2), 0.5, 0, False)
     assert found.gradient[0] < -60
     assert np.isfinite(found.gradient).all()
     assert found.sum_error < 1e-14
@@ -231,7 +234,7 @@ def test_options_that_cannot_be_are_refused(options, words):
 
 
 def test_the_states_are_where_the_edges_are_read():
-    model = skips.residual_net(3, 2, 0, nonlinearity="tanh", scale=1.0, skip=True)
+    model = skips.residual_net(skip.SkipOptions(hidden_size=2), 3, 0)
     graph = tg.inspect.trace(skips.net_loss(model, skips.depth_batch(0, 2, 3)))
     states = skips.states_of(graph, 3)
     assert [state.time for state in states] == [0, 1, 2]

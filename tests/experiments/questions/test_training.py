@@ -95,11 +95,11 @@ def test_what_to_change_is_said_where_a_claim_fails_and_only_there(loss, target,
 def test_headline_and_sentences_name_the_network_that_changed():
     opts = training.TrainingOptions(length=10, target=("last",))
     said = training.words.headline(opts, [learned_with(0.009)])
-    assert "the loss is 0.009 of 0.1 (loss at the last step)" in said
+    assert "the loss is 0.009, where the best constant prediction has 0.1 (loss at" in said
     several = training.words.headline(opts, [learned_with(0.009), learned_with(0.12)])
-    assert "the loss is 0.009 to 0.12 of 0.1 (loss at the last step)" in several
-    assert "‖∂L/∂h_1‖ = 0.01 ‖∂L/∂h_T‖ before training (RNN, 1 layer" in said
-    assert "is 1 of it after" in said
+    assert "the loss is 0.009 to 0.12, where the best" in several
+    assert "before training (RNN, 1 layer, loss at the last step)" in said
+    assert "$‖∂L/∂h_0‖ / ‖∂L/∂h_{T−1}‖$ went from 0.01 to 1. " in said
     stopped = Learned(**{**vars(learned_with(0.5)), "training": Training((1.0,), "it overflowed")})
     assert "Training ended early for RNN, 1 layer" in " ".join(
         training.words.sentences(opts, [stopped])

@@ -94,7 +94,7 @@ def cell_parts(gates: Gates, w_h: NDArray[Any], local: Floats) -> dict[str, Floa
 def cell_path(gates: Gates, local: Floats) -> Floats:
     """∂L/∂c_t over the cell path alone: (∏ f_s) ∘ what each later loss sends to its own c.
 
-    With a loss at the last step only this is (∏_{s>t} f_s) ∘ δ_{c_T}.
+    With a loss at the last step only this is (∏_{s>t} f_s) ∘ δ_{c_{T−1}}.
     """
     path = np.zeros_like(local)
     arrived = np.zeros_like(local[0])

@@ -25,8 +25,8 @@ class Cells:
     length : int
         Time steps T.
     alone, whole : array (H,)
-        For each unit the root mean square over the batch of ∂c_T/∂b_f, its own forget bias, over that
-        of c_T: with W_h = 0, where b_f acts over the cell path alone, and with W_h as it is.
+        For each unit the root mean square over the batch of ∂c_{T−1}/∂b_f, its own forget bias, over that
+        of c_{T−1}: with W_h = 0, where b_f acts over the cell path alone, and with W_h as it is.
     """
 
     forget_bias: float
@@ -37,7 +37,7 @@ class Cells:
 
     @property
     def memory(self) -> float:
-        """Steps that a cell remembers for whose forget gate is σ(b)."""
+        """Number of steps that a cell with the forget gate σ(b) remembers for."""
         return memory_of(gate_of(self.forget_bias))
 
 
@@ -50,7 +50,7 @@ def see_cells(forget_bias: float, seed: int, hidden_size: int, inputs: Floats) -
 
 
 def relative_sensitivity(lstm: Any, inputs: Floats) -> Floats:
-    """Size of ∂c_T/∂b_f of each unit, over the size of c_T, ``(H,)``."""
+    """Size of ∂c_{T−1}/∂b_f of each unit, over the size of c_{T−1}, ``(H,)``."""
     _, (_, cell) = lstm(tg.tensor(inputs[..., None]))
     found = []
     for unit in range(lstm.hidden_size):
