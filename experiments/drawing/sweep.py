@@ -1,4 +1,4 @@
-"""A number of each network against what its weights were multiplied by."""
+"""A number of each network against what its weights were multiplied by, or another setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from experiments.drawing.tables import Row
 
 
 def sweep_chart(
-    rows: Sequence[Row], colours: Mapping[str, str], *, y: str, title: str, subtitle: str
+    rows: Sequence[Row],
+    colours: Mapping[str, str],
+    *,
+    y: str,
+    title: str,
+    subtitle: str,
+    x: alt.X | None = None,
 ) -> alt.TopLevelMixin:
     """Draw a point for each network, and for each kind a line through the means.
 
@@ -24,15 +30,18 @@ def sweep_chart(
     y : str
         Title of the vertical axis.
     title, subtitle : str
+    x : axis, optional
+        Of the field ``scale``, where it is not what the weights were multiplied by.
     """
     scales = sorted({float(str(row["scale"])) for row in rows})
+    by_weights = alt.X(
+        "scale:Q",
+        title="weights multiplied by",
+        scale=alt.Scale(type="log", domain=[scales[0] * 0.95, scales[-1] * 1.05], nice=False),
+        axis=alt.Axis(values=scales, format="~g", grid=False, labelOverlap=True),
+    )
     base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X(
-            "scale:Q",
-            title="weights multiplied by",
-            scale=alt.Scale(type="log", domain=[scales[0] * 0.95, scales[-1] * 1.05], nice=False),
-            axis=alt.Axis(values=scales, format="~g", grid=False, labelOverlap=True),
-        ),
+        x=by_weights if x is None else x,
         color=alt.Color(
             "what:N",
             title=None,

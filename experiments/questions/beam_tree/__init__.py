@@ -66,33 +66,24 @@ def run(opts: BeamTreeOptions, progress: Progress) -> Result:
 
 def claims(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Claim, ...]:
     """The answers by hand, and the certificate."""
-    why = "Sums of at most three numbers: the threshold is rounding in float64."
-    apart = (
-        "Largest difference of log-probabilities from those by hand; infinite if the words differ"
-    )
-    said = []
-    for each in found:
-        if each.width == 2:
-            for length, expected in enumerate(BY_HAND, 1):
-                said.append(
-                    Claim(
-                        f"K = 2 stores after {counted(length, 'word')}: "
-                        + ", ".join(f"“{words}” ({value})" for words, value in expected),
-                        difference(each.stored(length), expected),
-                        ROUNDING,
-                        how=apart,
-                        why=why,
-                    )
-                )
-    said.append(
+    answers = [
+        (f"K = 2 stores after {counted(length, 'word')}", each.stored(length), expected)
+        for each in found
+        if each.width == 2
+        for length, expected in enumerate(BY_HAND, 1)
+    ]
+    best = in_words(whole.tokens), whole.log_probability
+    answers.append((f"The most likely sequence of all {len(whole)} is", [best], [OPTIMUM]))
+    said = [
         Claim(
-            f"The most likely sequence of all {len(whole)} is “{OPTIMUM[0]}” ({OPTIMUM[1]})",
-            difference([(in_words(whole.tokens), whole.log_probability)], [OPTIMUM]),
+            f"{what} " + ", ".join(f"“{words}” ({value})" for words, value in expected),
+            difference(searched, expected),
             ROUNDING,
-            how=apart,
-            why=why,
+            how="Largest difference of log-probabilities from those by hand; infinite if the words differ",
+            why="Sums of at most three numbers: the threshold is rounding in float64.",
         )
-    )
+        for what, searched, expected in answers
+    ]
     for each in found:
         said.append(
             Claim(

@@ -16,7 +16,7 @@ from experiments.questions.beam_tree.tree import LENGTH, WORDS, in_words
 
 def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Figure, ...]:
     """The whole tree, and the part of it that each width visits."""
-    drawn = [
+    return (
         Figure(
             "tree",
             "The whole tree",
@@ -24,10 +24,8 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
             "sum. The orange path is the most likely sequence, though its second word is not the likelier "
             "one.",
             chart(whole.lattice, whole.best, "All eight sequences"),
-        )
-    ]
-    for each in found:
-        drawn.append(
+        ),
+        *(
             Figure(
                 f"beam_{each.width}",
                 f"Beam width {each.width}",
@@ -40,8 +38,9 @@ def figures(found: Sequence[Search], whole: tg.decode.SearchResult) -> tuple[Fig
                 ),
                 chart(each.lattice, each.optimum, f"Beam search, K = {each.width}"),
             )
-        )
-    return tuple(drawn)
+            for each in found
+        ),
+    )
 
 
 def chart(

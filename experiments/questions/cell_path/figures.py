@@ -15,7 +15,7 @@ from experiments.questions.cell_path.measure import PARTS, Paths
 from experiments.regressors.flow import TARGET_TEXT
 from experiments.regressors.measurement import MOMENT_TEXT
 
-ALONE = "cell path alone (0 hidden states)"
+ALONE = "cell path alone"
 
 SHARE_LOOKS = {
     PARTS["direct"]: Look(charts.BLUE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import altair as alt
@@ -9,6 +10,7 @@ import numpy as np
 
 from experiments.drawing import charts
 from experiments.drawing.curves import Line, Look, curves
+from experiments.drawing.sweep import sweep_chart
 from experiments.drawing.tables import Column, Figure, Row, Table, rows_of
 from experiments.questions.h_detach.measure import Blocked, Network, arrived, growth
 
@@ -90,49 +92,25 @@ def hop_chart(shown: Sequence[Network], size: str) -> alt.TopLevelMixin:
 
 def direction_chart(found: Sequence[Network], seeds: str) -> alt.TopLevelMixin:
     """Cosine between the mean gradient of all parameters and the true one, against p."""
-    kinds = dict.fromkeys((network.forget_bias, network.scale) for network in found)
-    names = {kind: f"forget bias {kind[0]:g}, weights × {kind[1]:g}" for kind in kinds}
-    rows = [
+    rows: list[Row] = [
         {
-            "what": names[network.forget_bias, network.scale],
+            "what": f"forget bias {network.forget_bias:g}, weights × {network.scale:g}",
             "seed": network.seed,
-            "block": blocked.block,
+            "scale": blocked.block,
             "value": charts.drawable(blocked.cosine),
         }
-        for network in found
-        for blocked in network.blocked
+        for network, blocked in _each(found)
     ]
-    colours = [charts.PALETTE[i % len(charts.PALETTE)] for i in range(len(names))]
-    dashes = [list(DASHES[i % len(DASHES)]) for i in range(len(names))]
-    domain = list(names.values())
-    legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
-    base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X(
-            "block:Q",
-            title="probability p that h is blocked at a step",
-            axis=alt.Axis(
-                values=[blocked.block for blocked in found[0].blocked],
-                labelExpr="format(datum.value, '.3~g')",
-            ),
-        ),
-        y=charts.shares((row["value"] for row in rows), "cosine with the true gradient"),
-        color=alt.Color(
-            "what:N", title=None, scale=alt.Scale(domain=domain, range=colours), legend=legend
-        ),
-        detail="seed:N",
-    )
-    dash = alt.StrokeDash(
-        "what:N", title=None, scale=alt.Scale(domain=domain, range=dashes), legend=legend
-    )
-    tooltip = ["what:N", "seed:N", "block:Q", alt.Tooltip("value:Q", format="+.3f")]
-    chart = alt.layer(
-        base.mark_line(strokeWidth=2).encode(strokeDash=dash),
-        base.mark_point(size=45, filled=True, opacity=0.8).encode(tooltip=tooltip),
-    ).properties(width=charts.GRID_WIDTH, height=300)
-    return charts.finish(
-        chart,
+    kinds = dict.fromkeys(str(row["what"]) for row in rows)
+    blocks = [blocked.block for blocked in found[0].blocked]
+    axis = alt.Axis(values=blocks, labelExpr="format(datum.value, '.3~g')")
+    return sweep_chart(
+        rows,
+        dict(zip(kinds, itertools.cycle(charts.PALETTE), strict=False)),
+        x=alt.X("scale:Q", title="probability p that h is blocked at a step", axis=axis),
+        y="cosine with the true gradient",
         title="Blocking turns the gradient most where it comes from many steps",
-        subtitle=f"mean gradient of all parameters; untrained, a line for each network, {seeds}",
+        subtitle=f"mean gradient of all parameters; untrained, lines through the means of {seeds}",
     )
 
 

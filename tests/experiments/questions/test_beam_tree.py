@@ -39,8 +39,8 @@ def test_all_claims_hold_and_the_table_is_the_sources():
 @pytest.mark.parametrize(
     ("prefix", "values", "word"),
     [
-        ((), (-0.7, -0.6), "1 word:"),
-        ((0,), (-0.6, -0.8), "2 words:"),
+        ((), (-0.7, -0.6), "1 word "),
+        ((0,), (-0.6, -0.8), "2 words "),
         ((0, 0), (-0.6, -0.6), "most"),
     ],
 )

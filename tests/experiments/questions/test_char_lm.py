@@ -14,6 +14,7 @@ from rich.progress import Progress
 import tinygrad182 as tg
 from experiments.app.command_line import main
 from experiments.app.errors import DataError, OptionError
+from experiments.drawing.words import typed
 from experiments.questions import char_lm
 from experiments.questions.char_lm import saliency
 from experiments.questions.char_lm.continuations import (
@@ -29,6 +30,7 @@ from experiments.questions.char_lm.text import LEAST, Corpus
 from models import CharLM
 from tests.experiments.texts import a_text
 from tests.support import assert_close, assert_same_bits
+from tinygrad182.display.pages import prose
 
 # --- learning -------------------------------------------------------------------------------------
 
@@ -391,6 +393,13 @@ def test_the_shares_are_of_samples_without_their_last_piece():
     shares = {r["source"]: r["known"] for r in char_lm.word_shares(source, samples, 0)}
     assert shares["sample, temperature 0.5"] == pytest.approx(2 / 3)
     assert shares["held-out text"] == 0.5
+
+
+def test_dollar_signs_of_a_text_begin_no_formula():
+    (said,) = char_lm.words.about([Continuation("$a$", "greedy", "$b_1$ ", -3.0, -3.0, -3.0)])
+    assert typed(said).startswith("After “$a$” the likeliest text found is “$b_1$ ”")
+    assert prose(said).startswith("After “$a$” the likeliest text found is “$b_1$ ”")
+    assert "<math>" not in prose(said)
 
 
 def test_sentences_say_what_is_proven():
