@@ -11,29 +11,16 @@ from experiments.drawing import charts
 from experiments.drawing.curves import Look
 from experiments.regressors.networks import NONLINEARITY_TEXT
 
-NONLINEARITY_COLOURS = {
-    "identity": charts.BLUE,
-    "tanh": charts.ORANGE,
-    "relu": charts.GREEN,
-    "lstm": charts.BLUE,
-}
-
 NONLINEARITY_LOOKS = {
-    text: Look(NONLINEARITY_COLOURS[name], dash, width)
-    for (name, text), dash, width in zip(
-        NONLINEARITY_TEXT.items(),
-        ((1, 0), (1, 0), (7, 3), (1, 0)),
-        (4.0, 2.2, 2.2, 2.2),
-        strict=True,
-    )
+    NONLINEARITY_TEXT["identity"]: Look(charts.BLUE, width=4.0),
+    NONLINEARITY_TEXT["tanh"]: Look(charts.ORANGE, width=2.2),
+    NONLINEARITY_TEXT["relu"]: Look(charts.GREEN, (7, 3), 2.2),
+    NONLINEARITY_TEXT["lstm"]: Look(charts.BLUE, width=2.2),
 }
 """Curves that coincide are told apart, too: the linear one is wider, ReLU's is dashed."""
 
-CURVE_COLOURS = {
-    **{text: NONLINEARITY_COLOURS[name] for name, text in NONLINEARITY_TEXT.items()},
-    "LSTM, c": charts.GREEN,
-    "LSTM, h": charts.BLUE,
-}
+CURVE_COLOURS = {text: look.colour for text, look in NONLINEARITY_LOOKS.items()}
+CURVE_COLOURS |= {"LSTM, c": charts.GREEN, "LSTM, h": charts.BLUE}
 
 
 def curve_colours(occurring: Iterable[object]) -> dict[str, str]:

@@ -20,12 +20,6 @@ from models import RecurrentRegressor
 Cell: TypeAlias = str
 """rnn, lstm, or your own subclass of ``tg.nn.RecurrentLayer``, written ``my_module:MGU``."""
 
-Nonlinearity: TypeAlias = str
-"""identity, tanh, relu, or your own function, written ``my_module:f``."""
-
-Kind: TypeAlias = str
-"""A vanilla RNN by its nonlinearity, or another cell."""
-
 InitialWeights = Literal["orthogonal", "gaussian"]
 
 
@@ -62,7 +56,7 @@ def check_kinds(*, cells: tuple[Cell, ...] = (), nonlinearities: tuple[str, ...]
                 raise OptionError(f"{flag} {name} is not a {what}")
 
 
-def cell_and_nonlinearity(kind: Kind) -> tuple[Any, Any]:
+def cell_and_nonlinearity(kind: str) -> tuple[Any, Any]:
     """Arguments ``cell`` and ``nonlinearity`` of a regressor of this kind.
 
     Raises OptionError for your own cell or function that cannot be imported from the working folder.
@@ -105,7 +99,7 @@ class Network:
         Kind of W_h before it is scaled, and of the numbers.
     """
 
-    nonlinearity: Kind
+    nonlinearity: str
     radius: float
     target: Target
     hidden_size: int = 32

@@ -26,13 +26,7 @@ from experiments.questions.gradient_flow.measure import study
 from experiments.regressors.data import RandomSequences, Source, load_sequences
 from experiments.regressors.flow import Target
 from experiments.regressors.measurement import Measurement
-from experiments.regressors.networks import (
-    Cell,
-    InitialWeights,
-    Network,
-    Nonlinearity,
-    check_kinds,
-)
+from experiments.regressors.networks import Cell, InitialWeights, Network, check_kinds
 
 DEFAULT_LENGTH = 30
 
@@ -49,7 +43,7 @@ class GradientFlowOptions(Options):
     """The recurrent layer: rnn, lstm, or your own subclass of tg.nn.RecurrentLayer, written
     my_module:MGU."""
 
-    nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
+    nonlinearity: tuple[str, ...] = ("identity", "tanh", "relu")
     """σ of a vanilla RNN, one or several: identity, tanh, relu, or your own function, written
     my_module:f."""
 

@@ -30,7 +30,7 @@ from experiments.questions.nonlinearity.measure import (
     unavoidable,
 )
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import InitialWeights, Nonlinearity, check_kinds
+from experiments.regressors.networks import InitialWeights, check_kinds
 from experiments.regressors.untrained import UntrainedOptions
 
 SCALES = 19
@@ -41,7 +41,7 @@ SCALES = 19
 class NonlinearityOptions(UntrainedOptions):
     """Options of nonlinearity."""
 
-    nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
+    nonlinearity: tuple[str, ...] = ("identity", "tanh", "relu")
     """σ, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: tuple[float, ...] = (0.5, 1.0, 2.0)

@@ -12,7 +12,7 @@ import tinygrad182 as tg
 from experiments.drawing.numbers import Floats, log10, to_numpy
 from experiments.regressors.flow import LayerFlow, measure_flow
 from experiments.regressors.measurement import Measurement
-from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network, Nonlinearity
+from experiments.regressors.networks import NONLINEARITY_TEXT, InitialWeights, Network
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -76,7 +76,7 @@ class Seen:
 
 def see(
     opts: UntrainedOptions,
-    nonlinearity: Nonlinearity,
+    nonlinearity: str,
     radius: float,
     halvings: int,
     seed: int,

@@ -19,7 +19,7 @@ from experiments.questions.weight_paths import figures, words
 from experiments.questions.weight_paths.measure import Contributions, contributions
 from experiments.questions.weight_paths.scalar import PATH_COLOURS, ScalarCase, scalar_case
 from experiments.regressors.flow import Target
-from experiments.regressors.networks import NONLINEARITY_TEXT, Network, Nonlinearity, check_kinds
+from experiments.regressors.networks import NONLINEARITY_TEXT, Network, check_kinds
 from experiments.regressors.untrained import UntrainedOptions, probe
 
 HAND = 32 * float(np.finfo("f8").eps)
@@ -37,7 +37,7 @@ class WeightPathsOptions(UntrainedOptions):
     inputs: tuple[float, ...] = (1.0, 2.0, 3.0)
     """u_0, u_1, … of the scalar case: two to five numbers."""
 
-    nonlinearity: tuple[Nonlinearity, ...] = ("identity", "tanh", "relu")
+    nonlinearity: tuple[str, ...] = ("identity", "tanh", "relu")
     """σ of the networks, one or several: identity, tanh, relu, or your own my_module:f."""
 
     spectral_radius: float = 0.9

@@ -10,7 +10,7 @@ import numpy as np
 import tinygrad182 as tg
 from experiments.app.errors import OptionError
 from experiments.drawing.numbers import Floats, making_up, norms, relative, signed_share, to_numpy
-from experiments.regressors.networks import Kind, cell_and_nonlinearity
+from experiments.regressors.networks import cell_and_nonlinearity
 from experiments.regressors.untrained import Probe
 
 
@@ -34,7 +34,7 @@ class Contributions:
         Σ_t ‖G_t‖ / ‖G‖: how much larger the norms' sum is than the sum's norm.
     """
 
-    nonlinearity: Kind
+    nonlinearity: str
     seed: int
     norm: Floats
     share: Floats
