@@ -158,19 +158,6 @@ SETTING = (
 )
 
 
-NETWORKS = (
-    *SETTING,
-    Column("first_log10", "‖∂L/∂c_1‖/‖∂L/∂c_T‖", get=lambda e: arrived(e.true)),
-    Column("detached_first_log10", "without h", get=lambda e: arrived(e.detached)),
-    Column("growth_log10", "largest of any step", get=lambda e: growth(e.true.gradient)),
-    Column("hidden_share", "via h, one step", "+.2f", get=lambda e: e.true.hidden_share),
-    Column("cosine", "∂L/∂θ without h: cosine", "+.3f", get=lambda e: e.detached.cosine),
-    Column("length", "length", ".3g", get=lambda e: e.detached.length),
-    Column("noise", "noise", ".2g", get=lambda e: max(b.noise for b in e.blocked)),
-    Column("error", "hops ±", ".0e", get=lambda e: max(b.error for b in e.blocked)),
-)
-
-
 def tables(found: Sequence[Network]) -> tuple[Table, ...]:
     """Every network for people; every probability, time step and number of hops for programs."""
     return (

@@ -168,37 +168,6 @@ def figures(units: Sequence[Unit], gated: Sequence[Cells], size: str) -> tuple[F
     )
 
 
-UNITS = (
-    Column("parameter", "parameter θ", get=lambda e: e.form.name),
-    Column("decay", "λ", "g"),
-    Column("memory", "memory", ".4g"),
-    Column("steps", get=lambda e: e.length),
-    Column("state", "h_T", ".3g"),
-    Column("largest_gradient", "largest ∂h_T/∂h_t", ".3g", get=lambda e: np.abs(e.gradient).max()),
-    Column("largest_use", "largest use of λ", ".3g", get=lambda e: e.uses.max()),
-    Column("sensitivity", "dh_T/dθ", ".4g"),
-    Column("closed_form", "closed form", ".4g", get=lambda e: e.expected),
-    Column("error", "by hand ±", ".0e"),
-)
-
-
-CELLS = (
-    Column("forget_bias", "forget bias", "g"),
-    Column("seed", "seed", "d"),
-    Column("memory", "memory", ".3g"),
-    Column("steps", get=lambda e: e.length),
-    Column(
-        "median",
-        "∂c_T/∂b_f / c_T with W_h = 0, median unit",
-        ".3g",
-        get=lambda e: np.median(e.alone),
-    ),
-    Column("most", "most", ".3g", get=lambda e: e.alone.max()),
-    Column("whole_median", "with W_h, median unit", ".3g", get=lambda e: np.median(e.whole)),
-    Column("whole_most", "most", ".3g", get=lambda e: e.whole.max()),
-)
-
-
 def tables(units: Sequence[Unit], gated: Sequence[Cells]) -> tuple[Table, ...]:
     """Units and LSTMs for people; every step back that is drawn for programs."""
     return (

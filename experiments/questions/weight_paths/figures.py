@@ -98,19 +98,6 @@ def figures(
     )
 
 
-NETWORKS = (
-    Column("nonlinearity", "nonlinearity"),
-    Column("seed", "seed"),
-    Column("norm_first_log10", "‖G_2‖", get=lambda e: log10(e.norm[1])),
-    Column("norm_last_log10", "‖G_T‖", get=lambda e: log10(e.norm[-1])),
-    Column("steps_for_90_percent", "last steps that hold 90%", get=lambda e: e.reach),
-    Column("cancelling", "Σ‖G_t‖ / ‖ΣG_t‖", ".3f"),
-    Column("sum_of_shares", "sum of shares", ".12f", get=lambda e: e.share.sum()),
-    Column("sum_error", "ΣG_t ±", ".0e"),
-    Column("copy_error", "copies ±", ".0e", get=lambda e: e.copy_error.max()),
-)
-
-
 def tables(case: ScalarCase, found: Sequence[Contributions]) -> tuple[Table, ...]:
     """The scalar paths and the networks for people; every step for programs."""
     return (
