@@ -14,7 +14,7 @@ from ...display.charts import GREY, PALETTE, PINK, Row, altair, data, decade_axi
 from .magnitudes import LOOKS, ZERO, Extent, coded, norm_text
 
 if TYPE_CHECKING:
-    from ..views.flow import StackFlow, StateFlow
+    from ..views.gradient_flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Times = Mapping[int, Sequence[int]]

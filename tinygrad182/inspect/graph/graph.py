@@ -22,13 +22,13 @@ from ...primitives import PRIMITIVES
 from ...recurrence.scans import Scan, is_scan
 from ...recurrence.unrolling import opening, operations
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.steps import inside, step
-from ..microscope.looking import Microscope
+from ..microscope.look import Microscope
 from ..microscope.network import network_of
 from ..table import TextTable, text_table
-from ..views.flow import gradient_flow
-from ..views.gates import gate_names
+from ..views.gate_names import gate_names
+from ..views.gradient_flow import gradient_flow
 from ..views.through import Through, through
 from . import dot, terminal
 from .graph_html import graph_html
@@ -751,7 +751,7 @@ class Graph:
         True
         """
         graph = self.opened() if opened else self
-        here = on_host(graph._seeds)
+        here = copied_to_host(graph._seeds)
         nodes = ancestors([node for node, _ in here.seeds], constants=True)
         grads = {here.twin(node): g for node, g in graph._grads.items()} if opened else {}
         return dot.to_dot(network_of(nodes, here.seeds), opened, grads, most)

@@ -18,13 +18,13 @@ from ...errors import ArgumentError, CheckpointError
 from ...recurrence.scans import is_scan
 from ...serialization import read_arrays, write_arrays
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
 from ..microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from ..microscope.titles import title_of
 from ..passes.gradients import Seed, gradients_inside
 from ..passes.scaling import HostArray, whole_of
-from ..views.operations import called, calls_of, kind_of, step_batches
+from ..views.step_flow import called, calls_of, kind_of, step_batches
 
 _KEY = "tinygrad182.trace"
 """The key of the header's metadata, which holds JSON."""
@@ -349,7 +349,7 @@ def trace_of(loss: Tensor) -> Trace:
     GraphError
         The loss does not require grad, or was freed.
     """
-    seeds = on_host(seeds_of([loss], [None], False, "diff")).seeds
+    seeds = copied_to_host(seeds_of([loss], [None], False, "diff")).seeds
     nodes = ancestors([node for node, _ in seeds], constants=True)
     blocks = blocks_of(nodes)
     boxes = [

@@ -21,13 +21,13 @@ from ..charts.drawn_steps import spread
 from ..charts.view_arrays import Matrix, Shares, SingularValues, StepNorms
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
 from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands, gradients_inside
 from ..passes.scaling import log10_norm, zeros_like
-from ..views.jacobians import jacobians_among
-from ..views.matrices import norms_of_each
-from ..views.paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
-from ..views.weights import weight_grad_by_time
+from ..views.grad_matrices import norms_of_each
+from ..views.path_split import GainSplit, at_power, common_power, gain_split, path_split, steps_of
+from ..views.step_jacobians import jacobians_among
+from ..views.viewed_recurrence import ViewedRecurrence
+from ..views.weight_grad import weight_grad_by_time
 
 HostArray = np.ndarray[Any, Any]
 

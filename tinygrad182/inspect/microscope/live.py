@@ -12,7 +12,7 @@ from ... import _caches
 from ...display import charts
 from ...display.reprs import scientific
 from ...errors import MissingDependencyError
-from ..views.operations import StepFlow, StepVectors
+from ..views.step_flow import StepFlow, StepVectors
 
 PICK = "pick_step"
 """The selection of a step, by its position ``i`` in the flow's time."""

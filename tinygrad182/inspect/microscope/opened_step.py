@@ -24,7 +24,7 @@ from ...display.charts import (
 )
 from ..charts.magnitudes import coded, norm_text
 from ..passes.scaling import HostArray
-from ..views.operations import StepEdge, StepFlow, StepOperation
+from ..views.step_flow import StepEdge, StepFlow, StepOperation
 from .step_layout import Layout, Place, laid_out
 
 Times = Mapping[int, Sequence[int]]

@@ -20,10 +20,10 @@ from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..loops.steps import Steps, arriving, is_whole, scans_of
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
-from ..views.gates import gate_names
+from ..views.gate_names import gate_names
+from ..views.viewed_recurrence import ViewedRecurrence
 
 # --- the last step that the loss reads ------------------------------------------------------------
 

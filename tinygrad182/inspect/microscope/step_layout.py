@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..views.operations import StepEdge, StepFlow, StepOperation
+from ..views.step_flow import StepEdge, StepFlow, StepOperation
 
 
 class Place(NamedTuple):

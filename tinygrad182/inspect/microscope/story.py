@@ -17,9 +17,9 @@ from ...tensors.tensor import Tensor
 from ..charts.drawn_steps import spread
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.scaling import HostArray
-from ..views.flow import StackFlow, StateFlow, gradient_flow
-from ..views.operations import flow_among
-from ..views.paths import gain_split, path_split
+from ..views.gradient_flow import StackFlow, StateFlow, gradient_flow
+from ..views.path_split import gain_split, path_split
+from ..views.step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .feed_forward import of_layers
 from .inside_steps import hidden_path, large_input

@@ -22,7 +22,7 @@ from ...display.charts import (
 )
 from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text
 from ..passes.scaling import HostArray
-from ..views.operations import StepFlow, StepVectors
+from ..views.step_flow import StepFlow, StepVectors
 from .opened_step import is_recurrent
 
 UNITS = 128

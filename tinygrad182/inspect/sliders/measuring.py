@@ -10,10 +10,10 @@ import numpy as np
 from ...errors import GraphError
 from ...nn.init import spectral_radius
 from ...tensors.tensor import Tensor
-from ..views.flow import gradient_flow
-from ..views.jacobians import StepJacobians, step_jacobians
-from ..views.operations import step_flow
-from ..views.paths import BRANCH, gain_split, path_split
+from ..views.gradient_flow import gradient_flow
+from ..views.path_split import BRANCH, gain_split, path_split
+from ..views.step_flow import step_flow
+from ..views.step_jacobians import StepJacobians, step_jacobians
 
 HostArray = np.ndarray[Any, Any]
 

@@ -19,7 +19,7 @@ from ...engine.recording import Node
 from ...errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ...nn import Module
 from ...tensors.tensor import Tensor
-from ..views.flow import gradient_flow
+from ..views.gradient_flow import gradient_flow
 from .file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 

@@ -18,7 +18,7 @@ from ..microscope.page import page
 from ..microscope.wording import and_
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
-from ..views.flow import ByName, StatesByName
+from ..views.gradient_flow import ByName, StatesByName
 from .chart import READING, REVERSE, Grid, drawn, loss_text
 from .file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 

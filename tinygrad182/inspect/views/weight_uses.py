@@ -19,7 +19,7 @@ from ..loops.axes import TimeAxis, is_separable, operand_axes, step_taken
 from ..loops.times import marked_times, places
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, times_power
-from .parts import CheckedParts, Part
+from .weight_parts import CheckedParts, Part
 
 
 class _UseCotangent(NamedTuple):

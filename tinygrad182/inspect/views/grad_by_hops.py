@@ -21,7 +21,6 @@ from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Wanted, run_backward
 from ..loops.steps import scans_of
 from ..loops.times import node_times
-from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import row_norms, sample_norms, total_norms
 from ..table import text_table
 from .hop_polynomials import (
@@ -33,6 +32,7 @@ from .hop_polynomials import (
     in_float64,
     shifted,
 )
+from .viewed_recurrence import ViewedRecurrence
 
 MOST_COLUMNS = 6
 """Most columns that are printed; if there are more, the first ones and the last."""

@@ -22,7 +22,7 @@ from ...recurrence.scans import by_definition, steps_of_scan
 from ...recurrence.unrolling import opening
 from ...tensors.tensor import Tensor
 from ..charts.pictures import Drawn, curves
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside
 from ..passes.scaling import (
@@ -36,7 +36,7 @@ from ..passes.scaling import (
     whole_of,
 )
 from ..table import StateTable, text_table
-from .recorded import RecordedStateFlow, recorded_flows
+from .recorded_flow import RecordedStateFlow, recorded_flows
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
@@ -382,7 +382,7 @@ def _gradients(
     found = gradients_inside([seed], targets, leaves, sums=sums)
     if sums.stayed_in_range():
         return found
-    here = on_host([seed])
+    here = copied_to_host([seed])
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
     found = gradients_inside(here.seeds, twins[0], twins[1])
     return found._replace(twins=here.twins)

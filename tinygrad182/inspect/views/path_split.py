@@ -30,11 +30,11 @@ from ..loops.steps import (
     next_step_cotangents,
     scans_of,
 )
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
 from ..table import text_table
-from .parts import flat
+from .viewed_recurrence import ViewedRecurrence
+from .weight_parts import flat
 
 Step = dict[str, Node]
 """The states of one step by name."""

@@ -27,11 +27,11 @@ from ..charts.view_arrays import SingularValues
 from ..charts.view_charts import singular_chart
 from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from ..loops.steps import Steps, scans_of
-from ..loops.viewed import ViewedRecurrence
 from ..passes.scaling import zeros_like
 from ..table import text_table
-from .paths import Step, steps_of
-from .recorded import opened_graph
+from .path_split import Step, steps_of
+from .recorded_flow import opened_graph
+from .viewed_recurrence import ViewedRecurrence
 
 Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
 

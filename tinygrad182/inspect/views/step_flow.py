@@ -19,12 +19,12 @@ from ...tensors.tensor import Tensor
 from ..loops.recurrences import Stack, chosen, recurrences
 from ..loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
 from ..loops.steps import Steps, arriving, scans_of
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import Seed
 from ..passes.scaling import HostArray
 from ..table import text_table
-from .gates import gate_names
-from .labels import distinct_labels, labels_of
+from .gate_names import gate_names
+from .step_labels import distinct_labels, labels_of
+from .viewed_recurrence import ViewedRecurrence
 
 
 @dataclass(frozen=True, slots=True)

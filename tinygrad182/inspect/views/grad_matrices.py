@@ -15,13 +15,13 @@ from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, is_tensor
 from ...errors import ArgumentError
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.inputs import StepInput, inputs_of_layer, own_inputs
 from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import Gradients, Seed, gradients_inside
 from ..passes.scaling import HostArray, sample_norms, total_norms
-from .flow import norms_by_step
+from .gradient_flow import norms_by_step
+from .viewed_recurrence import ViewedRecurrence
 
 
 def state_grad_matrix(
@@ -77,7 +77,7 @@ def state_grad_matrix(
     ((10, 10), True)
     """
     view = "state_grad_matrix"
-    ((root, seed), *seeds), *_ = on_host(_seeds(losses, view))
+    ((root, seed), *seeds), *_ = copied_to_host(_seeds(losses, view))
     here = ViewedRecurrence(view, root, seed, one_stack(root, path, view), "cpu")
     recurrence = here.state(state)
     asked = here.times(times, recurrence.times())
@@ -168,7 +168,7 @@ def input_grad_matrix(
         raise ArgumentError(f"{view}: path={path!r} and inputs=; choose one of them")
     else:
         sources = own_inputs(seeds[0][0], inputs, view)
-    here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
+    here = copied_to_host([(sources.twin(node), g) for node, g in seeds[1:]])
     asked = chosen(times, sorted(sources.steps), view)
     steps = [StepInput(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
     targets = {step.node for step in steps}

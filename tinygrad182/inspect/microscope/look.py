@@ -21,10 +21,10 @@ from ..charts.curves import Anomaly, curves_chart
 from ..charts.drawn_steps import DrawnSteps, steps_to_draw
 from ..charts.pictures import Viewed
 from ..charts.view_charts import charts_of
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.recurrences import chosen
-from ..views.flow import GradientFlow, StackFlow, gradient_flow
-from ..views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
+from ..views.gradient_flow import GradientFlow, StackFlow, gradient_flow
+from ..views.step_flow import StepFlow, calls_of, flow_of_nodes, step_flow
 from .linked_views import LinkedViews, linked_views
 from .live import live
 from .network import Network, network_of
@@ -82,7 +82,7 @@ class Microscope(Viewed):
         self._steps = steps
         self._sample = sample
         seed = seeds_of([self._loss], [None], False, "look")[0]
-        self._seeds = on_host([seed]).seeds
+        self._seeds = copied_to_host([seed]).seeds
         self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
 
     @cached_property
