@@ -18,11 +18,12 @@ from .microscope.look import Microscope, look
 from .sliders.live import live_sliders
 from .sliders.playground import Playground, playground
 from .views.fixed_points import FixedPoint, FixedPoints, fixed_points
+from .views.gain_split import GainSplit, gain_split
 from .views.grad_by_hops import HopSplit, grad_by_hops
 from .views.grad_matrices import input_grad_matrix, state_grad_matrix
 from .views.gradient_flow import GradientFlow, StackFlow, StateFlow, gradient_flow
 from .views.intervene import intervene
-from .views.path_split import GainSplit, PathSplit, PathSplits, gain_split, path_split
+from .views.path_split import PathSplit, PathSplits, path_split
 from .views.recorded_flow import RecordedStateFlow
 from .views.step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
 from .views.step_jacobians import StepJacobians, step_jacobians

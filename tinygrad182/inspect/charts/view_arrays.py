@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
 
 
 class Shares(NamedTuple):

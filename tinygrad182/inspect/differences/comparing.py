@@ -146,7 +146,7 @@ def _by_path(trace: Trace) -> dict[tuple[str, str, int], TracedBox]:
     return found
 
 
-def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -> BoxDifference:
+def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...]) -> BoxDifference:
     """Compare two boxes step by step."""
     a, b = _like_later_steps(a), _like_later_steps(b)
     box = BoxDifference(a, b, np.union1d(a.times, b.times))

@@ -155,11 +155,13 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     CheckpointError
         A trace cannot be read.
 
-    Notes ----- The result names a place where a difference *arises*: it exceeds the tolerance, and it is
-    more than 30 times as large as the differences in the operands. (The operands of a gradient are the
-    gradients of the operations that use the value.) Rounding that grows step by step is reported as such:
-    the runs agree as long as half of their type's digits agree. The rounding of a sum is measured by its
-    operands, because a sum may be much smaller than they are.
+    Notes
+    -----
+    The result names a place where a difference *arises*: it exceeds the tolerance, and it is more than 30
+    times as large as the differences in the operands. (The operands of a gradient are the gradients of the
+    operations that use the value.) Rounding that grows step by step is reported as such: the runs agree as
+    long as half of their type's digits agree. The rounding of a sum is measured by its operands, because a
+    sum may be much smaller than they are.
 
     Examples
     --------

@@ -281,7 +281,7 @@ class Graph:
         return uses
 
     def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
-        """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""
+        """Each use of ``node`` by ``consumer``: its position, and the cotangent that goes back over it."""
         if consumer not in self._grads:
             return []
         if not callable(consumer.primitive.vjp):  # type: ignore[union-attr]

@@ -223,13 +223,14 @@ def _nothing(node: Node) -> Scaled:
 class StateCotangents(NamedTuple):
     """Cotangents of a fused layer's states: those from outside the layer, and the whole gradients."""
 
+    scan: Steps
     outside: Scaled
     total: Scaled
 
 
-def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangents]:
-    """Run a backward pass and return the cotangents of each fused layer's states."""
-    scans = [each.node for each in steps]
+def state_cotangents(root: Node, seed: Array, stack: Stack) -> list[StateCotangents]:
+    """Run a backward pass; return the cotangents of a fused layer's states, for each of its windows."""
+    scans = scans_of(stack)
     sums = _Noting(scans)
     inside = gradients_inside([(root, seed)], set(scans), sums=sums)
     found = []
@@ -237,7 +238,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangent
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
-        found.append(StateCotangents(sums.given[node], Scaled(values, powers)))
+        found.append(StateCotangents(Steps(node), sums.given[node], Scaled(values, powers)))
     return found
 
 

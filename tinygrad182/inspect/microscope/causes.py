@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..passes.scaling import HostArray
-from ..views.path_split import GainSplit
+from ..views.gain_split import GainSplit
 from .passed_back import Carried
 from .wording import LEVEL, Words, factor
 

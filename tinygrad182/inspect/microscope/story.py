@@ -17,8 +17,9 @@ from ...tensors.tensor import Tensor
 from ..charts.drawn_steps import spread
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.scaling import HostArray
+from ..views.gain_split import gain_split
 from ..views.gradient_flow import StackFlow, StateFlow, gradient_flow
-from ..views.path_split import gain_split, path_split
+from ..views.path_split import path_split
 from ..views.step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .feed_forward import of_layers

@@ -19,7 +19,7 @@ APART = 0.7
 
 MOST_PIECES = 3
 MOST_KNOTS = 120
-"""``MOST_KNOTS`` is the number of positions at which pieces may meet."""
+"""Pieces of a curve, and positions at which they may meet."""
 
 
 class Piece(NamedTuple):
@@ -73,14 +73,14 @@ def without(log: HostArray, steps: Iterable[int]) -> HostArray:
     return np.concatenate([log[:1], log[0] + np.cumsum(changes)])
 
 
-def stretch(log: HostArray, part: float = 0.8) -> tuple[int, int]:
-    """Return the shortest stretch, from start back to end, that makes ``part`` of the whole change.
+def stretch(log: HostArray) -> tuple[int, int]:
+    """Return the shortest stretch, from start back to end, that makes 80% of the whole change.
 
     >>> stretch(np.array([-9.0, -9.0, -9.0, -5.0, -1.0, 0.0, 0.0]))
     (4, 2)
     """
     rising = log * np.sign(log[-1] - log[0])
-    wanted = part * abs(float(log[-1] - log[0]))
+    wanted = 0.8 * abs(float(log[-1] - log[0]))
     low, high = 1, len(log) - 1
     while low < high:
         length = (low + high) // 2

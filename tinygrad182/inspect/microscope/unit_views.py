@@ -76,7 +76,7 @@ def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]
     units = _largest(vectors)
     fewer = f"{len(units)} of {width} units: those with the largest gradient"
     scale = np.asarray(vectors.log10_scale, dtype=np.float64)
-    scale = np.where(np.isfinite(scale), scale, 0.0)  # as of a gradient that is 0 or not finite
+    scale = np.where(np.isfinite(scale), scale, 0.0)  # 0 for a gradient that is 0 or not finite
     power = np.floor(scale)
     grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** (scale - power)[:, None]
     return [

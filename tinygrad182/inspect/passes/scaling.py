@@ -198,7 +198,7 @@ def disjoint(bands: list[Band]) -> list[Band]:
 
 @cache
 def steps_that_show(dtype: Any) -> int:
-    """How many steps of the grid of powers an element may lie below another without being negligible.
+    """The steps of the grid of powers by which an element may lie below another without being negligible.
 
     On neighbouring steps sizes may be close; each further step is ``largest_exponent(dtype) // 2`` powers
     of two. The result is 1, but 2 for float16, whose steps are shorter than its 11 binary digits.
@@ -431,6 +431,12 @@ def row_norms(rows: Array) -> Array:
         top = _largest(m, rows)
         scale = m.where((top > 0) & (top < math.inf), top, 1.0)
         return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
+
+
+def host_rows(values: Array, count: int) -> HostArray:
+    """Values as ``count`` rows, in float64 on the host."""
+    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
+    return host.reshape(count, host.size // max(count, 1))
 
 
 def _largest(m: Any, rows: Array) -> Array:

@@ -79,9 +79,9 @@ def words(names: Names) -> Any:
 
 
 def gradients(names: Names) -> Any:
-    """Draw log10 ‖∂L/∂h_t‖ on a linear axis, without a floor, beside the closed form and |λ|max."""
+    """Draw log10 ‖∂L/∂h_t‖ on a linear axis, down to any magnitude, beside the closed form and |λ|max."""
     alt = altair()
-    # Vega complains of a layer without a point: one of what is not there stands left of the picture.
+    # Vega complains about a layer without a point, so a missing one has a point left of the picture.
     curves = _norms("g", names.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
     slope = _listed(line_t="drawn.line_t || [-9]", line="drawn.line || [drawn.gradients[0]]")
     exact = _listed(exact_t="drawn.exact_t || [-9]", exact="drawn.exact || [drawn.gradients[0]]")

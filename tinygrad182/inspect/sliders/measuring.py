@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...errors import GraphError
 from ...nn.init import spectral_radius
 from ...tensors.tensor import Tensor
+from ..passes.scaling import HostArray
+from ..views.gain_split import gain_split
 from ..views.gradient_flow import gradient_flow
-from ..views.path_split import BRANCH, gain_split, path_split
+from ..views.path_split import BRANCH, path_split
 from ..views.step_flow import step_flow
 from ..views.step_jacobians import StepJacobians, step_jacobians
-
-HostArray = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

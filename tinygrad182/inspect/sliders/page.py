@@ -109,13 +109,13 @@ def page(
     losses, values : dict of str to dict
         :func:`loss_row` by the key of a setting, :func:`values_row` by the name of a network.
     row : dict
-        What is drawn at first, as JSON.
+        The row that is drawn at first, as JSON.
     stops : mapping of str to tuple
         Those of each control.
     start : PlaygroundSetting
-        What is drawn at first.
+        The setting that is drawn at first.
     notes : sequence of str
-        What network this is.
+        Notes about the network.
     """
     title = "Gradients through time: a playground"
     script = _SCRIPT.format(

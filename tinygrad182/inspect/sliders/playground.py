@@ -39,7 +39,7 @@ class Playground(Viewed):
     stops : dict of str to tuple
         The stops of each control.
     settings : list of PlaygroundSetting
-        What the page holds: every combination of stops.
+        Every combination of stops: the contents of the page.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ def playground(
     hidden_size : int
         Hidden units of every cell.
     seed : int
-        Of weights, biases, input and the loss's direction.
+        The seed of weights, biases, input and the loss's direction.
     stops : mapping of str to sequence, optional
         Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
 

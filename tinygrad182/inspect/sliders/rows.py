@@ -11,9 +11,8 @@ import numpy as np
 
 from ...display.charts import Row, finite
 from ..charts.magnitudes import coded
+from ..passes.scaling import HostArray
 from .measuring import Measured
-
-HostArray = np.ndarray[Any, Any]
 
 CIRCLES = 12
 """Number of steps at which the closed form is drawn."""

@@ -363,7 +363,7 @@ class _Step:
         return concat(list(new), axis=1)
 
     def residuals(self, states: HostArray) -> HostArray:
-        """F(s) − s, see :class:`.descent.Problem`."""
+        """F(s) − s, see :class:`.least_squares.Problem`."""
         moved: HostArray = self(wrap(states)).numpy() - states
         return moved
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import reduce
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def state_grad_matrix(
     log: bool = False,
     *,
     times: Wanted = None,
-) -> np.ndarray[Any, Any]:
+) -> HostArray:
     """‖∂L_k/∂h_t‖ for every loss and every time step.
 
     Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
@@ -100,7 +101,7 @@ def input_grad_matrix(
     log: bool = False,
     *,
     times: Wanted = None,
-) -> np.ndarray[Any, Any]:
+) -> HostArray:
     """‖∂L_k/∂x_t‖ for every loss and every time step.
 
     The inputs are those of a recurrent layer, or your own sequence. They need not require grad, and are not
@@ -204,10 +205,7 @@ def _seeds(losses: Tensor | Sequence[Tensor], view: str) -> list[Seed]:
 @modes_kept
 def _sum_of(losses: list[Tensor]) -> Tensor:
     with enable_grad():
-        total = losses[0]
-        for loss in losses[1:]:
-            total = total + loss
-    return total
+        return reduce(operator.add, losses)
 
 
 def _bytes(node: Node) -> int:
@@ -238,9 +236,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Gradients:
     return gradients_inside(spread, targets)
 
 
-def norms_of_each(
-    r: Recurrence, found: Gradients, count: int, times: list[int]
-) -> tuple[HostArray, HostArray]:
+def norms_of_each(r: Recurrence, found: Gradients, count: int, times: list[int]) -> Norms:
     """The norms of several losses' gradients by a state at some steps, and their logarithms: (T, count).
 
     The recurrence is on the host, and one pass found the gradients.

@@ -35,7 +35,7 @@ from ..passes.scaling import (
     total_norms,
     whole_of,
 )
-from ..table import StateTable, text_table
+from ..table import StateTable, as_array, text_table
 from .recorded_flow import RecordedStateFlow, recorded_flows
 
 Flow = TypeVar("Flow")
@@ -232,9 +232,7 @@ def _shown(states: Mapping[str, States]) -> str:
 
 
 def _figures(state: StateFlow | RecordedStateFlow) -> tuple[Any, ...]:
-    logs, values = (
-        x.numpy() if isinstance(x, Tensor) else x for x in (state.log10_grad_norm, state.value_norm)
-    )
+    logs, values = as_array(state.log10_grad_norm), as_array(state.value_norm)
     smallest = int(np.argmin(logs))
     grads = [scientific(logs[i], 3) for i in (0, -1, smallest)]
     return (len(logs), *grads, int(state.time[smallest]), float(values[0]), float(values[-1]))

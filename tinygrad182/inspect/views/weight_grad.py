@@ -242,7 +242,7 @@ def _contributions(
 
 
 class _Use(NamedTuple):
-    """How a fused layer uses a weight.
+    """The use of a weight by a fused layer.
 
     Attributes
     ----------

@@ -196,7 +196,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         return self._record.moments
 
     def _note(self, moment: Moment) -> None:
-        """Add the states that one training step has, and none before it had."""
+        """Add the states of a training step that no step before had."""
         for path, by_name in moment.states.items():
             known = dict(self._found.get(path, {}))
             if not by_name.keys() <= known.keys():

@@ -98,7 +98,7 @@ def test_values_that_are_not_finite_are_told(flow: StepFlow) -> None:
 
 def test_a_click_opens_a_step_and_draws_it_once(monkeypatch: Any) -> None:
     pytest.importorskip("anywidget")
-    monkeypatch.setattr(_caches, "kept", lambda name: b"export default {}")
+    monkeypatch.setattr(_caches, "read_cached", lambda name: b"export default {}")
     asked: list[int] = []
 
     def draw(i: int) -> Any:
@@ -120,7 +120,7 @@ def test_a_click_opens_a_step_and_draws_it_once(monkeypatch: Any) -> None:
 
 def test_a_click_shows_the_vectors_of_its_step(flow: StepFlow, monkeypatch: Any) -> None:
     pytest.importorskip("anywidget")
-    monkeypatch.setattr(_caches, "kept", lambda name: b"export default {}")
+    monkeypatch.setattr(_caches, "read_cached", lambda name: b"export default {}")
     widget = live(flow, sample=1)
     assert widget.spec["vconcat"][1]["hconcat"][0]["title"].startswith("Step 39")
     click(widget, 3)
@@ -131,8 +131,8 @@ def test_a_click_shows_the_vectors_of_its_step(flow: StepFlow, monkeypatch: Any)
 def test_its_javascript_loads_nothing_and_is_kept(monkeypatch: Any, tmp_path: Any) -> None:
     pytest.importorskip("anywidget")
     kept: dict[str, bytes] = {}
-    monkeypatch.setattr(_caches, "kept", kept.get)
-    monkeypatch.setattr(_caches, "keep", kept.__setitem__)
+    monkeypatch.setattr(_caches, "read_cached", kept.get)
+    monkeypatch.setattr(_caches, "write_cached", kept.__setitem__)
     before = alt.JupyterChart._esm
 
     def enable_offline(offline: bool = True) -> None:
@@ -149,7 +149,7 @@ def test_its_javascript_loads_nothing_and_is_kept(monkeypatch: Any, tmp_path: An
 
 
 def test_what_is_missing_is_told(flow: StepFlow, monkeypatch: Any) -> None:
-    monkeypatch.setattr(_caches, "kept", lambda name: None)
+    monkeypatch.setattr(_caches, "read_cached", lambda name: None)
 
     class Without:
         @classmethod

@@ -22,9 +22,11 @@ X = np.random.default_rng(0).standard_normal((12, 2, 3))
 @pytest.fixture(autouse=True)
 def _no_javascript(monkeypatch: pytest.MonkeyPatch) -> None:
     """Putting the widget's JavaScript together takes seconds; nothing runs it here."""
-    kept = _caches.kept
+    kept = _caches.read_cached
     stub = b"export default {}"
-    monkeypatch.setattr(_caches, "kept", lambda name: stub if name.endswith("js") else kept(name))
+    monkeypatch.setattr(
+        _caches, "read_cached", lambda name: stub if name.endswith("js") else kept(name)
+    )
 
 
 class Reader(tg.nn.Module):
