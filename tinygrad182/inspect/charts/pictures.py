@@ -14,7 +14,7 @@ import numpy as np
 from ..._files import checked_path, write_file
 from ...display import charts
 from ...errors import ArgumentError, ShapeError
-from ..passes.scaling import HostArray
+from ..passes.scaling import HostArray, log10
 from ..table import as_array
 from .curves import curves_chart
 from .drawn_steps import spread
@@ -138,12 +138,12 @@ class _Norms(NamedTuple):
     """The arrays that are drawn for a state. A recorded state has Tensors."""
 
     time: HostArray
-    log_grad_norm: HostArray
+    log10_grad_norm: HostArray
     value_norm: HostArray
 
     @classmethod
     def of(cls, state: Any) -> _Norms:
-        return cls(state.time, as_array(state.log_grad_norm), as_array(state.value_norm))
+        return cls(state.time, as_array(state.log10_grad_norm), as_array(state.value_norm))
 
 
 class _Stack(dict[str, _Norms]):
@@ -222,8 +222,7 @@ def draw_matrix(
     rows = _numbers(losses, len(host), "losses")
     columns = _numbers(times, host.shape[1], "times")
     i, j = (spread(range(n), CELLS) for n in host.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = host[np.ix_(i, j)] / np.log(10) if log else np.log10(host[np.ix_(i, j)])
+    logs = host[np.ix_(i, j)] / np.log(10) if log else log10(host[np.ix_(i, j)])
     with charts.unchecked():
         chart = slide(matrix_chart({0: Matrix(rows[i], columns[j], of, logs)}))
         if ending == ".png":

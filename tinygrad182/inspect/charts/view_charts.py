@@ -30,7 +30,7 @@ from ...display.charts import (
     finite,
     layered,
 )
-from ..passes.scaling import HostArray
+from ..passes.scaling import HostArray, log10
 from .drawn_steps import cell_ends
 from .magnitudes import LOOKS, coded
 from .view_arrays import Matrix, SingularValues
@@ -83,11 +83,6 @@ def _cells(values: HostArray) -> list[float | str]:
     words = coded(values[~np.isfinite(values)])
     names = iter(LOOKS[str(word)].name for word in words)
     return [next(names) if x is None else x for x in finite(values.tolist())]
-
-
-def _log10(values: HostArray) -> HostArray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(values)
 
 
 def _range(*arrays: HostArray) -> tuple[float, float]:
@@ -434,7 +429,7 @@ def gain_chart(panel: Panel) -> Any:
     )
     factors = {product: BLUE, "saturation": ORANGE, "weight": GREEN}
     logs = {
-        b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
+        b: dict(zip(factors, map(log10, (v.gain, v.saturation, v.weight)), strict=True))
         for b, v in panel.found.items()
     }
     rows = [row | {"width": 4 if row["part"] == product else 1.5} for row in panel.rows(logs)]
@@ -480,7 +475,7 @@ def singular_chart(panel: Panel) -> Any:
     A band from the smallest to the largest, with the median; its lower end may run out of the picture.
     """
     colours = {"largest": ORANGE, "median": BLUE, "smallest": GREY}
-    logs = {b: _log10(view.values) for b, view in panel.found.items()}
+    logs = {b: log10(view.values) for b, view in panel.found.items()}
     curves = {
         b: {"largest": v[:, 0], "median": np.median(v, axis=1), "smallest": v[:, -1]}
         for b, v in logs.items()

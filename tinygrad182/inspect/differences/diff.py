@@ -39,7 +39,7 @@ class TraceDiff(Drawn, Paged):
         The first place, on the way back, at which gradients part that no differing value or parameter
         explains: the backward passes themselves differ.
     parameters : dict of str to ParameterDifference
-        Those that both runs have in one shape.
+        The parameters that both runs have in one shape.
     boxes : list of BoxDifference
         Recurrences and modules that both have.
     tolerance : float

@@ -120,7 +120,7 @@ class GraphNode:
         The output, and the derivative of the loss by it; None if the loss does not depend on it through
         anything that requires grad.
     inputs, consumers : list of GraphNode
-        What it was computed from, and the operations that used it.
+        Its operands, and the operations that used it.
     edges : list of Edge
         Its uses with each one's share of the gradient, computed when asked.
     graph : Graph

@@ -7,14 +7,14 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..._numbers import check_whole
 from ...arrays import backend
 from ...display.reprs import scientific
-from ..passes.scaling import HostArray
+from ..passes.scaling import HostArray, log10
 
 if TYPE_CHECKING:
     from ..views.gradient_flow import StateFlow
@@ -259,12 +259,7 @@ def _log10_norms(nodes: list[GraphNode]) -> Iterator[float | None]:
     grads = [node.grad if node.requires_grad else None for node in nodes]
     norms = iter(backend.norms([g for g in grads if g is not None]))
     for g in grads:
-        yield None if g is None else float(_log10(np.float64(next(norms))))
-
-
-def _log10(norms: Any) -> Any:
-    with np.errstate(divide="ignore"):
-        return np.log10(norms)
+        yield None if g is None else float(log10(np.float64(next(norms))))
 
 
 # --- norms over time ----------------------------------------------------------------------------
@@ -283,7 +278,7 @@ class _Series(NamedTuple):
 def over_time(states: Mapping[str, StateFlow], width: int) -> list[Line]:
     """The norms of a recurrence's states and of their gradients over time, one row each."""
     grads = {f"‖∂L/∂{name}_t‖": s.log10_grad_norm for name, s in states.items()}
-    values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
+    values = {f"‖{name}_t‖": log10(s.value_norm) for name, s in states.items()}
     rows = [
         _Series(label, log10, *scale_of(group.values()), colours)
         for group, colours in ((grads, LEVELS), (values, UNCOLOURED))

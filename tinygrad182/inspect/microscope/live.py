@@ -29,7 +29,7 @@ def live(flow: StepFlow, sample: int = 0, dark: bool = False) -> Any:
     Parameters
     ----------
     flow : StepFlow
-        What :func:`step_flow` returned.
+        The result of :func:`step_flow`.
     sample : int
         The sequence of the batch whose vectors are shown.
     dark : bool

@@ -28,7 +28,7 @@ class Block:
     path : str
         The path of the module, or of the recurrence as in :func:`gradient_flow`; ``""`` outside any module.
     title : str
-        What a reader calls it: ``"LSTM 8 → 64"``, ``"Linear 64 → 1"``, ``"loss"``, ``"input"``.
+        Its name for readers: ``"LSTM 8 → 64"``, ``"Linear 64 → 1"``, ``"loss"``, ``"input"``.
     kind : {"input", "recurrence", "module", "loss"}
     states : tuple of str
         The names of the states that the loop of a recurrence carries.

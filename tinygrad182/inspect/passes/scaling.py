@@ -495,6 +495,12 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
 
 
+def log10(norms: Any) -> Any:
+    """Decadic logarithms; −∞ for 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(norms)
+
+
 def log10_norm(bands: Iterable[Band]) -> float:
     """The decadic logarithm of the norm of an array that is given as bands; −∞ without bands."""
     logs = []

@@ -51,7 +51,7 @@ def chart_spec(row: Row, names: Names, view: str | None = None) -> dict[str, Any
     Parameters
     ----------
     row : dict
-        What is drawn at first, as JSON; a signal, which may be set anew.
+        The row that is drawn at first, as JSON; a signal, which may be set anew.
     names : Names
     view : str, optional
         One of :data:`VIEWS`.

@@ -14,9 +14,9 @@ from ...errors import ArgumentError, brief
 from ...nn import GRU, GRUCell, Module
 from ...nn.init import spectral_radius
 from ...nn.recurrent import Recurrent
-from ...tensors.functions import sum as total
 from ...tensors.tensor import Tensor
 from ..microscope.live import live_type
+from ..microscope.look import default_loss
 from .charts import DRAWN, Names, chart_spec
 from .measuring import Measured, measure
 from .rows import coded_row, loss_row, values_row
@@ -45,7 +45,7 @@ def live_sliders(
     model : Module
         With recurrent layers or cells.
     *inputs
-        What it is called with. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for layers
+        The arguments of the model. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for layers
         with ``batch_first``.
     loss : callable, optional
         Makes a loss of what the model returns. By default it is the sum of the output; of a sequence,
@@ -135,22 +135,15 @@ class _OwnModel:
             _apply(layer, at)
         steps = (slice(None),) * self.axis + (slice(int(at["steps"])),)
         output = model(self.inputs[0][steps], *self.inputs[1:])
-        loss = self.loss(output) if self.loss else self._summed(output, at["reads"])
+        if self.loss:
+            loss = self.loss(output)
+        else:
+            loss = default_loss("live_sliders", output, self.axis, at["reads"] == "last")
         if not is_tensor(loss) or loss.size != 1:
             raise ArgumentError(
                 f"live_sliders: loss= must return a Tensor of a single element, not {brief(loss)}"
             )
         return measure(loss, self.path, self.gate)
-
-    def _summed(self, output: Any, reads: str) -> Tensor:
-        first = output[0] if isinstance(output, tuple) else output
-        if not is_tensor(first):
-            raise ArgumentError(
-                f"live_sliders: the model returns a {type(first).__name__}; pass loss=, which makes a "
-                "loss of it"
-            )
-        last = (slice(None),) * self.axis + (-1,)
-        return total(first[last] if first.ndim == 3 and reads == "last" else first)
 
     def row(self, at: Row) -> Row:
         """Return what the charts draw."""

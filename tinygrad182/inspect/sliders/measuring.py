@@ -25,7 +25,7 @@ class Measured:
     ----------
     time : ndarray ``(T,)``
     values, gradients : dict of str to ndarray ``(T,)``
-        By the state's name, log10 of the norms: :func:`gradient_flow`'s.
+        log10 of the norms by the state's name, from :func:`gradient_flow`.
     state : str
         The state that is split by path: ``c`` of an LSTM.
     shares : dict of str to ndarray ``(T,)``

@@ -111,7 +111,7 @@ def page(
     row : dict
         The row that is drawn at first, as JSON.
     stops : mapping of str to tuple
-        Those of each control.
+        The stops of each control.
     start : PlaygroundSetting
         The setting that is drawn at first.
     notes : sequence of str

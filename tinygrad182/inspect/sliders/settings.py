@@ -110,7 +110,7 @@ def written(stop: str | float) -> str:
 def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[PlaygroundSetting]:
     """Every combination of stops, each once: a control that a cell does not have stays at its first stop.
 
-    Those of one network follow each other.
+    Settings of one network follow each other.
     """
     for chosen in itertools.product(*stops.values()):
         setting = PlaygroundSetting(**dict(zip(stops, chosen, strict=True)))

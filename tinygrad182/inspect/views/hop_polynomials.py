@@ -357,7 +357,7 @@ class Coefficients(Cotangents):
     Parameters
     ----------
     count : int
-        How many coefficients there are.
+        The number of coefficients.
     is_hop : callable
         ``is_hop(consumer, parent)``: whether an edge is one.
 

@@ -68,7 +68,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
         count: int = len(self.time)
         ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
         some: Any = StepJacobians(self.time[ends], self.names, _wide(self.matrices)[ends])
-        sizes = some.singular_values[:, [0, -1]]
+        sizes: Any = some.singular_values[:, [0, -1]]
         rows: list[Any] = [*zip(some.time.tolist(), *sizes.T.tolist(), strict=True)]
         if count > len(ends):
             rows.insert(5, (f"… {count - len(ends)} more", "", ""))

@@ -35,7 +35,7 @@ class ViewedRecurrence(NamedTuple):
     stack : Stack
         The recurrence's states by name.
     device : str
-        Where the states come from, and where arrays of results go.
+        The device of the states, to which arrays of results go.
     """
 
     view: str

@@ -395,7 +395,7 @@ def load_watch(path: str | Path) -> Watched:
     Parameters
     ----------
     path : str or Path
-        What :func:`watch` was given as ``path``. An incomplete last line, which a process leaves that is
+        The ``path`` of :func:`watch`. An incomplete last line, which a process leaves that is
         killed while it writes, is left out; ``.ended`` says so.
 
     Returns
