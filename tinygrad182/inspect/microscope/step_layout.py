@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     runs : list of int
         The lane in which each edge crosses the slots between its ends.
     slots, lanes : int
-        The numbers of slots and of lanes; one more slot, ``slots``, holds the ends ``"next step"`` and ``"loss"``.
+        The numbers of both; one more slot, ``slots``, holds the ends ``"next step"`` and ``"loss"``.
     """
 
     places: list[Place]

@@ -45,8 +45,8 @@ def live_sliders(
     model : Module
         With recurrent layers or cells.
     *inputs
-        The arguments of the model. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for layers
-        with ``batch_first``.
+        The arguments of the model. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for
+        layers with ``batch_first``.
     loss : callable, optional
         Makes a loss of what the model returns. By default it is the sum of the output; of a sequence,
         that at its last step or at every step, which is then a control.
