@@ -176,8 +176,9 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     """
     given = None if tolerance is None else _checked(tolerance)
     first, second = (_trace(run) for run in (a, b))
-    boxes, *alone = boxes_of(first, second)
-    unlike = words.unlike(boxes, alone)
+    compared = boxes_of(first, second)
+    boxes = compared.shared
+    unlike = words.unlike(boxes, [compared.only_in_a, compared.only_in_b])
     if not any(box.of(what) for box in boxes for what in BOTH):
         raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(unlike)}")
     coarser = max((first.dtype, second.dtype), key=lambda dtype: float(np.finfo(dtype).eps))

@@ -304,12 +304,12 @@ def _key(columns: _Columns, shared: _Scale) -> Any:
     return both.resolve_scale(color="independent", shape="independent", strokeDash="independent")
 
 
-def _t(grid: Grid, title: str = "step t") -> Any:
+def _t(grid: Grid) -> Any:
     alt = altair()
     scale = alt.Scale(
         domain=[float(grid.time[0]) - 0.5, float(grid.time[-1]) + 0.5], nice=False, zero=False
     )
-    axis = alt.Axis(title=title, format="d", tickMinStep=1, tickCount=5, grid=False)
+    axis = alt.Axis(title="step t", format="d", tickMinStep=1, tickCount=5, grid=False)
     return alt.Y("t:Q", scale=scale, axis=axis)
 
 
