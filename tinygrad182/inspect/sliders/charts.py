@@ -6,10 +6,11 @@ They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. A new row moves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...display.charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
 from ..charts.magnitudes import LOOKS, ZERO, norm_text
+from .rows import Names
 
 WIDTH, HEIGHT = 520, 400
 SIDE, LOW = 284, 140
@@ -21,19 +22,6 @@ LINE, LINES = 18, 5
 
 DRAWN = "drawn"
 """The signal."""
-
-
-class Names(NamedTuple):
-    """Names of the states and paths in the data.
-
-    Attributes
-    ----------
-    states, parts : tuple of str
-        The names of the numbered fields of the rows.
-    """
-
-    states: tuple[str, ...]
-    parts: tuple[str, ...]
 
 
 def page_chart(names: Names) -> Any:

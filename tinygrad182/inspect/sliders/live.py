@@ -17,9 +17,9 @@ from ...nn.recurrent import Recurrent
 from ...tensors.tensor import Tensor
 from ..microscope.live import live_type
 from ..microscope.look import default_loss
-from .charts import DRAWN, Names, chart_spec
+from .charts import DRAWN, chart_spec
 from .measuring import Measured, measure
-from .rows import coded_row, loss_row, values_row
+from .rows import Names, coded_row, loss_row, values_row
 from .sentences import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
@@ -125,8 +125,8 @@ class _OwnModel:
         self.gate = "z" if only_gru else None
         self.start = START | {"steps": shape[self.axis]}
         first = self.measure(self.start)
-        self.states = tuple(first.gradients)
-        self.parts = tuple(part for part in first.shares if part != "direct")
+        parts = tuple(part for part in first.shares if part != "direct")
+        self.names = Names(tuple(first.gradients), parts)
 
     def measure(self, at: Row) -> Measured:
         """Measure a copy of the model in which the sliders are applied."""
@@ -150,12 +150,12 @@ class _OwnModel:
         found = self.measure(at)
         cell = "LSTM" if self.forgets else "GRU" if self.gate else ""
         sentences = sentences_about(found, at["reads"], WHY.get(cell, ""))
-        shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
-        return coded_row(values_row(found, self.states) | shown)
+        shown = loss_row(found, self.names, sentences, at["reads"] == "last")
+        return coded_row(values_row(found, self.names) | shown)
 
     def spec(self) -> dict[str, Any]:
         """Return the charts, their controls, and what they show at first."""
-        spec = chart_spec(self.row(self.start), Names(self.states, self.parts))
+        spec = chart_spec(self.row(self.start), self.names)
         spec["params"] += self.controls()
         return spec
 

@@ -15,13 +15,14 @@ from ...display.charts import Row
 from ...display.pages import chart_page, in_script, text
 from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
-from .charts import DRAWN, Names, chart_spec
+from .charts import DRAWN, chart_spec
+from .rows import Names
 from .settings import APPLIES, OF_NETWORK, PlaygroundSetting, written
 
 Stops = Mapping[str, tuple[Any, ...]]
 
-STATES, PARTS = ("h", "c"), ("via h", "via branch", "local")
-"""States, and paths of their gradients, that any of the cells may have."""
+NAMES = Names(("h", "c"), ("via h", "via branch", "local"))
+"""The states, and the paths of their gradients, that any of the cells may have."""
 
 _LABELS = {
     "cell": "cell",
@@ -128,7 +129,7 @@ def page(
     )
     return chart_page(
         title,
-        chart_spec(row, Names(STATES, PARTS)),
+        chart_spec(row, NAMES),
         charts.library(),
         themes=[charts.theme(dark) for dark in (False, True)],
         style=style() + _STYLE + _greyed(stops),
