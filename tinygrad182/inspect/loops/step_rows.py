@@ -29,6 +29,7 @@ from ..passes.scaling import (
     as_bands,
     at_sample_powers,
     row_norms,
+    shifted,
     total_norms,
 )
 from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, next_step_cotangents
@@ -73,7 +74,7 @@ class Rows(NamedTuple):
 
     def divided(self, powers: HostArray) -> HostArray:
         """The numbers, divided by 2 to the power of each row."""
-        return np.ldexp(self.values, np.clip(self.powers - powers, -4000, 4000)[..., None])
+        return shifted(self.values, (self.powers - powers)[..., None])
 
     def at_sample(self, sample: int) -> tuple[HostArray, HostArray]:
         """One sequence's rows (n, W) with the largest at about 1, and the log10 of their factors (n,)."""

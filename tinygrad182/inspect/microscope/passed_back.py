@@ -23,7 +23,7 @@ from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..loops.steps import Steps, scans_of, state_cotangents
 from ..passes.gradients import gradients_in_bands
-from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
+from ..passes.scaling import NOT_FINITE, Band, HostArray, shifted, times_power, zeros_like
 from ..views.gate_names import gate_names
 from ..views.viewed_recurrence import ViewedRecurrence
 
@@ -245,7 +245,7 @@ def _figures(step: _Step) -> tuple[float, float, float, float]:
     with np.errstate(over="ignore"):
         share = float(np.ldexp(share, step.after.power - step.before.power))
     whole = float(np.linalg.norm(straight))
-    before = np.ldexp(step.before.value, np.clip(step.before.power - step.after.power, -4000, 4000))
+    before = shifted(step.before.value, step.before.power - step.after.power)
     other = float(np.linalg.norm(before - straight))
     rates = (whole / size, other / size) if size else (math.nan, math.nan)
     return float(np.mean(factor)), *rates, share

@@ -433,6 +433,11 @@ def row_norms(rows: Array) -> Array:
         return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
 
 
+def shifted(values: HostArray, powers: Any) -> HostArray:
+    """Arrays of the host times 2 to powers of any size, which broadcast with them."""
+    return np.ldexp(values, np.clip(powers, -4096, 4096).astype(np.int32))
+
+
 def host_rows(values: Array, count: int) -> HostArray:
     """Values as ``count`` rows, in float64 on the host."""
     host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)

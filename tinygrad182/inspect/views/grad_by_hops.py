@@ -21,7 +21,7 @@ from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Wanted, run_backward
 from ..loops.steps import scans_of
 from ..loops.times import node_times
-from ..passes.scaling import HostArray, row_norms, sample_norms, total_norms
+from ..passes.scaling import HostArray, row_norms, sample_norms, shifted, total_norms
 from ..table import text_table
 from .hop_polynomials import (
     Coefficients,
@@ -30,7 +30,6 @@ from .hop_polynomials import (
     WithPowers,
     at_coefficient_powers,
     in_float64,
-    shifted,
 )
 from .viewed_recurrence import ViewedRecurrence
 
