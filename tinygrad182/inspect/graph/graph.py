@@ -23,7 +23,7 @@ from ...recurrence.scans import Scan, is_scan
 from ...recurrence.unrolling import opening, operations
 from ...tensors.tensor import Tensor
 from ..loops.hosting import copied_to_host
-from ..loops.steps import inside, step
+from ..loops.steps import seeds_of_all_steps, seeds_of_one_step
 from ..microscope.look import Microscope
 from ..microscope.network import network_of
 from ..table import TextTable, text_table
@@ -593,7 +593,10 @@ class Graph:
                 "it retain_graph=True"
             )
         with no_grad(), backend.on(g):
-            graph = _traced(inside(node._node, g) if time is None else step(node._node, g, time))
+            if time is None:
+                graph = _traced(seeds_of_all_steps(node._node, g))
+            else:
+                graph = _traced(seeds_of_one_step(node._node, g, time))
         graph._closed = self._recorded
         return graph
 

@@ -275,13 +275,13 @@ Seeds = list[Seed]
 """The latest nodes, and their cotangents."""
 
 
-def inside(node: Node, g: Array) -> Seeds:
+def seeds_of_all_steps(node: Node, g: Array) -> Seeds:
     """Record all steps of a fused layer; return the cotangents of its states, from the layer's ``g``."""
-    return _all(node, g)[1]
+    return _recorded_steps(node, g)[1]
 
 
 @modes_kept
-def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
+def _recorded_steps(node: Node, g: Array) -> tuple[list[State], Seeds]:
     """Record all steps of a fused layer; return the states, and their cotangents from the layer's ``g``."""
     states = recorded(node, stand_ins(node))
     seeds: Seeds = []
@@ -290,7 +290,7 @@ def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
     return states, latest_first(seeds)
 
 
-def step(node: Node, g: Array, time: int) -> Seeds:
+def seeds_of_one_step(node: Node, g: Array, time: int) -> Seeds:
     """Record one step; return the cotangents of its states, from the loss and from the next step."""
     steps = Steps(node)
     times = steps.times()
@@ -323,7 +323,7 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     """The whole gradient of every part of the state at step ``i``, by one pass back to it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
     if node.residuals is None:
-        states, seeds = _all(node, g)
+        states, seeds = _recorded_steps(node, g)
         targets = [node_of(part) for part in states[i]]
         with no_grad():
             found = backpropagate(seeds, set(targets), retain_graph=True)
