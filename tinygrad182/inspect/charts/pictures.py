@@ -109,7 +109,7 @@ class Viewed(Paged):
 
         ``chosen`` are the other arguments of a microscope's ``chart``, or of a playground's ``spec``.
         """
-        scale = 2 if view is None else 3  # one view stands on a slide
+        scale = 2 if view is None else 3  # one view fills a slide
         charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
 
     def save_svg(

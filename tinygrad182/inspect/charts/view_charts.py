@@ -373,9 +373,9 @@ _PARTS = {"direct": BLUE, "via h": ORANGE, "via branch": ORANGE, "local": GREEN}
 def shares_chart(panel: Panel) -> Any:
     """Draw the shares of a state's gradient by the way it came: curves, because shares may leave 0 to 1.
 
-    What comes back to a state over step t stands at t on a page, as everything else there does; the last
-    state, to which nothing comes back over a step, is then left out. Alone, it stands at the state's own
-    step, t − 1.
+    On a page, the shares of h_{t−1} are drawn at t, the step over which the gradient comes back, as all
+    else there. The last state, to which nothing comes back over a step, is then left out. In a picture of
+    its own, the chart draws the shares of h_{t−1} at t − 1.
     """
     times = {
         b: view.time[:-1] + 1 if panel.linked else view.time for b, view in panel.found.items()

@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 def jumps(log: HostArray) -> list[int]:
     """Positions of single steps at which a curve falls, or rises, far more than elsewhere.
 
-    Position i stands for the step from i back to i − 1. It is a jump if it changes the norm at least
+    Position i means the step from i back to i − 1. It is a jump if it changes the norm at least
     two-fold, by at least five times the decades of the median step, by at least a quarter of those of the
     largest step, and in that step's direction. The largest comes first. More than three jumps close
     together are a stretch, and then none is returned.

@@ -101,7 +101,7 @@ class Playground(Viewed):
         track : callable
             Gets the list of networks and yields each, to show how far the work is.
         """
-        charts.library()  # what is missing is said before the work
+        charts.library()  # raises before the work if a library is missing
         losses, values = self.rows(self.settings, track)
         return page(losses, values, self.row(self._start), self.stops, self._start, self._notes())
 

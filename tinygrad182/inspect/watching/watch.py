@@ -244,7 +244,7 @@ def watch(
         warning, and training goes on.
     step : int
         The number of training steps before, for training that goes on from a checkpoint. Above 0,
-        the file is gone on with; what it has of this training step and later ones is left out.
+        the file is continued, without what it has of this training step and later ones.
 
     Returns
     -------

@@ -335,10 +335,8 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
         worst = sorted(range(len(courses)), key=lambda k: -courses[k].badness)[: MOST_IN_FRONT - 1]
-        intro = (
-            f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
-            "the others."
-        )
+        count = len(courses)
+        intro = f"Of {count} states, these vanish or explode most; the others are at the end of the page."
         texts = [course.text for course in courses]
         front = [*self._said(), intro, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
