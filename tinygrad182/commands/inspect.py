@@ -17,7 +17,7 @@ from .. import nn
 from .._files import in_json, write_files
 from ..errors import ArgumentError, ShapeError, brief
 from ..inspect import Microscope, look
-from ..inspect.views.flow import GradientFlow
+from ..inspect.views.gradient_flow import GradientFlow
 from ..nn.models_from_state_dicts import Cell
 from ..serialization import load
 from ..tensors import functions

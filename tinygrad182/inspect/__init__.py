@@ -1,7 +1,6 @@
 """``tg.inspect``: look at a graph node by node, and at gradients through time.
 
-It reads the graph; nothing in the framework depends on it. To add a figure of one state over time, add a
-property to ``StateFlow`` (flow.py); any other view begins with ``ViewedRecurrence.of`` (viewed.py).
+It reads the graph; nothing in the framework depends on it. To add a view, see :mod:`.views`.
 """
 
 from __future__ import annotations
@@ -15,20 +14,21 @@ from .differences.diff import TraceDiff, diff
 from .graph.anomaly import Anomaly, first_anomaly
 from .graph.graph import Edge, Graph, GraphNode, trace
 from .graph.traces import Trace, load_trace
-from .microscope.looking import Microscope, look
+from .microscope.look import Microscope, look
 from .sliders.live import live_sliders
 from .sliders.playground import Playground, playground
 from .views.fixed_points import FixedPoint, FixedPoints, fixed_points
-from .views.flow import GradientFlow, StackFlow, StateFlow, gradient_flow
-from .views.hops import HopSplit, grad_by_hops
-from .views.interventions import intervene
-from .views.jacobians import StepJacobians, step_jacobians
-from .views.matrices import input_grad_matrix, state_grad_matrix
-from .views.operations import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
-from .views.paths import GainSplit, PathSplit, PathSplits, gain_split, path_split
-from .views.recorded import RecordedStateFlow
+from .views.gain_split import GainSplit, gain_split
+from .views.grad_by_hops import HopSplit, grad_by_hops
+from .views.grad_matrices import input_grad_matrix, state_grad_matrix
+from .views.gradient_flow import GradientFlow, StackFlow, StateFlow, gradient_flow
+from .views.intervene import intervene
+from .views.path_split import PathSplit, PathSplits, path_split
+from .views.recorded_flow import RecordedStateFlow
+from .views.step_flow import StepEdge, StepFlow, StepOperation, StepVectors, step_flow
+from .views.step_jacobians import StepJacobians, step_jacobians
 from .views.through import Through
-from .views.weights import weight_grad_by_time
+from .views.weight_grad import weight_grad_by_time
 from .watching.watch import Watch, watch
 from .watching.watched import Watched, WatchedState, load_watch
 

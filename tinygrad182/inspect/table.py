@@ -63,14 +63,14 @@ def _cell(value: Any) -> str:
 
 
 class StateTable:
-    """How one state of a recurrence prints: its norms over time, which may be arrays or Tensors."""
+    """Prints one state of a recurrence: its norms over time, which may be arrays or Tensors."""
 
     def __repr__(self) -> str:
         return self._table(20)
 
     def _table(self: Any, most: int) -> str:
         values, grads, logs = (
-            _host(x).tolist() for x in (self.value_norm, self.grad_norm, self.log10_grad_norm)
+            as_array(x).tolist() for x in (self.value_norm, self.grad_norm, self.log10_grad_norm)
         )
         norms = [
             norm if 0 < norm < math.inf or not math.isfinite(log10) else scientific(log10, 3)
@@ -80,12 +80,13 @@ class StateTable:
         return text_table(("t", "‖value‖", "‖grad‖"), list(rows), most)
 
     def _fold(self: Any, name: str, opened: bool) -> str:
-        norms = _host(self.value_norm), _host(self.log10_grad_norm)
+        norms = as_array(self.value_norm), as_array(self.log10_grad_norm)
         return state_fold(name, self.time, *norms, opened)
 
     def _repr_html_(self) -> str:
         return shown(self._fold("", opened=True))
 
 
-def _host(figures: Any) -> Any:
+def as_array(figures: Any) -> Any:
+    """Figures on the host: the numbers of a Tensor, or the array itself."""
     return figures.numpy() if is_tensor(figures) else figures

@@ -573,9 +573,9 @@ def test_a_change_of_a_weight_is_noticed_on_the_host_too() -> None:
 
 def test_views_of_the_host_make_no_twin_of_a_graph() -> None:
     from tinygrad182.engine.recording import node_of
-    from tinygrad182.inspect.loops.hosting import on_host
+    from tinygrad182.inspect.loops.hosting import copied_to_host
 
     loss, _ = own_loop(5)("cpu")
-    found = on_host([(node_of(loss), np.ones(()))])
+    found = copied_to_host([(node_of(loss), np.ones(()))])
     assert found.seeds[0][0] is node_of(loss)
     assert not found.twins

@@ -11,7 +11,7 @@ import pytest
 import tinygrad182 as tg
 from tests.support import Array, assert_close, host
 from tinygrad182.engine.modes import scope
-from tinygrad182.inspect.views import hop_polynomials, paths, weights
+from tinygrad182.inspect.views import hop_polynomials, path_split, weight_grad
 from tinygrad182.kernels.products import ProductOperands
 from tinygrad182.recurrence.scans import Scan
 from tinygrad182.recurrence.unrolling import run_steps
@@ -312,14 +312,15 @@ def _of_x(setting: ProductOperands) -> Any:
 COLUMNS: Any = ProductOperands.columns.fget  # type: ignore[attr-defined]
 FAULTS: dict[str, tuple[Any, str, Any, Any, str]] = {
     "columns": (ProductOperands, "columns", property(_of_x), by_time, "gru"),
-    "order of gates": (weights, "as_declared", lambda m, by, *rest: by, by_time, "gru"),
+    "order of gates": (weight_grad, "as_declared", lambda m, by, *rest: by, by_time, "gru"),
     "hops": (hop_polynomials.Hopping, "_shift", lambda self, value: None, hops, "peephole"),
     "further weights": (
-        weights, "_use", lambda s, place, use=weights._use: use(s, min(place, 4)), by_time, "peephole",
+        weight_grad, "_use",
+        lambda s, place, use=weight_grad._use: use(s, min(place, 4)), by_time, "peephole",
     ),
     "direct way": (
-        paths, "next_step_cotangents",
-        lambda *given, back=paths.next_step_cotangents: back(*given)._replace(
+        path_split, "next_step_cotangents",
+        lambda *given, back=path_split.next_step_cotangents: back(*given)._replace(
             values=0 * back(*given).values
         ),
         by_path, "peephole",

@@ -10,7 +10,7 @@ import tinygrad182 as tg
 from tests.oracles import loops
 from tests.oracles.loops import Case, cases
 from tests.support import Array, assert_close, const, host, leaf, write
-from tinygrad182.inspect.views import matrices
+from tinygrad182.inspect.views import grad_matrices
 
 matrix_of = tg.inspect.input_grad_matrix
 
@@ -131,8 +131,8 @@ def test_in_several_passes_as_in_one(fused: bool, monkeypatch: pytest.MonkeyPatc
     losses, _ = vanishing("float64", fused, False)
     losses = losses * 5
     whole = matrix_of(losses, "gru.l0", log=True)
-    monkeypatch.setattr(matrices, "MEMORY", 0)
-    monkeypatch.setattr(matrices, "FEWEST", 4)
+    monkeypatch.setattr(grad_matrices, "MEMORY", 0)
+    monkeypatch.setattr(grad_matrices, "FEWEST", 4)
     np.testing.assert_allclose(matrix_of(losses, "gru.l0", log=True), whole, rtol=1e-12)
 
 

@@ -16,7 +16,7 @@ from tests.oracles.loops import Case, Weights, cases
 from tests.support import assert_close, const, host, host_only, leaf, write
 from tinygrad182.engine.backpropagation import backpropagate
 from tinygrad182.inspect.passes import gradients as fused_module
-from tinygrad182.inspect.views import matrices
+from tinygrad182.inspect.views import grad_matrices
 
 matrix_of = tg.inspect.state_grad_matrix
 flow_of = tg.inspect.gradient_flow
@@ -99,8 +99,8 @@ def test_together_as_one_by_one(
     assert np.abs(each[np.isfinite(each)]).max() > 380 * math.log(10)
     tolerance = 1e-9 if dtype == "float64" else 1e-5
     np.testing.assert_allclose(matrix_of(losses, "rnn.l0", log=True), each, atol=tolerance)
-    monkeypatch.setattr(matrices, "MEMORY", 0)
-    monkeypatch.setattr(matrices, "FEWEST", 4)
+    monkeypatch.setattr(grad_matrices, "MEMORY", 0)
+    monkeypatch.setattr(grad_matrices, "FEWEST", 4)
     np.testing.assert_allclose(matrix_of(losses, "rnn.l0", log=True), each, atol=tolerance)
 
 
@@ -115,7 +115,7 @@ def test_at_most_20_passes_for_200_losses(fused: bool, monkeypatch: pytest.Monke
         return backpropagate(*args, **options)
 
     monkeypatch.setattr(fused_module, "backpropagate", counted)
-    monkeypatch.setattr(matrices, "MEMORY", 0)
+    monkeypatch.setattr(grad_matrices, "MEMORY", 0)
     matrix_of((output**2).sum(axis=(1, 2)))
     assert 1 <= len(passes) <= 20
 
@@ -123,7 +123,7 @@ def test_at_most_20_passes_for_200_losses(fused: bool, monkeypatch: pytest.Monke
 @host_only("calls of the host")
 def test_nothing_is_done_for_each_loss_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the losses in one pass: each adds its own operations, and no more."""
-    monkeypatch.setattr(matrices, "FEWEST", 100)
+    monkeypatch.setattr(grad_matrices, "FEWEST", 100)
     output = list(loops.LOOPS["rnn_outside"](Weights(), 120, 2, 3).values())[-1]
     calls = []
     for count in (15, 60):

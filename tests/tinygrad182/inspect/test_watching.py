@@ -462,7 +462,7 @@ def test_a_page_of_many_states_tells_of_the_worst_and_folds_the_others() -> None
             rnn(const(np.ones((9, 1, 1))))[0][-1].sum().backward()
     front, folded = watch._in_front()
     assert front[2].startswith(
-        "Of 6 states, these vanish or explode most; the end of the page tells"
+        "Of 6 states, these vanish or explode most; the others are at the end"
     )
     reach = {path: abs(stack.h.reach).max() for path, stack in watch.items()}
     worst = sorted(reach, key=lambda path: -reach[path])[:3]

@@ -261,7 +261,7 @@ def test_saturation_is_the_slope() -> None:
 
 def test_a_function_that_mixes_units_has_no_slope() -> None:
     loss = made(UNFUSED["normed"])(leaf(numbers()))[0].sum()
-    with pytest.raises(tg.GraphError, match=r"gain_split: .* cannot be told apart"):
+    with pytest.raises(tg.GraphError, match=r"gain_split: .* cannot be separated"):
         tg.inspect.gain_split(loss, "rnn.l0")
 
 

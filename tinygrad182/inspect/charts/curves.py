@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...display.charts import GREY, PALETTE, PINK, Row, altair, data, decade_axis, encoded, layered
+from ..passes.scaling import HostArray, log10
 from .magnitudes import LOOKS, ZERO, Extent, coded, norm_text
 
 if TYPE_CHECKING:
-    from ..views.flow import StackFlow, StateFlow
+    from ..views.gradient_flow import StackFlow, StateFlow
 
 Stacks = Mapping[int, "StackFlow[StateFlow]"]
 Times = Mapping[int, Sequence[int]]
@@ -95,21 +96,14 @@ def _lines(stacks: Stacks) -> Lines:
     return {**gradients, **{f"v{k}": (f"‖{name}ₜ‖", name) for k, name in enumerate(names)}}
 
 
-def _log10s(flow: StateFlow, field: str) -> np.ndarray[Any, Any]:
-    if field[0] == "g":
-        return flow.log_grad_norm / math.log(10)
-    with np.errstate(divide="ignore"):
-        return np.log10(flow.value_norm)
-
-
-def _column(flow: StateFlow, field: str, times: Sequence[int]) -> np.ndarray[Any, Any]:
+def _column(flow: StateFlow, field: str, times: Sequence[int]) -> HostArray:
     """A line at the drawn times; NaN at a time that the state lacks."""
     at = {int(t): k for k, t in enumerate(flow.time)}
-    norms = _log10s(flow, field)
+    norms = flow.log10_grad_norm if field[0] == "g" else log10(flow.value_norm)
     return np.array([norms[at[t]] if t in at else math.nan for t in times])
 
 
-def _columns(stacks: Stacks, drawn: Times) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+def _columns(stacks: Stacks, drawn: Times) -> dict[tuple[int, str], HostArray]:
     return {
         (block, field): _column(stack[name], field, drawn[block])
         for block, stack in stacks.items()

@@ -1,4 +1,4 @@
-"""Which steps of a long sequence are drawn: those with most to see, or evenly spread ones."""
+"""The steps of a long sequence that are drawn: those with most to see, or evenly spread ones."""
 
 from __future__ import annotations
 
@@ -104,3 +104,13 @@ def spread(values: Sequence[Value], most: int) -> list[Value]:
     if len(values) <= most:
         return list(values)
     return [values[i] for i in np.linspace(0, len(values) - 1, most).astype(int)]
+
+
+def cell_ends(steps: HostArray, gap: float, pixels: int) -> tuple[list[float], list[float]]:
+    """Both ends of a heatmap's cells, half way between steps; the outer ones are ``gap`` wide.
+
+    Cells overlap by a pixel; otherwise seams show.
+    """
+    first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
+    middle = (steps[1:] + steps[:-1]) / 2
+    return [first, *middle.tolist()], [*(middle + (last - first) / pixels).tolist(), last]

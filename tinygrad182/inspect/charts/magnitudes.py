@@ -16,7 +16,7 @@ ZERO, INFINITE, NOT_A_NUMBER = "0", "∞", "NaN"
 
 
 class Look(NamedTuple):
-    """How a number without a finite logarithm is drawn: its name in a legend, and its mark or its cell."""
+    """The look of a number without a finite logarithm: its name in a legend, its mark, its colour."""
 
     name: str
     shape: str
@@ -99,6 +99,6 @@ def norm_text(log10: str) -> str:
     # 0.00218 = 1 − log10(9.95): from there on the mantissa is rounded up to 10.0, so it is 1.0 of the next.
     power = f"floor({log10} + 0.00218)"
     mantissa = f"format(pow(10, {log10} - {power}), '.1f')"
-    plain = f"format(pow(10, {log10}), '.2~r')"
+    written = f"format(pow(10, {log10}), '.2~r')"
     short = f"{log10} >= -2 && {log10} < 3"
-    return f"(!isNumber({log10}) ? {log10} : {short} ? {plain} : {mantissa} + 'e' + {power})"
+    return f"(!isNumber({log10}) ? {log10} : {short} ? {written} : {mantissa} + 'e' + {power})"

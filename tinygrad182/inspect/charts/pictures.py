@@ -13,8 +13,9 @@ import numpy as np
 
 from ..._files import checked_path, write_file
 from ...display import charts
-from ...engine.recording import is_tensor
 from ...errors import ArgumentError, ShapeError
+from ..passes.scaling import HostArray, log10
+from ..table import as_array
 from .curves import curves_chart
 from .drawn_steps import spread
 from .view_arrays import Matrix
@@ -108,7 +109,7 @@ class Viewed(Paged):
 
         ``chosen`` are the other arguments of a microscope's ``chart``, or of a playground's ``spec``.
         """
-        scale = 2 if view is None else 3  # one view stands on a slide
+        scale = 2 if view is None else 3  # one view fills a slide
         charts.save_png("save_png", self._spec(view, **chosen), path, dark, scale)
 
     def save_svg(
@@ -136,16 +137,13 @@ def signalled(chart: Any, *, block: int = 0, step: int = -1, **values: Any) -> A
 class _Norms(NamedTuple):
     """The arrays that are drawn for a state. A recorded state has Tensors."""
 
-    time: np.ndarray[Any, Any]
-    log_grad_norm: np.ndarray[Any, Any]
-    value_norm: np.ndarray[Any, Any]
+    time: HostArray
+    log10_grad_norm: HostArray
+    value_norm: HostArray
 
     @classmethod
     def of(cls, state: Any) -> _Norms:
-        logs, values = (
-            x.numpy() if is_tensor(x) else x for x in (state.log_grad_norm, state.value_norm)
-        )
-        return cls(state.time, logs, values)
+        return cls(state.time, as_array(state.log10_grad_norm), as_array(state.value_norm))
 
 
 class _Stack(dict[str, _Norms]):
@@ -165,16 +163,6 @@ def curves(flow: Mapping[str, Mapping[str, Any]]) -> Any:
         chart = curves_chart({0: stack}, {0: spread(times, STEPS)})
         rows.append(chart.properties(width=SLIDE[0] - 90, title=path))
     return signalled(alt.vconcat(*rows) if len(rows) > 1 else rows[0]).properties(padding=12)
-
-
-class _Picture(Drawn):
-    __slots__ = ("_chart",)
-
-    def __init__(self, chart: Any) -> None:
-        self._chart = chart
-
-    def chart(self) -> Any:
-        return self._chart
 
 
 def draw_matrix(
@@ -226,22 +214,24 @@ def draw_matrix(
     >>> tg.inspect.draw_matrix(matrix, "matrix.png", log=True)  # doctest: +SKIP
     """
     what, host = "draw_matrix", np.asarray(matrix, dtype=np.float64)
-    ends = [Path(path).suffix.lower()]
-    if ends[0] not in (".png", ".svg"):
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".svg"):
         raise ArgumentError(f"{what}: {str(path)!r} must end in .png or .svg")
     if host.ndim != 2 or not host.size:
         raise ShapeError(f"{what}: the matrix has shape {host.shape}; it needs rows and columns")
     rows = _numbers(losses, len(host), "losses")
     columns = _numbers(times, host.shape[1], "times")
     i, j = (spread(range(n), CELLS) for n in host.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = host[np.ix_(i, j)] / np.log(10) if log else np.log10(host[np.ix_(i, j)])
-    picture = _Picture(slide(matrix_chart({0: Matrix(rows[i], columns[j], of, logs)})))
-    save = picture.save_png if ends[0] == ".png" else picture.save_svg
-    save(path, dark=dark)
+    logs = host[np.ix_(i, j)] / np.log(10) if log else log10(host[np.ix_(i, j)])
+    with charts.unchecked():
+        chart = slide(matrix_chart({0: Matrix(rows[i], columns[j], of, logs)}))
+        if ending == ".png":
+            charts.save_png(what, chart, path, dark, scale=3)
+        else:
+            charts.save_svg(what, chart, path, dark)
 
 
-def _numbers(given: Sequence[int] | None, count: int, name: str) -> np.ndarray[Any, Any]:
+def _numbers(given: Sequence[int] | None, count: int, name: str) -> HostArray:
     numbers = np.arange(count) if given is None else np.asarray(given)
     if numbers.shape != (count,):
         raise ShapeError(

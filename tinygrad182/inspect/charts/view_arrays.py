@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
 
 
 class Shares(NamedTuple):
@@ -37,7 +35,7 @@ class Matrix(NamedTuple):
         t of each state.
     state : str
     log10_norm : ndarray ``(K, T)``
-        Decadic logarithms of ‖∂L_k/∂h_t‖; −∞ for what is exactly 0.
+        Decadic logarithms of ‖∂L_k/∂h_t‖; −∞ for an exact 0.
     """
 
     rows: HostArray
@@ -70,7 +68,7 @@ class StepNorms(NamedTuple):
     ----------
     time : ndarray ``(K,)``
     log10_norm : mapping of str to ndarray ``(K,)``
-        By the weight's name; −∞ for what is exactly 0, NaN where a step does not use it.
+        Norms by the weight's name; −∞ for an exact 0, NaN where a step does not use it.
     """
 
     time: HostArray

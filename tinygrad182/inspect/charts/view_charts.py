@@ -30,13 +30,13 @@ from ...display.charts import (
     finite,
     layered,
 )
+from ..passes.scaling import HostArray, log10
+from .drawn_steps import cell_ends
 from .magnitudes import LOOKS, coded
 from .view_arrays import Matrix, SingularValues
 
 if TYPE_CHECKING:
     from ..microscope.linked_views import LinkedViews
-
-HostArray = np.ndarray[Any, Any]
 
 
 # --- what all charts have in common ----------------------------------------------------------------
@@ -85,11 +85,6 @@ def _cells(values: HostArray) -> list[float | str]:
     return [next(names) if x is None else x for x in finite(values.tolist())]
 
 
-def _log10(values: HostArray) -> HostArray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(values)
-
-
 def _range(*arrays: HostArray) -> tuple[float, float]:
     every = np.concatenate([np.ravel(a) for a in arrays])
     every = every[np.isfinite(every)]
@@ -128,35 +123,6 @@ def _enclosing(ticks: list[float], low: float, high: float) -> list[float]:
     first = max(tick for tick in ticks if tick <= low)
     last = min(tick for tick in ticks if tick >= high)
     return [tick for tick in ticks if first <= tick <= last]
-
-
-def _x(times: Mapping[int, HostArray], linked: bool) -> Any:
-    """The time axis: the page's window, or all steps of the block."""
-    alt = altair()
-    ends = {b: [int(t[0]), int(t[-1])] for b, t in times.items()}
-    window = "window" if linked else _by_block(ends)
-    domain = [alt.ExprRef(f"{window}[0] - 0.5"), alt.ExprRef(f"{window}[1] + 0.5")]
-    return alt.X(
-        "t:Q",
-        scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(title="step t", format="d", tickMinStep=1, grid=False, labelFlush=True),
-    )
-
-
-def _y(axes: Mapping[int, _Axis], title: str, label: str, field: str = "y") -> Any:
-    alt = altair()
-    return alt.Y(
-        f"{field}:Q",
-        scale=alt.Scale(
-            domain=[alt.ExprRef(end) for end in _ends(axes)], nice=False, zero=False, clamp=False
-        ),
-        axis=alt.Axis(
-            title=title,
-            values=alt.ExprRef(_by_block({b: a.ticks for b, a in axes.items()})),
-            labelExpr=label,
-            tickCount=20,  # with fewer, Vega leaves out every second label
-        ),
-    )
 
 
 _DECADE = "'1e' + format(datum.value, 'd')"
@@ -287,10 +253,24 @@ class Panel(NamedTuple):
         return {block: view for block, view in self.views.items() if not isinstance(view, str)}
 
     def x(self) -> Any:
-        return _x(self.times, self.linked)
+        """The time axis: the page's window, or all steps of the block."""
+        alt = altair()
+        ends = {b: [int(t[0]), int(t[-1])] for b, t in self.times.items()}
+        window = "window" if self.linked else _by_block(ends)
+        domain = [alt.ExprRef(f"{window}[0] - 0.5"), alt.ExprRef(f"{window}[1] + 0.5")]
+        axis = alt.Axis(title="step t", format="d", tickMinStep=1, grid=False, labelFlush=True)
+        return alt.X("t:Q", scale=alt.Scale(domain=domain, nice=False, zero=False), axis=axis)
 
     def y(self, axes: Mapping[int, _Axis], title: str, label: str) -> Any:
-        return _y({b: axes.get(b, _NOTHING) for b in self.views}, title, label)
+        """The vertical axis; ``label`` is the expression for the text of a tick."""
+        alt = altair()
+        axes = {b: axes.get(b, _NOTHING) for b in self.views}
+        domain = [alt.ExprRef(end) for end in _ends(axes)]
+        ticks = alt.ExprRef(_by_block({b: axis.ticks for b, axis in axes.items()}))
+        # with fewer than 20 ticks, Vega leaves out every second label
+        axis = alt.Axis(title=title, values=ticks, labelExpr=label, tickCount=20)
+        scale = alt.Scale(domain=domain, nice=False, zero=False, clamp=False)
+        return alt.Y("y:Q", scale=scale, axis=axis)
 
     def lines(
         self,
@@ -391,11 +371,11 @@ _PARTS = {"direct": BLUE, "via h": ORANGE, "via branch": ORANGE, "local": GREEN}
 
 @ViewChart
 def shares_chart(panel: Panel) -> Any:
-    """Where a state's gradient comes from at each step: curves, because shares may leave 0 to 1.
+    """Draw the shares of a state's gradient by the way it came: curves, because shares may leave 0 to 1.
 
-    What comes back to a state over step t stands at t on a page, as everything else there does; the last
-    state, to which nothing comes back over a step, is then left out. Alone, it stands at the state's own
-    step, t − 1.
+    On a page, the shares of h_{t−1} are drawn at t, the step over which the gradient comes back, as all
+    else there. The last state, to which nothing comes back over a step, is then left out. In a picture of
+    its own, the chart draws the shares of h_{t−1} at t − 1.
     """
     times = {
         b: view.time[:-1] + 1 if panel.linked else view.time for b, view in panel.found.items()
@@ -443,13 +423,13 @@ def _share_axis(parts: Iterable[HostArray]) -> _Axis:
 
 @ViewChart
 def gain_chart(panel: Panel) -> Any:
-    """By which factor each step scales the gradient: saturation, weight and their product."""
+    """Draw the factor by which each step scales the gradient: saturation, weight and their product."""
     product = (
         "gain = product"  # first and wider, so that it shows behind a factor with equal values
     )
     factors = {product: BLUE, "saturation": ORANGE, "weight": GREEN}
     logs = {
-        b: dict(zip(factors, map(_log10, (v.gain, v.saturation, v.weight)), strict=True))
+        b: dict(zip(factors, map(log10, (v.gain, v.saturation, v.weight)), strict=True))
         for b, v in panel.found.items()
     }
     rows = [row | {"width": 4 if row["part"] == product else 1.5} for row in panel.rows(logs)]
@@ -464,7 +444,7 @@ def gain_chart(panel: Panel) -> Any:
 
 @ViewChart
 def weights_chart(panel: Panel) -> Any:
-    """The part of each step in the gradients by the weights, in decades."""
+    """Draw the part of each step in the gradients by the weights, in decades."""
     rows = panel.rows({b: _short(view.log10_norm) for b, view in panel.found.items()})
     names = dict.fromkeys(row["part"] for row in rows)
     colours = dict(zip(names, PALETTE * len(names), strict=False))
@@ -478,7 +458,7 @@ def weights_chart(panel: Panel) -> Any:
 
 
 def _short(norms: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    """Names of weights without their layer, which stands on its box, if they stay distinct.
+    """Names of weights without their layer, which the box shows, if they stay distinct.
 
     >>> from tinygrad182.inspect.charts.view_charts import _short
     >>> _short({"weight_ih_l0_reverse": 0, "weight_hh_l0_reverse": 1})
@@ -490,12 +470,12 @@ def _short(norms: Mapping[str, HostArray]) -> dict[str, HostArray]:
 
 @ViewChart
 def singular_chart(panel: Panel) -> Any:
-    """How far single steps can stretch a gradient: singular values of the step Jacobians.
+    """Draw how far single steps can stretch a gradient: singular values of the step Jacobians.
 
     A band from the smallest to the largest, with the median; its lower end may run out of the picture.
     """
     colours = {"largest": ORANGE, "median": BLUE, "smallest": GREY}
-    logs = {b: _log10(view.values) for b, view in panel.found.items()}
+    logs = {b: log10(view.values) for b, view in panel.found.items()}
     curves = {
         b: {"largest": v[:, 0], "median": np.median(v, axis=1), "smallest": v[:, -1]}
         for b, v in logs.items()
@@ -542,7 +522,7 @@ def _singular_axis(curves: Mapping[str, HostArray], values: HostArray) -> _Axis:
 
 @ViewChart
 def matrix_chart(panel: Panel) -> Any:
-    """The gradient of the loss at each step by each state, as colours; zeros have a colour of their own."""
+    """Draw the gradient of the loss at each step by each state as colours; zeros have their own colour."""
     rows = [row for b, view in panel.found.items() for row in _matrix_rows(b, view)]
     axes = {b: _row_axis(view.rows) for b, view in panel.found.items()}
     decades = {b: _decades(view.log10_norm) for b, view in panel.found.items()}
@@ -571,19 +551,12 @@ def matrix_chart(panel: Panel) -> Any:
 
 def _matrix_rows(block: int, view: Matrix) -> list[Row]:
     """A row for each loss; a cell reaches half way to its neighbours."""
-    left, right = _between(view.time)
-    bottom, top = _between(view.rows)
+    left, right = cell_ends(view.time, 1.0, 500)
+    bottom, top = cell_ends(view.rows, 1.0, 500)
     return [
         {"block": block, "y": y, "y2": y2, "t": left, "t2": right, "v": _cells(logs)}
         for y, y2, logs in zip(bottom, top, view.log10_norm, strict=True)
     ]
-
-
-def _between(steps: HostArray) -> tuple[list[float], list[float]]:
-    """Where cells begin and end. They overlap by a hair; otherwise seams show."""
-    first, last = float(steps[0]) - 0.5, float(steps[-1]) + 0.5
-    middle, hair = (steps[1:] + steps[:-1]) / 2, (last - first) / 500
-    return [first, *middle.tolist()], [*(middle + hair).tolist(), last]
 
 
 def _row_axis(rows: HostArray) -> _Axis:
@@ -625,18 +598,12 @@ CHARTS = {
 """Name of a view in :class:`LinkedViews` → its chart."""
 
 
-def charts_of(
-    blocks: Mapping[int, LinkedViews],
-    *,
-    time: Mapping[int, HostArray] | None = None,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-) -> dict[str, Any]:
+def charts_of(blocks: Mapping[int, LinkedViews], width: int = WIDTH) -> dict[str, Any]:
     """Return the linked charts of a page by view; views that no block has are left out."""
     found = {}
     for name, draw in CHARTS.items():
         views = {b: getattr(linked, name) for b, linked in blocks.items()}
         if not all(isinstance(view, str) for view in views.values()):
-            own = {b: linked.time for b, linked in blocks.items()}
-            found[name] = draw(views, time or own, linked=True, width=width, height=height)
+            times = {b: linked.time for b, linked in blocks.items()}
+            found[name] = draw(views, times, linked=True, width=width)
     return found

@@ -53,15 +53,15 @@ class BoxDifference:
     time : ndarray (T,)
         The steps that at least one of the runs has; of a module, its calls.
     operations : tuple of TracedOperation
-        Those that both have under one label, in the order they are computed.
+        The operations that both have under one label, in the order they are computed.
     operands, consumers : dict of str to set of str
-        By label, at any step.
+        The operands and the readers of an operation at any step, by label.
     values, gradients : dict of str to ndarray (T,)
         Relative differences by label: NaN where they are not compared.
     sums : dict of str to ndarray (T,)
         Differences of sums relative to what they add up, where that is larger than they are.
     unlike : dict of str to pair of tuple
-        By label, both shapes of what can be compared at no step because they differ.
+        Both shapes of an operation that cannot be compared because they differ, by label.
     """
 
     a: TracedBox
@@ -146,7 +146,7 @@ def _by_path(trace: Trace) -> dict[tuple[str, str, int], TracedBox]:
     return found
 
 
-def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...] = BOTH) -> BoxDifference:
+def box_difference(a: TracedBox, b: TracedBox, whats: tuple[What, ...]) -> BoxDifference:
     """Compare two boxes step by step."""
     a, b = _like_later_steps(a), _like_later_steps(b)
     box = BoxDifference(a, b, np.union1d(a.times, b.times))

@@ -39,7 +39,7 @@ class TraceDiff(Drawn, Paged):
         The first place, on the way back, at which gradients part that no differing value or parameter
         explains: the backward passes themselves differ.
     parameters : dict of str to ParameterDifference
-        Those that both runs have in one shape.
+        The parameters that both runs have in one shape.
     boxes : list of BoxDifference
         Recurrences and modules that both have.
     tolerance : float
@@ -155,11 +155,13 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     CheckpointError
         A trace cannot be read.
 
-    Notes ----- The result names a place where a difference *arises*: it exceeds the tolerance, and it is
-    more than 30 times as large as the differences in the operands. (The operands of a gradient are the
-    gradients of the operations that use the value.) Rounding that grows step by step is reported as such:
-    the runs agree as long as half of their type's digits agree. The rounding of a sum is measured by its
-    operands, because a sum may be much smaller than they are.
+    Notes
+    -----
+    The result names a place where a difference *arises*: it exceeds the tolerance, and it is more than 30
+    times as large as the differences in the operands. (The operands of a gradient are the gradients of the
+    operations that use the value.) Rounding that grows step by step is reported as such: the runs agree as
+    long as half of their type's digits agree. The rounding of a sum is measured by its operands, because a
+    sum may be much smaller than they are.
 
     Examples
     --------
@@ -174,8 +176,9 @@ def diff(a: Run, b: Run, tolerance: float | None = None) -> TraceDiff:
     """
     given = None if tolerance is None else _checked(tolerance)
     first, second = (_trace(run) for run in (a, b))
-    boxes, *alone = boxes_of(first, second)
-    unlike = words.unlike(boxes, alone)
+    compared = boxes_of(first, second)
+    boxes = compared.shared
+    unlike = words.unlike(boxes, [compared.only_in_a, compared.only_in_b])
     if not any(box.of(what) for box in boxes for what in BOTH):
         raise ArgumentError(f"diff: these runs have nothing to compare. {' '.join(unlike)}")
     coarser = max((first.dtype, second.dtype), key=lambda dtype: float(np.finfo(dtype).eps))

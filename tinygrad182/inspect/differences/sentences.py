@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...display.reprs import mantissa_and_exponent
+from ...display.reprs import mantissa_and_exponent, times
 from ..microscope.wording import and_
 from ..passes.scaling import HostArray
 from .comparing import BoxDifference, ParameterDifference, What
@@ -228,13 +228,9 @@ def unlike(boxes: Sequence[BoxDifference], alone: Sequence[list[str]]) -> list[s
             more = f" and {others} more operation{'s' * (others > 1)}" if others else ""
             found.append(
                 f"{box.name}: {label}{more} cannot be compared number by number: {label} is "
-                f"{_shape(first)} in a and {_shape(second)} in b."
+                f"{times(first)} in a and {times(second)} in b."
             )
     return found
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
 
 
 def _lengths(box: BoxDifference) -> list[str]:

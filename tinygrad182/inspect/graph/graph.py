@@ -22,13 +22,13 @@ from ...primitives import PRIMITIVES
 from ...recurrence.scans import Scan, is_scan
 from ...recurrence.unrolling import opening, operations
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
-from ..loops.steps import inside, step
-from ..microscope.looking import Microscope
+from ..loops.hosting import copied_to_host
+from ..loops.steps import seeds_of_all_steps, seeds_of_one_step
+from ..microscope.look import Microscope
 from ..microscope.network import network_of
 from ..table import TextTable, text_table
-from ..views.flow import gradient_flow
-from ..views.gates import gate_names
+from ..views.gate_names import gate_names
+from ..views.gradient_flow import gradient_flow
 from ..views.through import Through, through
 from . import dot, terminal
 from .graph_html import graph_html
@@ -120,7 +120,7 @@ class GraphNode:
         The output, and the derivative of the loss by it; None if the loss does not depend on it through
         anything that requires grad.
     inputs, consumers : list of GraphNode
-        What it was computed from, and the operations that used it.
+        Its operands, and the operations that used it.
     edges : list of Edge
         Its uses with each one's share of the gradient, computed when asked.
     graph : Graph
@@ -281,7 +281,7 @@ class Graph:
         return uses
 
     def _shares(self, consumer: Node, node: Node) -> list[tuple[int, Any]]:
-        """Each use of ``node`` by ``consumer``: its position, and the cotangent sent back over it."""
+        """Each use of ``node`` by ``consumer``: its position, and the cotangent that goes back over it."""
         if consumer not in self._grads:
             return []
         if not callable(consumer.primitive.vjp):  # type: ignore[union-attr]
@@ -593,7 +593,10 @@ class Graph:
                 "it retain_graph=True"
             )
         with no_grad(), backend.on(g):
-            graph = _traced(inside(node._node, g) if time is None else step(node._node, g, time))
+            if time is None:
+                graph = _traced(seeds_of_all_steps(node._node, g))
+            else:
+                graph = _traced(seeds_of_one_step(node._node, g, time))
         graph._closed = self._recorded
         return graph
 
@@ -751,7 +754,7 @@ class Graph:
         True
         """
         graph = self.opened() if opened else self
-        here = on_host(graph._seeds)
+        here = copied_to_host(graph._seeds)
         nodes = ancestors([node for node, _ in here.seeds], constants=True)
         grads = {here.twin(node): g for node, g in graph._grads.items()} if opened else {}
         return dot.to_dot(network_of(nodes, here.seeds), opened, grads, most)

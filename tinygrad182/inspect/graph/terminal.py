@@ -7,15 +7,18 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..._numbers import check_whole
 from ...arrays import backend
-from ...arrays.namespaces import Array
 from ...display.reprs import scientific
-from ..passes.scaling import HostArray
+from ..passes.scaling import HostArray, log10
+
+if TYPE_CHECKING:
+    from ..views.gradient_flow import StateFlow
+    from .graph import GraphNode
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with a style of the package rich; without rich there are no styles."""
@@ -51,40 +54,10 @@ COLUMN = 10
 """Characters of the column of gradient norms."""
 
 
-class ShownNode(Protocol):
-    """The attributes of a :class:`GraphNode` that are read here."""
-
-    @property
-    def op(self) -> str: ...
-    @property
-    def module(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def time(self) -> int | None: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def requires_grad(self) -> bool: ...
-    @property
-    def grad(self) -> Array: ...
+Flow = Mapping[str, Mapping[str, "StateFlow"]]
 
 
-class ShownStates(Protocol):
-    """The attributes of a :class:`StateFlow` that are read here."""
-
-    time: HostArray
-
-    @property
-    def log10_grad_norm(self) -> HostArray: ...
-    @property
-    def value_norm(self) -> HostArray: ...
-
-
-Flow = Mapping[str, Mapping[str, ShownStates]]
-
-
-def show(nodes: Iterable[ShownNode], flow: Flow | None = None, width: int | None = None) -> None:
+def show(nodes: Iterable[GraphNode], flow: Flow | None = None, width: int | None = None) -> None:
     """Print a graph as a tree of modules, in colours where rich is installed and the terminal has them.
 
     Colours carry no information: without rich, or in a pipe, the text is the same.
@@ -130,9 +103,9 @@ class _Module:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.parameters: list[tuple[str, ShownNode]] = []
-        self.operations: list[ShownNode] = []
-        self.steps: list[ShownNode] = []
+        self.parameters: list[tuple[str, GraphNode]] = []
+        self.operations: list[GraphNode] = []
+        self.steps: list[GraphNode] = []
         self.inside: dict[str, _Module] = {}
 
     def at(self, path: str) -> _Module:
@@ -144,7 +117,7 @@ class _Module:
         return found
 
 
-def described(nodes: Iterable[ShownNode], flow: Flow | None, width: int) -> list[Line]:
+def described(nodes: Iterable[GraphNode], flow: Flow | None, width: int) -> list[Line]:
     """Return the lines that :func:`show` prints."""
     root, every, flow = _Module(""), list(nodes), flow or {}
     for node in every:
@@ -164,7 +137,7 @@ def described(nodes: Iterable[ShownNode], flow: Flow | None, width: int) -> list
     return [heading, *_branches(_contents(root, flow), "", width)]
 
 
-def _is_parameter(node: ShownNode) -> bool:
+def _is_parameter(node: GraphNode) -> bool:
     return node.op == "leaf" and node.requires_grad and node.time is None
 
 
@@ -179,7 +152,7 @@ class _Branch(NamedTuple):
 class _Block(NamedTuple):
     """A recurrence's norms over time."""
 
-    states: Mapping[str, ShownStates]
+    states: Mapping[str, StateFlow]
 
 
 def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
@@ -206,7 +179,7 @@ def _contents(module: _Module, flow: Flow) -> list[_Branch | _Block]:
     ]
 
 
-def _one_by_one(operations: list[ShownNode]) -> list[_Branch]:
+def _one_by_one(operations: list[GraphNode]) -> list[_Branch]:
     rows = [
         _Branch([(f"{_called(node)} {_shape(node)}", "")], norm)
         for node, norm in zip(operations, _log10_norms(operations), strict=True)
@@ -214,7 +187,7 @@ def _one_by_one(operations: list[ShownNode]) -> list[_Branch]:
     return _cut(rows, "operations")
 
 
-def _in_one(operations: list[ShownNode]) -> list[_Branch]:
+def _in_one(operations: list[GraphNode]) -> list[_Branch]:
     """Count operations on one line, with the shape and the gradient of the last one."""
     if not operations:
         return []
@@ -223,7 +196,7 @@ def _in_one(operations: list[ShownNode]) -> list[_Branch]:
     return [_Branch([(said, "")], next(_log10_norms([last])))]
 
 
-def _loop(steps: list[ShownNode]) -> list[_Branch]:
+def _loop(steps: list[GraphNode]) -> list[_Branch]:
     """Count the operations of a loop whose steps were recorded one by one."""
     if not steps:
         return []
@@ -231,7 +204,7 @@ def _loop(steps: list[ShownNode]) -> list[_Branch]:
     return [_Branch([(f"{count}: {_counted(steps)}", "")], None)]
 
 
-def _counted(nodes: list[ShownNode]) -> str:
+def _counted(nodes: list[GraphNode]) -> str:
     ops = Counter(map(_called, nodes))
     return ", ".join(f"{op} ×{n:,}" if n > 1 else op for op, n in ops.items())
 
@@ -269,11 +242,11 @@ def _cut(entries: list[_Branch], what: str, shown: int = MOST) -> list[_Branch]:
     return [*entries[: shown // 2], hidden, *entries[-(shown // 2) :]]
 
 
-def _called(node: ShownNode) -> str:
+def _called(node: GraphNode) -> str:
     return f"{node.op} {node.name!r}" if node.name else node.op
 
 
-def _shape(node: ShownNode) -> str:
+def _shape(node: GraphNode) -> str:
     return " × ".join(map(str, node.shape)) or "scalar"
 
 
@@ -281,17 +254,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _log10_norms(nodes: list[ShownNode]) -> Iterator[float | None]:
+def _log10_norms(nodes: list[GraphNode]) -> Iterator[float | None]:
     """The gradients' norms in decades; None for a node that gets no gradient."""
     grads = [node.grad if node.requires_grad else None for node in nodes]
     norms = iter(backend.norms([g for g in grads if g is not None]))
     for g in grads:
-        yield None if g is None else float(_log10(np.float64(next(norms))))
-
-
-def _log10(norms: Any) -> Any:
-    with np.errstate(divide="ignore"):
-        return np.log10(norms)
+        yield None if g is None else float(log10(np.float64(next(norms))))
 
 
 # --- norms over time ----------------------------------------------------------------------------
@@ -307,10 +275,10 @@ class _Series(NamedTuple):
     colours: tuple[str, ...]
 
 
-def over_time(states: Mapping[str, ShownStates], width: int) -> list[Line]:
+def over_time(states: Mapping[str, StateFlow], width: int) -> list[Line]:
     """The norms of a recurrence's states and of their gradients over time, one row each."""
     grads = {f"‖∂L/∂{name}_t‖": s.log10_grad_norm for name, s in states.items()}
-    values = {f"‖{name}_t‖": _log10(s.value_norm) for name, s in states.items()}
+    values = {f"‖{name}_t‖": log10(s.value_norm) for name, s in states.items()}
     rows = [
         _Series(label, log10, *scale_of(group.values()), colours)
         for group, colours in ((grads, LEVELS), (values, UNCOLOURED))

@@ -18,13 +18,13 @@ from ...errors import ArgumentError, CheckpointError
 from ...recurrence.scans import is_scan
 from ...serialization import read_arrays, write_arrays
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
-from ..loops.step_rows import VIEWS, Batch, RecordedSteps, Rows
+from ..loops.hosting import copied_to_host
+from ..loops.step_rows import VIEWS, RecordedSteps, Rows, StepGroup
 from ..microscope.blocks import Blocks, Key, blocks_of, has_gradient
 from ..microscope.titles import title_of
 from ..passes.gradients import Seed, gradients_inside
 from ..passes.scaling import HostArray, whole_of
-from ..views.operations import called, calls_of, kind_of, step_batches
+from ..views.step_flow import called, calls_of, kind_of, step_groups
 
 _KEY = "tinygrad182.trace"
 """The key of the header's metadata, which holds JSON."""
@@ -349,11 +349,11 @@ def trace_of(loss: Tensor) -> Trace:
     GraphError
         The loss does not require grad, or was freed.
     """
-    seeds = on_host(seeds_of([loss], [None], False, "diff")).seeds
+    seeds = copied_to_host(seeds_of([loss], [None], False, "diff")).seeds
     nodes = ancestors([node for node, _ in seeds], constants=True)
     blocks = blocks_of(nodes)
     boxes = [
-        _box(blocks, key, _together(_batches(loss, seeds[0], nodes, blocks, key)))
+        _box(blocks, key, _together(_groups(loss, seeds[0], nodes, blocks, key)))
         for key in blocks.members
     ]
     types = [node.value.dtype for node in nodes if node.value.dtype.kind == "f"]
@@ -361,16 +361,16 @@ def trace_of(loss: Tensor) -> Trace:
     return Trace([box for box in boxes if box.steps], _parameters(seeds, nodes), coarsest, True)
 
 
-def _batches(
+def _groups(
     loss: Tensor, seed: Seed, nodes: list[Node], blocks: Blocks, key: Key
-) -> Iterable[Batch]:
+) -> Iterable[StepGroup]:
     if key in blocks.stacks:
-        return step_batches(loss, str(key[1]))
+        return step_groups(loss, str(key[1]))
     calls = calls_of(blocks.members[key])
     if not calls:
         return []
     source = RecordedSteps(seed, nodes, calls, frozenset())
-    return source.batches(source.times(), edges=False)
+    return source.groups(source.times(), edges=False)
 
 
 def _box(blocks: Blocks, key: Key, steps: list[Alike]) -> TracedBox:
@@ -403,59 +403,59 @@ def _parameters(seeds: Sequence[Seed], nodes: list[Node]) -> dict[str, TracedPar
     return parameters
 
 
-def _together(batches: Iterable[Batch]) -> list[Alike]:
+def _together(groups: Iterable[StepGroup]) -> list[Alike]:
     """Steps with the same operations side by side, each array in the type it was computed in."""
     found: dict[Any, list[Alike]] = {}
-    for batch in batches:
-        names, labels = called(batch)
+    for group in groups:
+        names, labels = called(group)
         operations = tuple(
             TracedOperation(
                 labels[node],
                 node.op,
-                kind_of(node, batch, names),
+                kind_of(node, group, names),
                 names.get(node, ""),
-                "" if node in batch.given else node.scope.module,
-                tuple(dict.fromkeys(labels[x] for x in _operands(node, batch))),
-                tuple(_weights(node, batch)),
-                _shape(node, batch),
+                "" if node in group.given else node.scope.module,
+                tuple(dict.fromkeys(labels[x] for x in _operands(node, group))),
+                tuple(_weights(node, group)),
+                _shape(node, group),
             )
-            for node in batch.nodes
+            for node in group.nodes
         )
-        values = {labels[n]: _typed(rows, n) for n, rows in batch.values.items()}
-        grads = {labels[n]: _typed(rows, n) for n, rows in batch.grads.items()}
+        values = {labels[n]: _typed(rows, n) for n, rows in group.values.items()}
+        grads = {labels[n]: _typed(rows, n) for n, rows in group.grads.items()}
         form = operations, tuple(rows.values.shape[1:] for rows in values.values())
-        some = Alike(np.array(batch.times, np.int64), operations, values, grads)
+        some = Alike(np.array(group.times, np.int64), operations, values, grads)
         found.setdefault(form, []).append(some)
     return [_joined(some) for some in found.values()]
 
 
-def _shape(node: Node, batch: Batch) -> tuple[int, ...]:
+def _shape(node: Node, group: StepGroup) -> tuple[int, ...]:
     """At one step: steps that lie side by side are one array."""
-    rows, columns = batch.values[node].values.shape[1:]
+    rows, columns = group.values[node].values.shape[1:]
     return node.value.shape if node.value.size == rows * columns else (rows, columns)
 
 
-def _operands(node: Node, batch: Batch) -> Iterator[Node]:
+def _operands(node: Node, group: StepGroup) -> Iterator[Node]:
     """The operands of an operation among the operations that are shown."""
-    if node in batch.given:
+    if node in group.given:
         return
-    inside, left = set(batch.every), [*reversed(node.inputs or ())]
+    inside, left = set(group.every), [*reversed(node.inputs or ())]
     while left:
         x = left.pop()
-        if isinstance(x, Node) and x in batch.values:
+        if isinstance(x, Node) and x in group.values:
             yield x
         elif isinstance(x, Node) and x in inside:
             left += reversed(x.inputs or ())
 
 
-def _weights(node: Node, batch: Batch) -> dict[str, None]:
+def _weights(node: Node, group: StepGroup) -> dict[str, None]:
     """The names of the parameters that an operation reads; for an input, those that its layer reads."""
     found: dict[str, None] = {}
-    module = node.scope.module if node in batch.given else ""
+    module = node.scope.module if node in group.given else ""
     left = [node]
     while left:
         for x in left.pop().inputs or ():
-            if not isinstance(x, Node) or x in batch.values:
+            if not isinstance(x, Node) or x in group.values:
                 continue
             if isinstance(x, Leaf):
                 found |= {x.name: None} if x.name and has_gradient(x) else {}

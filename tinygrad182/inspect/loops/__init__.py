@@ -1,1 +1,1 @@
-"""Which states belong to one recurrence, which step an operation belongs to, and steps recorded again."""
+"""The loops of a graph: recurrences and their steps, the step of an operation, steps recorded again."""

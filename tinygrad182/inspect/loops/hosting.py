@@ -47,7 +47,7 @@ class Hosted(NamedTuple):
         return self.opened(self.twins.get(node, node))
 
 
-def on_host(seeds: Sequence[Seed]) -> Hosted:
+def copied_to_host(seeds: Sequence[Seed]) -> Hosted:
     """Copy the graph behind some nodes to the host in one transfer, if it is on a device.
 
     Recurrences that run by their definition, without a loop of their own, are opened.

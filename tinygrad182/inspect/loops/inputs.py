@@ -307,7 +307,7 @@ def _taken(nodes: Sequence[Node], given: Sequence[Node], view: str) -> dict[Node
 
 
 def _place(array: Array) -> tuple[Any, ...]:
-    """Where an array lies in memory, and how."""
+    """The memory of an array: its address, shape and strides."""
     return _address(array), array.shape, array.strides
 
 

@@ -1,4 +1,4 @@
-"""Which marked states belong to one recurrence. The graph decides it, not the names alone."""
+"""Sorts marked states into recurrences, by the graph and not by their names alone."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from ..passes.scaling import (
     as_bands,
     at_sample_powers,
     row_norms,
+    shifted,
     total_norms,
 )
 from .steps import Scaled, SideBySide, Steps, at_common_powers, latest_first, next_step_cotangents
@@ -62,14 +63,18 @@ class Rows(NamedTuple):
 
         All rows are brought to the power at which the largest of the whole's step is about 1.
         """
-        sizes = np.abs(whole.values).max(axis=-1, initial=0.0)
-        top = or_zero(np, sizes_of(np, sizes, whole.powers).max(1, keepdims=True, initial=NOTHING))
+        top = or_zero(np, whole.tops().max(1, keepdims=True, initial=NOTHING))
         with np.errstate(all="ignore"):
-            part, total = (
-                np.ldexp(rows.values, np.clip(rows.powers - top, -4000, 4000)[..., None])
-                for rows in (self, whole)
-            )
+            part, total = self.divided(top), whole.divided(top)
             return np.einsum("nbw,nbw->n", part, total) / np.einsum("nbw,nbw->n", total, total)
+
+    def tops(self) -> HostArray:
+        """The power of two of each row's largest element, (n, B)."""
+        return sizes_of(np, np.abs(self.values).max(axis=-1, initial=0.0), self.powers)
+
+    def divided(self, powers: HostArray) -> HostArray:
+        """The numbers, divided by 2 to the power of each row."""
+        return shifted(self.values, (self.powers - powers)[..., None])
 
     def at_sample(self, sample: int) -> tuple[HostArray, HostArray]:
         """One sequence's rows (n, W) with the largest at about 1, and the log10 of their factors (n,)."""
@@ -80,7 +85,7 @@ class Rows(NamedTuple):
 
 
 @dataclass
-class Batch:
+class StepGroup:
     """The operations of some steps that are alike.
 
     Attributes
@@ -115,14 +120,9 @@ class Batch:
 
 def plus(a: Rows, b: Rows) -> Rows:
     """Return the sum, with every row at the power of its larger part."""
-    sizes = [np.abs(r.values).max(axis=-1, initial=0.0) for r in (a, b)]
-    tops = [sizes_of(np, size, r.powers) for size, r in zip(sizes, (a, b), strict=True)]
-    top = or_zero(np, np.maximum(*tops))
+    top = or_zero(np, np.maximum(a.tops(), b.tops()))
     with np.errstate(under="ignore"):
-        parts = [
-            np.ldexp(r.values, np.clip(r.powers - top, -4000, 4000)[..., None]) for r in (a, b)
-        ]
-    return Rows(parts[0] + parts[1], top)
+        return Rows(a.divided(top) + b.divided(top), top)
 
 
 VIEWS = frozenset({"index", "reshape", "permute_dims", "broadcast_to", "astype", "to_device"})
@@ -150,7 +150,9 @@ def is_weight(node: Node) -> bool:
 
 
 @modes_kept
-def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) -> Iterator[Batch]:
+def side_by_side(
+    scan: Steps, outside: Scaled, total: Scaled, steps: HostArray
+) -> Iterator[StepGroup]:
     """Yield some steps of a fused layer, as many at once as fit into memory.
 
     ``outside`` are the cotangents of its states from outside the layer, ``total`` their whole gradients.
@@ -169,23 +171,23 @@ def side_by_side(scan: Steps, outside: Scaled, total: Scaled, steps: HostArray) 
         every = starts + [n for n in nodes if n in inside and n not in starts]
         given = {**dict.fromkeys(side.before.values(), "before"), side.x: "input"}
         shown = [n for n in every if n in given or not only_moves(n, inside)]
-        batch = Batch([scan.start + int(i) for i in some], every, shown, given)
-        _fill(batch, grads, powers)
-        _outer(batch, side, (direct, own), powers, total, some)
-        yield batch
+        group = StepGroup([scan.start + int(i) for i in some], every, shown, given)
+        _fill(group, grads, powers)
+        _outer(group, side, (direct, own), powers, total, some)
+        yield group
 
 
 @modes_kept
-def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
+def _fill(group: StepGroup, grads: Mapping[Node, Array], powers: HostArray) -> None:
     """Add the values and gradients of the nodes, and the edges inside the step."""
     front = powers.shape
-    for node in batch.nodes:
-        batch.values[node] = Rows(_wide(node.value, front), np.zeros(front, np.int64))
+    for node in group.nodes:
+        group.values[node] = Rows(_wide(node.value, front), np.zeros(front, np.int64))
         if node in grads:
-            batch.grads[node] = Rows(_wide(grads[node], front), powers)
-    shown, inside = set(batch.nodes), set(batch.every)
-    for node in batch.nodes:
-        if node in batch.given or node not in grads:
+            group.grads[node] = Rows(_wide(grads[node], front), powers)
+    shown, inside = set(group.nodes), set(group.every)
+    for node in group.nodes:
+        if node in group.given or node not in grads:
             continue
         left = [(node, grads[node])]
         while left:
@@ -194,13 +196,13 @@ def _fill(batch: Batch, grads: Mapping[Node, Array], powers: HostArray) -> None:
             for x, cotangent in edges:
                 whole = dense(x, cotangent)
                 if x in shown:
-                    batch.add_edge(x, node, Rows(_wide(whole, front), powers))
+                    group.add_edge(x, node, Rows(_wide(whole, front), powers))
                 else:
                     left.append((x, whole))
 
 
 def _outer(
-    batch: Batch,
+    group: StepGroup,
     side: SideBySide,
     arriving: tuple[Array, Array],
     powers: HostArray,
@@ -210,15 +212,15 @@ def _outer(
     """Add the edges that leave the step, and the whole gradients of the states before."""
     for part, node in enumerate(side.after.values()):
         for target, g in zip((NEXT, LOSS), arriving, strict=True):
-            batch.add_edge(node, target, Rows(g[part].astype(np.float64), powers))
+            group.add_edge(node, target, Rows(g[part].astype(np.float64), powers))
     whole = total.at(np.maximum(some - 1, 0))
     for part, node in enumerate(side.before.values()):
-        own, rows = batch.grads.get(node), Rows(whole.values[part].astype(np.float64), whole.powers)
+        own, rows = group.grads.get(node), Rows(whole.values[part].astype(np.float64), whole.powers)
         if own is None:
             continue
         first = some == 0  # an initial state gets its whole gradient from the first step
         values = np.where(first[:, None, None], own.values, rows.values)
-        batch.grads[node] = Rows(values, np.where(first[:, None], own.powers, rows.powers))
+        group.grads[node] = Rows(values, np.where(first[:, None], own.powers, rows.powers))
 
 
 def _wide(values: Array, front: tuple[int, ...]) -> HostArray:
@@ -293,16 +295,16 @@ class RecordedSteps:
                     found[x] = "input"
         return dict(sorted(found.items(), key=lambda item: item[0].order))
 
-    def batches(self, times: Sequence[int], edges: bool = True) -> Iterator[Batch]:
+    def groups(self, times: Sequence[int], edges: bool = True) -> Iterator[StepGroup]:
         """Yield some steps; consecutive ones with the same operations are reduced together."""
         alike: list[int] = []
         for t in times:
             if alike and (len(alike) == TOGETHER or self._form(t) != self._form(alike[0])):
-                yield self._batch(alike, edges)
+                yield self._group(alike, edges)
                 alike = []
             alike.append(t)
         if alike:
-            yield self._batch(alike, edges)
+            yield self._group(alike, edges)
 
     def _nodes(self, t: int) -> list[Node]:
         given = self._given[t]
@@ -322,27 +324,27 @@ class RecordedSteps:
         ]
 
     @modes_kept
-    def _batch(self, times: list[int], edges: bool) -> Batch:
+    def _group(self, times: list[int], edges: bool) -> StepGroup:
         every = [self._nodes(t) for t in times]
         shown = [n for n in every[0] if n not in self._hidden]
-        batch = Batch(times, every[0], shown, self._given[times[0]])
+        group = StepGroup(times, every[0], shown, self._given[times[0]])
         for i, node in enumerate(every[0]):
             if node in self._hidden:
                 continue
             column = [nodes[i] for nodes in every]
             values = np.stack([samples(n.value) for n in column])
-            batch.values[node] = Rows(values, np.zeros(values.shape[:2], np.int64))
+            group.values[node] = Rows(values, np.zeros(values.shape[:2], np.int64))
             if node.requires_grad:
-                batch.grads[node] = stacked([self._found.of(n) for n in column], values.shape)
+                group.grads[node] = stacked([self._found.of(n) for n in column], values.shape)
         for i, node in enumerate(every[0] if edges else ()):
-            if node in batch.grads:
+            if node in group.grads:
                 column = [nodes[i] for nodes in every]
                 for target, bands in self._edges(column, every).items():
-                    batch.edges[node, target] = stacked(bands, batch.values[node].values.shape)
-            elif node in batch.values:
-                inside = [user for user in self._users_of(node) if user in batch.values]
-                batch.edges |= dict.fromkeys(((node, user) for user in inside), None)
-        return batch
+                    group.edges[node, target] = stacked(bands, group.values[node].values.shape)
+            elif node in group.values:
+                inside = [user for user in self._users_of(node) if user in group.values]
+                group.edges |= dict.fromkeys(((node, user) for user in inside), None)
+        return group
 
     def _edges(
         self, column: list[Node], every: list[list[Node]]

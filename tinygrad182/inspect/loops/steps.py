@@ -223,13 +223,14 @@ def _nothing(node: Node) -> Scaled:
 class StateCotangents(NamedTuple):
     """Cotangents of a fused layer's states: those from outside the layer, and the whole gradients."""
 
+    scan: Steps
     outside: Scaled
     total: Scaled
 
 
-def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangents]:
-    """Run a backward pass and return the cotangents of each fused layer's states."""
-    scans = [each.node for each in steps]
+def state_cotangents(root: Node, seed: Array, stack: Stack) -> list[StateCotangents]:
+    """Run a backward pass; return the cotangents of a fused layer's states, for each of its windows."""
+    scans = scans_of(stack)
     sums = _Noting(scans)
     inside = gradients_inside([(root, seed)], set(scans), sums=sums)
     found = []
@@ -237,7 +238,7 @@ def arriving(root: Node, seed: Array, steps: list[Steps]) -> list[StateCotangent
         parts = [inside.within(node).grads(k) for k in range(len(node.primitive.parts))]  # type: ignore[union-attr]
         values = np.stack([np.concatenate([states for states, _ in part]) for part in parts])
         powers = np.concatenate([powers for _, powers in parts[0]])
-        found.append(StateCotangents(sums.given[node], Scaled(values, powers)))
+        found.append(StateCotangents(Steps(node), sums.given[node], Scaled(values, powers)))
     return found
 
 
@@ -274,13 +275,13 @@ Seeds = list[Seed]
 """The latest nodes, and their cotangents."""
 
 
-def inside(node: Node, g: Array) -> Seeds:
+def seeds_of_all_steps(node: Node, g: Array) -> Seeds:
     """Record all steps of a fused layer; return the cotangents of its states, from the layer's ``g``."""
-    return _all(node, g)[1]
+    return _recorded_steps(node, g)[1]
 
 
 @modes_kept
-def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
+def _recorded_steps(node: Node, g: Array) -> tuple[list[State], Seeds]:
     """Record all steps of a fused layer; return the states, and their cotangents from the layer's ``g``."""
     states = recorded(node, stand_ins(node))
     seeds: Seeds = []
@@ -289,7 +290,7 @@ def _all(node: Node, g: Array) -> tuple[list[State], Seeds]:
     return states, latest_first(seeds)
 
 
-def step(node: Node, g: Array, time: int) -> Seeds:
+def seeds_of_one_step(node: Node, g: Array, time: int) -> Seeds:
     """Record one step; return the cotangents of its states, from the loss and from the next step."""
     steps = Steps(node)
     times = steps.times()
@@ -322,7 +323,7 @@ def _totals(node: Node, g: Array, i: int) -> list[Array]:
     """The whole gradient of every part of the state at step ``i``, by one pass back to it."""
     scan: Scan = node.primitive  # type: ignore[assignment]
     if node.residuals is None:
-        states, seeds = _all(node, g)
+        states, seeds = _recorded_steps(node, g)
         targets = [node_of(part) for part in states[i]]
         with no_grad():
             found = backpropagate(seeds, set(targets), retain_graph=True)

@@ -1,4 +1,4 @@
-"""Which time step an operation belongs to, and which axis of a whole sequence is time."""
+"""The time step of every operation, and the time axis of arrays that hold several steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Times = dict[Node, int]
 
 
 class Places(NamedTuple):
-    """Where the operations of a graph are in time.
+    """The times of a graph's operations.
 
     Attributes
     ----------

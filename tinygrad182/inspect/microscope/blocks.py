@@ -27,8 +27,8 @@ class Blocks:
     Attributes
     ----------
     members : dict of Key to list of Node
-        Oldest first, parameters and constants with the operation that first uses them. The boxes stand in
-        the order of their first operation, the input first and the loss last.
+        Oldest first, parameters and constants with the operation that first uses them. Boxes are in the
+        order of their first operation, the input first and the loss last.
     crossings : dict of (Key, Key) to list of Node
         Source and target → the nodes of the source that operations of the target read.
     stacks : dict of Key to Stack

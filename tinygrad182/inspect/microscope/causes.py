@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..passes.scaling import HostArray
-from ..views.paths import GainSplit
+from ..passes.scaling import HostArray, log10
+from ..views.gain_split import GainSplit
 from .passed_back import Carried
 from .wording import LEVEL, Words, factor
 
@@ -67,7 +67,7 @@ def by_gain(
 
 def _gain(split: GainSplit, net: float, afresh: float, words: Words) -> Cause:
     """The cause if all steps do alike."""
-    s, w = (float(np.log10(x).mean()) for x in (split.saturation, split.weight))
+    s, w = (float(log10(x).mean()) for x in (split.saturation, split.weight))
     numbers = {"saturation": s, "weight": w, "afresh": afresh}
     (strong, most), (weak, least) = sorted(
         [("saturation", s), (words.matrix, w)], key=lambda part: part[1], reverse=net > 0
@@ -109,8 +109,7 @@ def _verb(subject: str, verb: str) -> str:
 
 def _gain_at(split: GainSplit, blamed: Blamed, words: Words) -> Cause:
     """The cause if saturation or the weights make the difference at some steps."""
-    with np.errstate(divide="ignore"):
-        logs = {"saturation": np.log10(split.saturation), words.matrix: np.log10(split.weight)}
+    logs = {"saturation": log10(split.saturation), words.matrix: log10(split.weight)}
     means = {name: blamed.split(split.time, log) for name, log in logs.items()}
     sign = math.copysign(1.0, blamed.decades)
     first, second = sorted(
@@ -142,8 +141,7 @@ def by_path(
 
 def _path(carried: Carried, net: float, afresh: float, words: Words) -> Cause:
     """The cause if all steps do alike."""
-    with np.errstate(divide="ignore"):
-        kept = float(np.log10(carried.straight).mean())
+    kept = float(log10(carried.straight).mean())
     share = float(np.nanmean(carried.share))
     numbers = {"share": share, "kept": kept, "afresh": afresh, "gate": words.gate}
     if -0.1 <= share < 0.5:
@@ -178,15 +176,13 @@ def _around(carried: Carried, afresh: float, words: Words, numbers: dict[str, An
         text = f"{words.keeper} are nearly shut, so {text}"
     if afresh > AFRESH:
         return Cause(f"{text}; {_afresh(afresh)}", numbers)
-    with np.errstate(divide="ignore"):
-        numbers["around"] = around = float(np.log10(carried.around).mean())
+    numbers["around"] = around = float(log10(carried.around).mean())
     return Cause(f"{text}. One {words.unit} that way multiplies it by {factor(around)}", numbers)
 
 
 def _path_at(carried: Carried, blamed: Blamed, words: Words) -> Cause:
     """The cause at some steps, if the state has a path of its own."""
-    with np.errstate(divide="ignore"):
-        own, elsewhere = blamed.split(carried.time, np.log10(carried.straight))
+    own, elsewhere = blamed.split(carried.time, log10(carried.straight))
     value, _ = blamed.split(carried.time, carried.value)
     numbers = {"factor": own, "elsewhere": elsewhere, "value": value}
     usual = 0.0 if math.isnan(elsewhere) else elsewhere

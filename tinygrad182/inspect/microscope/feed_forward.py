@@ -10,7 +10,7 @@ import numpy as np
 from ...arrays.namespaces import Array
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..passes.gradients import gradients_in_bands
 from ..passes.scaling import HostArray, log10_norm
 from .wording import LEVEL, Sentence, amount, passes
@@ -36,7 +36,7 @@ def of_layers(root: Node, seed: Array) -> list[Sentence]:
 
     Norms are over all elements. Operations of the loss behind the last layer, such as a mean, are left out.
     """
-    ((root, seed),) = on_host([(root, seed)]).seeds
+    ((root, seed),) = copied_to_host([(root, seed)]).seeds
     trunk = _trunk(root, seed)
     if len(trunk.nodes) < 2:
         return []

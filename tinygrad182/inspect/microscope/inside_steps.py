@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..passes.scaling import HostArray
-from ..views.operations import StepFlow
+from ..views.step_flow import StepFlow
 
 LARGE = 5.0
 """Factor from which on an input is called large."""

@@ -20,16 +20,15 @@ from ...tensors.tensor import Tensor
 from ..charts.drawn_steps import spread
 from ..charts.view_arrays import Matrix, Shares, SingularValues, StepNorms
 from ..loops.recurrences import Recurrence, Stack, one_stack, recurrences
-from ..loops.steps import Steps, arriving, at_common_powers, is_whole, scans_of
-from ..loops.viewed import ViewedRecurrence
+from ..loops.steps import at_common_powers, state_cotangents
 from ..passes.gradients import gradients_in_bands, gradients_inside
-from ..passes.scaling import log10_norm, zeros_like
-from ..views.jacobians import jacobians_among
-from ..views.matrices import norms_of_each
-from ..views.paths import GainSplit, at_power, common_power, gain_split, path_split, steps_of
-from ..views.weights import weight_grad_by_time
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray, log10_norm, zeros_like
+from ..views.gain_split import GainSplit, gain_split
+from ..views.grad_matrices import norms_of_each
+from ..views.path_split import at_power, common_power, path_split, steps_of
+from ..views.step_jacobians import jacobians_among
+from ..views.viewed_recurrence import ViewedRecurrence
+from ..views.weight_grad import weight_grad_by_time
 
 _WHAT = "linked_views"
 _View = TypeVar("_View")
@@ -84,7 +83,7 @@ def linked_views(
     UnknownPathError, ArgumentError
         No such path, or no such time step.
     FreedGraphError, InPlaceError
-        The graph cannot be gone through any more.
+        The graph was freed, or a Tensor in it was changed.
 
     Examples
     --------
@@ -98,7 +97,7 @@ def linked_views(
     >>> views.matrix.log10_norm.shape
     (20, 20)
     >>> print(views.gain)
-    h is a product of two factors, so saturation and weight cannot be told apart; see the shares
+    h is a product of two factors, so saturation and weight cannot be separated; see the shares
     """
     times = sorted(kept)
     here = ViewedRecurrence.of(loss, path, _WHAT)
@@ -132,7 +131,7 @@ def _gain(loss: Tensor, path: str | None, state: str, times: list[int]) -> GainS
     for what, made in _MADE.items():
         if found.startswith(f"the state made by {what}"):
             return (
-                f"{state} is {made}, so saturation and weight cannot be told apart; see the shares"
+                f"{state} is {made}, so saturation and weight cannot be separated; see the shares"
             )
     return found
 
@@ -172,8 +171,7 @@ def _singular_values(
     found = jacobians_among(loss, path, sample, choose)
     if not len(found.time):
         raise GraphError(f"{_WHAT}: sequence {sample} has no step with one before it")
-    order = np.argsort(found.time)
-    return SingularValues(found.time[order], found.names, found.singular_values[order])
+    return found.in_order()
 
 
 def _shapes(stack: Stack) -> list[tuple[int, ...]]:
@@ -221,7 +219,7 @@ class _Entry(NamedTuple):
 
 def _matrix(here: ViewedRecurrence, recurrence: Recurrence, times: list[int]) -> Matrix:
     """The gradients that enter at some steps, each carried back alone."""
-    entries = _entries_whole(here) if is_whole(here.stack) else _entries(here)
+    entries = _entries_whole(here) if here.is_fused else _entries(here)
     wanted = [entry for entry in entries if entry.time in set(times)]
     if len(wanted) < 2:
         if not entries:
@@ -262,11 +260,10 @@ def _carried(recurrence: Recurrence, entries: list[_Entry], columns: list[int]) 
 
 def _entries_whole(here: ViewedRecurrence) -> list[_Entry]:
     """The gradients that enter a recurrence that was run as one operation."""
-    scans = [Steps(node) for node in scans_of(here.stack)]
     found = []
-    for scan, (given, _) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
-        read = np.flatnonzero((given.values != 0).any(axis=(0, 2, 3)))
-        (values,), powers = at_common_powers(given.at(read), by_step=True)
+    for scan, outside, _ in state_cotangents(here.root, here.seed, here.stack):
+        read = np.flatnonzero((outside.values != 0).any(axis=(0, 2, 3)))
+        (values,), powers = at_common_powers(outside.at(read), by_step=True)
         front = (slice(None),) if scan.node.value.ndim == 4 else ()
         for i, step in enumerate(read.tolist()):
             value = values[:, i] if front else values[0, i]

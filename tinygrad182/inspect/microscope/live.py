@@ -12,16 +12,16 @@ from ... import _caches
 from ...display import charts
 from ...display.reprs import scientific
 from ...errors import MissingDependencyError
-from ..views.operations import StepFlow, StepVectors
+from ..passes.scaling import HostArray
+from ..views.step_flow import StepFlow, StepVectors
 
 PICK = "pick_step"
 """The selection of a step, by its position ``i`` in the flow's time."""
 
-HostArray = np.ndarray[Any, Any]
 Row = dict[str, Any]
 
 
-def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -> Any:
+def live(flow: StepFlow, sample: int = 0, dark: bool = False) -> Any:
     """Show one recurrence in a notebook; a click on a step opens it in full.
 
     A page on disk holds the vectors of a few steps. Here Python computes those of any clicked step.
@@ -29,9 +29,7 @@ def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -
     Parameters
     ----------
     flow : StepFlow
-        What :func:`step_flow` returned.
-    start : int
-        The step that is open at first, by its position in ``flow.time``.
+        The result of :func:`step_flow`.
     sample : int
         The sequence of the batch whose vectors are shown.
     dark : bool
@@ -47,8 +45,7 @@ def live(flow: StepFlow, start: int = -1, sample: int = 0, dark: bool = False) -
     MissingDependencyError
         Without altair or anywidget.
     """
-    first = range(len(flow.time))[start]
-    return live_chart(lambda i: opened_chart(flow, i, sample, dark), first)
+    return live_chart(lambda i: opened_chart(flow, i, sample, dark), len(flow.time) - 1)
 
 
 def live_chart(draw: Callable[[int], Any], start: int) -> Any:
@@ -79,16 +76,16 @@ def live_type() -> Any:
     """A JupyterChart that loads its JavaScript from here, not from the network; the bundle is cached."""
     alt, version = charts.altair(), charts.converter().__version__
     name = f"jupyter-chart.{alt.__version__}.{version}.js"
-    kept = _caches.read_cached(name)
-    if kept is None:
+    bundle = _caches.read_cached(name)
+    if bundle is None:
         try:
             alt.JupyterChart.enable_offline()
         except ImportError as error:
             raise _missing() from error
-        kept = alt.JupyterChart._esm.encode()
+        bundle = alt.JupyterChart._esm.encode()
         alt.JupyterChart.enable_offline(False)
-        _caches.write_cached(name, kept)
-    return type("LiveChart", (alt.JupyterChart,), {"_esm": kept.decode()})
+        _caches.write_cached(name, bundle)
+    return type("LiveChart", (alt.JupyterChart,), {"_esm": bundle.decode()})
 
 
 def _missing() -> MissingDependencyError:

@@ -26,21 +26,20 @@ class Block:
     Attributes
     ----------
     path : str
-        Of the module, or of the recurrence as in :func:`gradient_flow`; ``""`` for what lies outside
-        any module.
+        The path of the module, or of the recurrence as in :func:`gradient_flow`; ``""`` outside any module.
     title : str
-        What a reader calls it: ``"LSTM 8 → 64"``, ``"Linear 64 → 1"``, ``"loss"``, ``"input"``.
+        Its name for readers: ``"LSTM 8 → 64"``, ``"Linear 64 → 1"``, ``"loss"``, ``"input"``.
     kind : {"input", "recurrence", "module", "loss"}
     states : tuple of str
-        Of a recurrence: the names of the states that its loop carries.
+        The names of the states that the loop of a recurrence carries.
     steps : int
-        Of a recurrence: T (or the depth); 1 for others.
+        The steps of a recurrence, or its depth; 1 for others.
     log10_grad_norm : float
         The gradient that leaves the box, towards what it was computed from: over all arrows that lead
         into the box. Where none of them carries a gradient (the input; an embedding, which reads whole
         numbers), the gradient that arrives; of a lone box, the gradient by its parameters and inputs.
     calls : int
-        Of a module: how often it was called.
+        How often a module was called.
     members : tuple of Node
         The nodes of the graph that belong to it, oldest first: operations, with the parameters and
         constants that they read first.
@@ -63,11 +62,11 @@ class Link:
     Attributes
     ----------
     source, target : int
-        What is computed goes from ``source`` to ``target``; the gradient goes the other way.
+        Values go from ``source`` to ``target``; the gradient goes the other way.
     log10_norm : float
-        Of the gradient that goes back over it; −∞ where there is none, as to whole numbers.
+        The norm of the gradient that goes back over it; −∞ without one, as for whole numbers.
     nodes : tuple of Node
-        What goes over it: nodes of the source that operations of the target read, oldest first.
+        The nodes of the source that operations of the target read, oldest first.
     """
 
     source: int
@@ -80,7 +79,7 @@ class Link:
 class Network:
     """Boxes in the order their first operation was recorded, and the arrows between them.
 
-    The input stands first and the loss last.
+    The input is first and the loss last.
     """
 
     blocks: tuple[Block, ...]
@@ -127,7 +126,7 @@ def network_of(nodes: list[Node], seeds: Sequence[Seed]) -> Network:
 
 
 class Rolled:
-    """A graph sorted into boxes. It can share its backward pass with other targets.
+    """A graph sorted into boxes, and the backward pass that gives the gradients over its arrows.
 
     Parameters
     ----------
@@ -151,7 +150,7 @@ class Rolled:
     def _shared(self) -> set[Node]:
         """Values that go over arrows to more than one box.
 
-        Also recurrences that will be opened: their states then need not stand in one node.
+        Recurrences that will be opened are among them: their states are then several nodes.
         """
         crossing = {x for some in self.blocks.crossings.values() for x in some}
         several = {x for x in crossing if len(self.blocks.uses[x]) > 1 or by_definition(x)}

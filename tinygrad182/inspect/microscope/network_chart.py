@@ -67,7 +67,7 @@ class _Drawing:
         }
 
     def _part(self, log: float) -> float:
-        """Where a norm lies between the smallest and the largest of the boxes: 0 to 1, 0 if not finite."""
+        """The place of a norm between the least and the largest of the boxes: 0 to 1, 0 if not finite."""
         part = (log - self.low) / (self.high - self.low) if math.isfinite(log) else 0.0
         return min(1.0, max(0.0, part))
 

@@ -65,7 +65,7 @@ def placed(network: Network) -> tuple[list[Box], int]:
 
 
 def _rows(network: Network) -> list[list[int]]:
-    """Boxes by row, from the input up: a box stands above everything it was computed from.
+    """Boxes by row, from the input up: a box is above everything it was computed from.
 
     Its row is the length of the longest path to it, over arrows from earlier boxes to later ones.
     """

@@ -24,7 +24,7 @@ from ...display.charts import (
 )
 from ..charts.magnitudes import coded, norm_text
 from ..passes.scaling import HostArray
-from ..views.operations import StepEdge, StepFlow, StepOperation
+from ..views.step_flow import StepEdge, StepFlow, StepOperation
 from .step_layout import Layout, Place, laid_out
 
 Times = Mapping[int, Sequence[int]]
@@ -462,7 +462,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
         alt.Tooltip("share_text:N", title="share"),
     ]
     now = _edges_now(edges)
-    plain = now.transform_filter("isNumber(datum.now)").transform_flatten(["x", "y"])
+    numbers = now.transform_filter("isNumber(datum.now)").transform_flatten(["x", "y"])
     words = now.transform_filter("isString(datum.now)").transform_flatten(["x", "y"])
     at = {**axes.at("x", "y"), "detail": ["edge:N"], "tooltip": tooltip}
     legend = alt.Legend(
@@ -476,7 +476,7 @@ def _curves(edges: Any, axes: _Axes) -> list[Any]:
     line = {"interpolate": "monotone", "strokeCap": "butt", "opacity": 0.9}
     return [
         encoded(
-            plain.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)),
+            numbers.mark_line(**line, strokeWidth=alt.ExprRef(_WIDTH)),
             color=alt.Color("below:Q", scale=colour, legend=legend),
             strokeDash=alt.condition("datum.part_now < 0", alt.value([6, 3]), alt.value([])),
             **at,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,11 +21,11 @@ from ...engine.recording import Node, wrap
 from ...recurrence.scans import is_scan
 from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..loops.steps import Steps, arriving, is_whole, scans_of
-from ..loops.viewed import ViewedRecurrence
+from ..loops.steps import Steps, scans_of, state_cotangents
 from ..passes.gradients import gradients_in_bands
-from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power, zeros_like
-from ..views.gates import gate_names
+from ..passes.scaling import NOT_FINITE, Band, HostArray, shifted, times_power, zeros_like
+from ..views.gate_names import gate_names
+from ..views.viewed_recurrence import ViewedRecurrence
 
 # --- the last step that the loss reads ------------------------------------------------------------
 
@@ -125,13 +127,9 @@ def _sum_of(states: list[_Own], top: int) -> Tensor:
         terms = []
         for _, node, at, grad, power in states:
             state = wrap(node.value, node)
-            terms.append(
-                ((state[at] if at else state) * wrap(times_power(grad, power - top))).sum()
-            )
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-    return total
+            weights = wrap(times_power(grad, power - top))
+            terms.append(((state[at] if at else state) * weights).sum())
+        return reduce(operator.add, terms)
 
 
 # --- the path of the state alone ------------------------------------------------------------------
@@ -191,9 +189,8 @@ class Path:
     """
 
     def __init__(self, loss: Tensor, path: str) -> None:
-        _, self._root, self._seed, self._stack, _ = ViewedRecurrence.of(loss, path, "story")
-        self._scans = [Steps(n) for n in scans_of(self._stack)] if is_whole(self._stack) else []
-        self.state, self.gate, self.exists = next(iter(self._stack)), "", False
+        self._here = ViewedRecurrence.of(loss, path, "story")
+        self.state, self.gate, self.exists = next(iter(self._here.stack)), "", False
         after, before = self._any_step()
         for name in reversed(after):
             if name in before:
@@ -205,23 +202,22 @@ class Path:
 
     def _any_step(self) -> tuple[dict[str, Node], dict[str, Node]]:
         """The states of a step, and those of the step before."""
-        if self._scans:
-            side = self._scans[0].at(np.array([0]))
+        if self._here.is_fused:
+            side = Steps(scans_of(self._here.stack)[0]).at(np.array([0]))
             return side.after, side.before
-        runs = {name: list(r.steps.values()) for name, r in self._stack.items()}
+        runs = {name: list(r.steps.values()) for name, r in self._here.stack.items()}
         after = {name: run[-1] for name, run in runs.items()}
         return after, {name: run[-2] for name, run in runs.items() if len(run) > 1}
 
     def at(self, times: Sequence[int]) -> Carried:
         """Measure some steps. The first step of all has no step before it and is left out."""
-        steps = list(self._side_by_side(times) if self._scans else self._one_by_one(times))
+        steps = list(self._side_by_side(times) if self._here.is_fused else self._one_by_one(times))
         figures = np.array([_figures(step) for step in steps]).reshape(-1, 4)
         return Carried(np.array([step.time for step in steps]), *figures.T)
 
     def _side_by_side(self, times: Sequence[int]) -> Iterator[_Step]:
-        for scan, (_, total) in zip(
-            self._scans, arriving(self._root, self._seed, self._scans), strict=True
-        ):
+        here = self._here
+        for scan, _, total in state_cotangents(here.root, here.seed, here.stack):
             part = scan.scan.parts.index(self.state)
             steps = scan.among(times)
             for i in steps[steps > 0].tolist():
@@ -231,10 +227,10 @@ class Path:
                 yield _Step(scan.start + i, factor, *deltas)
 
     def _one_by_one(self, times: Sequence[int]) -> Iterator[_Step]:
-        run, wanted = list(self._stack[self.state].steps.items()), set(times)
+        run, wanted = list(self._here.stack[self.state].steps.items()), set(times)
         pairs = [(t, a, b) for (_, b), (t, a) in pairwise(run) if t in wanted]
         targets = {node for _, *both in pairs for node in both}
-        bands = gradients_in_bands(self._root, self._seed, targets)
+        bands = gradients_in_bands(self._here.root, self._here.seed, targets)
         for t, *both in pairs:
             factor, _ = _factor(*both)
             yield _Step(t, factor, *[_whole(node, bands.get(node, [])) for node in both])
@@ -242,15 +238,15 @@ class Path:
 
 def _figures(step: _Step) -> tuple[float, float, float, float]:
     factor = np.zeros(1) if step.factor is None else step.factor
-    kept = factor * step.after.value
+    straight = factor * step.after.value
     size = float(np.linalg.norm(step.after.value))
     arrives = float(np.vdot(step.before.value, step.before.value))
-    share = float(np.vdot(kept, step.before.value)) / arrives if arrives else math.nan
+    share = float(np.vdot(straight, step.before.value)) / arrives if arrives else math.nan
     with np.errstate(over="ignore"):
         share = float(np.ldexp(share, step.after.power - step.before.power))
-    whole = float(np.linalg.norm(kept))
-    before = np.ldexp(step.before.value, np.clip(step.before.power - step.after.power, -4000, 4000))
-    other = float(np.linalg.norm(before - kept))
+    whole = float(np.linalg.norm(straight))
+    before = shifted(step.before.value, step.before.power - step.after.power)
+    other = float(np.linalg.norm(before - straight))
     rates = (whole / size, other / size) if size else (math.nan, math.nan)
     return float(np.mean(factor)), *rates, share
 

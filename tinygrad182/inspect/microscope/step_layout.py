@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..views.operations import StepEdge, StepFlow, StepOperation
+from ..views.step_flow import StepEdge, StepFlow, StepOperation
 
 
 class Place(NamedTuple):
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     runs : list of int
         The lane in which each edge crosses the slots between its ends.
     slots, lanes : int
-        How many there are; one more slot, ``slots``, holds the ends ``"next step"`` and ``"loss"``.
+        The numbers of both; one more slot, ``slots``, holds the ends ``"next step"`` and ``"loss"``.
     """
 
     places: list[Place]

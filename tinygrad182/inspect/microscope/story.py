@@ -16,10 +16,11 @@ from ...errors import GraphError, ShapeError
 from ...tensors.tensor import Tensor
 from ..charts.drawn_steps import spread
 from ..loops.recurrences import Recurrence, Stack, stacks_of
-from ..passes.scaling import HostArray
-from ..views.flow import StackFlow, StateFlow, gradient_flow
-from ..views.operations import flow_among
-from ..views.paths import gain_split, path_split
+from ..passes.scaling import HostArray, log10
+from ..views.gain_split import gain_split
+from ..views.gradient_flow import StackFlow, StateFlow, gradient_flow
+from ..views.path_split import path_split
+from ..views.step_flow import flow_among
 from .causes import AFRESH, Blamed, Cause, by_gain, by_path
 from .feed_forward import of_layers
 from .inside_steps import hidden_path, large_input
@@ -131,7 +132,7 @@ def _way(flow: StateFlow, recurrence: Recurrence) -> _Way:
     order = slice(None, None, -1 if recurrence.runs_backward() else 1)
     times = np.array(recurrence.times())
     log = np.full(len(times), -np.inf)
-    log[np.isin(times, flow.time)] = flow.log_grad_norm / math.log(10.0)
+    log[np.isin(times, flow.time)] = flow.log10_grad_norm
     log, times = log[order], times[order]
     there = np.flatnonzero(log != -np.inf)
     last = int(there[-1]) if len(there) else 0
@@ -375,9 +376,7 @@ class _Recurrence:
             return ""
         rest = [self.way.time(i) for i in range(1, len(self.way.log)) if i not in self.jumps]
         rest = rest[:: max(1, len(rest) // LOOKED_AT)]
-        kept = self.inside.at(rest).straight
-        with np.errstate(divide="ignore"):
-            shrinks = np.log10(kept).mean() < 0
+        shrinks = log10(self.inside.at(rest).straight).mean() < 0
         adds = f"add{'' if self.words.around.endswith('s') else 's'}"
         alone = shrinks and self._afresh(rest) <= AFRESH
         return f", by what {self.words.around} {adds}" if alone else ""

@@ -19,7 +19,7 @@ APART = 0.7
 
 MOST_PIECES = 3
 MOST_KNOTS = 120
-"""``MOST_KNOTS`` is the number of positions at which pieces may meet."""
+"""Pieces of a curve, and positions at which they may meet."""
 
 
 class Piece(NamedTuple):
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 def jumps(log: HostArray) -> list[int]:
     """Positions of single steps at which a curve falls, or rises, far more than elsewhere.
 
-    Position i stands for the step from i back to i − 1. It is a jump if it changes the norm at least
+    Position i means the step from i back to i − 1. It is a jump if it changes the norm at least
     two-fold, by at least five times the decades of the median step, by at least a quarter of those of the
     largest step, and in that step's direction. The largest comes first. More than three jumps close
     together are a stretch, and then none is returned.
@@ -73,14 +73,14 @@ def without(log: HostArray, steps: Iterable[int]) -> HostArray:
     return np.concatenate([log[:1], log[0] + np.cumsum(changes)])
 
 
-def stretch(log: HostArray, part: float = 0.8) -> tuple[int, int]:
-    """Return the shortest stretch, from start back to end, that makes ``part`` of the whole change.
+def stretch(log: HostArray) -> tuple[int, int]:
+    """Return the shortest stretch, from start back to end, that makes 80% of the whole change.
 
     >>> stretch(np.array([-9.0, -9.0, -9.0, -5.0, -1.0, 0.0, 0.0]))
     (4, 2)
     """
     rising = log * np.sign(log[-1] - log[0])
-    wanted = part * abs(float(log[-1] - log[0]))
+    wanted = 0.8 * abs(float(log[-1] - log[0]))
     low, high = 1, len(log) - 1
     while low < high:
         length = (low + high) // 2

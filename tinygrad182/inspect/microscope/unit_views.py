@@ -22,7 +22,7 @@ from ...display.charts import (
 )
 from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, norm_text
 from ..passes.scaling import HostArray
-from ..views.operations import StepFlow, StepVectors
+from ..views.step_flow import StepFlow, StepVectors
 from .opened_step import is_recurrent
 
 UNITS = 128
@@ -76,7 +76,7 @@ def _over_units(vectors: StepVectors, positions: Mapping[int, int]) -> list[Row]
     units = _largest(vectors)
     fewer = f"{len(units)} of {width} units: those with the largest gradient"
     scale = np.asarray(vectors.log10_scale, dtype=np.float64)
-    scale = np.where(np.isfinite(scale), scale, 0.0)  # as of a gradient that is 0 or not finite
+    scale = np.where(np.isfinite(scale), scale, 0.0)  # 0 for a gradient that is 0 or not finite
     power = np.floor(scale)
     grad = np.asarray(vectors.grad, dtype=np.float64) * 10 ** (scale - power)[:, None]
     return [

@@ -65,7 +65,7 @@ class ScaledCotangents(Cotangents):
     Parameters
     ----------
     looks_later : bool
-        Whether to check many cotangents at once, after they have gone on, as long as they stay near 1.
+        Whether to check many cotangents at once, after they were used, as long as they stay near 1.
         LostError is raised if one is then so far from 1 that another operation may have lost it.
     """
 

@@ -198,7 +198,7 @@ def disjoint(bands: list[Band]) -> list[Band]:
 
 @cache
 def steps_that_show(dtype: Any) -> int:
-    """How many steps of the grid of powers an element may lie below another without being negligible.
+    """The steps of the grid of powers by which an element may lie below another without being negligible.
 
     On neighbouring steps sizes may be close; each further step is ``largest_exponent(dtype) // 2`` powers
     of two. The result is 1, but 2 for float16, whose steps are shorter than its 11 binary digits.
@@ -433,6 +433,17 @@ def row_norms(rows: Array) -> Array:
         return scale * m.sqrt(m.sum((rows / scale[..., None]) ** 2, axis=-1))
 
 
+def shifted(values: HostArray, powers: Any) -> HostArray:
+    """Arrays of the host times 2 to powers of any size, which broadcast with them."""
+    return np.ldexp(values, np.clip(powers, -4096, 4096).astype(np.int32))
+
+
+def host_rows(values: Array, count: int) -> HostArray:
+    """Values as ``count`` rows, in float64 on the host."""
+    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
+    return host.reshape(count, host.size // max(count, 1))
+
+
 def _largest(m: Any, rows: Array) -> Array:
     """The largest size along the last axis; 0 if that is empty."""
     if m is np:
@@ -487,6 +498,12 @@ def total_norms(norms: HostArray, powers: HostArray) -> tuple[HostArray, HostArr
         legs = np.ldexp(norms, powers - top[..., None])
         total = row_norms(np.hypot.reduce(legs, axis=0))
         return np.ldexp(total, top), np.log(total) + top * math.log(2)
+
+
+def log10(norms: Any) -> Any:
+    """Decadic logarithms; −∞ for 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(norms)
 
 
 def log10_norm(bands: Iterable[Band]) -> float:

@@ -6,10 +6,11 @@ They read one signal, ``drawn``: a row of :mod:`.rows`, as JSON. A new row moves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...display.charts import GREY, PALETTE, Row, altair, encoded, layered, spec, unchecked
 from ..charts.magnitudes import LOOKS, ZERO, norm_text
+from .rows import Names
 
 WIDTH, HEIGHT = 520, 400
 SIDE, LOW = 284, 140
@@ -21,19 +22,6 @@ LINE, LINES = 18, 5
 
 DRAWN = "drawn"
 """The signal."""
-
-
-class Names(NamedTuple):
-    """Names of the states and paths in the data.
-
-    Attributes
-    ----------
-    states, parts : tuple of str
-        The names of the numbered fields of the rows.
-    """
-
-    states: tuple[str, ...]
-    parts: tuple[str, ...]
 
 
 def page_chart(names: Names) -> Any:
@@ -51,7 +39,7 @@ def chart_spec(row: Row, names: Names, view: str | None = None) -> dict[str, Any
     Parameters
     ----------
     row : dict
-        What is drawn at first, as JSON; a signal, which may be set anew.
+        The row that is drawn at first, as JSON; a signal, which may be set anew.
     names : Names
     view : str, optional
         One of :data:`VIEWS`.
@@ -79,9 +67,9 @@ def words(names: Names) -> Any:
 
 
 def gradients(names: Names) -> Any:
-    """Draw log10 ‖∂L/∂h_t‖ on a linear axis, without a floor, beside the closed form and |λ|max."""
+    """Draw log10 ‖∂L/∂h_t‖ on a linear axis, down to any magnitude, beside the closed form and |λ|max."""
     alt = altair()
-    # Vega complains of a layer without a point: one of what is not there stands left of the picture.
+    # Vega complains about a layer without a point, so a missing one has a point left of the picture.
     curves = _norms("g", names.states, "norm of the gradient", "‖∂L/∂{}ₜ‖", 8)
     slope = _listed(line_t="drawn.line_t || [-9]", line="drawn.line || [drawn.gradients[0]]")
     exact = _listed(exact_t="drawn.exact_t || [-9]", exact="drawn.exact || [drawn.gradients[0]]")

@@ -14,12 +14,12 @@ from ...errors import ArgumentError, brief
 from ...nn import GRU, GRUCell, Module
 from ...nn.init import spectral_radius
 from ...nn.recurrent import Recurrent
-from ...tensors.functions import sum as total
 from ...tensors.tensor import Tensor
 from ..microscope.live import live_type
-from .charts import DRAWN, Names, chart_spec
+from ..microscope.look import default_loss
+from .charts import DRAWN, chart_spec
 from .measuring import Measured, measure
-from .rows import coded_row, loss_row, values_row
+from .rows import Names, coded_row, loss_row, values_row
 from .sentences import WHY, sentences_about
 
 START: Row = {"weights": 1.0, "biases": 1.0, "forget_bias": 0.0, "reads": "last"}
@@ -45,8 +45,8 @@ def live_sliders(
     model : Module
         With recurrent layers or cells.
     *inputs
-        What it is called with. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for layers
-        with ``batch_first``.
+        The arguments of the model. The length cuts the first one, ``(T, B, I)``, or ``(B, T, I)`` for
+        layers with ``batch_first``.
     loss : callable, optional
         Makes a loss of what the model returns. By default it is the sum of the output; of a sequence,
         that at its last step or at every step, which is then a control.
@@ -125,8 +125,8 @@ class _OwnModel:
         self.gate = "z" if only_gru else None
         self.start = START | {"steps": shape[self.axis]}
         first = self.measure(self.start)
-        self.states = tuple(first.gradients)
-        self.parts = tuple(part for part in first.shares if part != "direct")
+        parts = tuple(part for part in first.shares if part != "direct")
+        self.names = Names(tuple(first.gradients), parts)
 
     def measure(self, at: Row) -> Measured:
         """Measure a copy of the model in which the sliders are applied."""
@@ -135,34 +135,27 @@ class _OwnModel:
             _apply(layer, at)
         steps = (slice(None),) * self.axis + (slice(int(at["steps"])),)
         output = model(self.inputs[0][steps], *self.inputs[1:])
-        loss = self.loss(output) if self.loss else self._summed(output, at["reads"])
+        if self.loss:
+            loss = self.loss(output)
+        else:
+            loss = default_loss("live_sliders", output, self.axis, at["reads"] == "last")
         if not is_tensor(loss) or loss.size != 1:
             raise ArgumentError(
                 f"live_sliders: loss= must return a Tensor of a single element, not {brief(loss)}"
             )
         return measure(loss, self.path, self.gate)
 
-    def _summed(self, output: Any, reads: str) -> Tensor:
-        first = output[0] if isinstance(output, tuple) else output
-        if not is_tensor(first):
-            raise ArgumentError(
-                f"live_sliders: the model returns a {type(first).__name__}; pass loss=, which makes a "
-                "loss of it"
-            )
-        last = (slice(None),) * self.axis + (-1,)
-        return total(first[last] if first.ndim == 3 and reads == "last" else first)
-
     def row(self, at: Row) -> Row:
         """Return what the charts draw."""
         found = self.measure(at)
         cell = "LSTM" if self.forgets else "GRU" if self.gate else ""
         sentences = sentences_about(found, at["reads"], WHY.get(cell, ""))
-        shown = loss_row(found, self.states, self.parts, sentences, at["reads"] == "last")
-        return coded_row(values_row(found, self.states) | shown)
+        shown = loss_row(found, self.names, sentences, at["reads"] == "last")
+        return coded_row(values_row(found, self.names) | shown)
 
     def spec(self) -> dict[str, Any]:
         """Return the charts, their controls, and what they show at first."""
-        spec = chart_spec(self.row(self.start), Names(self.states, self.parts))
+        spec = chart_spec(self.row(self.start), self.names)
         spec["params"] += self.controls()
         return spec
 

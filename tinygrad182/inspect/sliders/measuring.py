@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...errors import GraphError
 from ...nn.init import spectral_radius
 from ...tensors.tensor import Tensor
-from ..views.flow import gradient_flow
-from ..views.jacobians import StepJacobians, step_jacobians
-from ..views.operations import step_flow
-from ..views.paths import BRANCH, gain_split, path_split
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
+from ..views.gain_split import gain_split
+from ..views.gradient_flow import gradient_flow
+from ..views.path_split import BRANCH, path_split
+from ..views.step_flow import step_flow
+from ..views.step_jacobians import StepJacobians, step_jacobians
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ class Measured:
     ----------
     time : ndarray ``(T,)``
     values, gradients : dict of str to ndarray ``(T,)``
-        By the state's name, log10 of the norms: :func:`gradient_flow`'s.
+        log10 of the norms by the state's name, from :func:`gradient_flow`.
     state : str
         The state that is split by path: ``c`` of an LSTM.
     shares : dict of str to ndarray ``(T,)``

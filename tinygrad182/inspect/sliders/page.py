@@ -15,13 +15,14 @@ from ...display.charts import Row
 from ...display.pages import chart_page, in_script, text
 from ..charts.magnitudes import INFINITE, NOT_A_NUMBER, ZERO
 from ..microscope.page import fold, style
-from .charts import DRAWN, Names, chart_spec
+from .charts import DRAWN, chart_spec
+from .rows import Names
 from .settings import APPLIES, OF_NETWORK, PlaygroundSetting, written
 
 Stops = Mapping[str, tuple[Any, ...]]
 
-STATES, PARTS = ("h", "c"), ("via h", "via branch", "local")
-"""States, and paths of their gradients, that any of the cells may have."""
+NAMES = Names(("h", "c"), ("via h", "via branch", "local"))
+"""The states, and the paths of their gradients, that any of the cells may have."""
 
 _LABELS = {
     "cell": "cell",
@@ -109,13 +110,13 @@ def page(
     losses, values : dict of str to dict
         :func:`loss_row` by the key of a setting, :func:`values_row` by the name of a network.
     row : dict
-        What is drawn at first, as JSON.
+        The row that is drawn at first, as JSON.
     stops : mapping of str to tuple
-        Those of each control.
+        The stops of each control.
     start : PlaygroundSetting
-        What is drawn at first.
+        The setting that is drawn at first.
     notes : sequence of str
-        What network this is.
+        Notes about the network.
     """
     title = "Gradients through time: a playground"
     script = _SCRIPT.format(
@@ -128,7 +129,7 @@ def page(
     )
     return chart_page(
         title,
-        chart_spec(row, Names(STATES, PARTS)),
+        chart_spec(row, NAMES),
         charts.library(),
         themes=[charts.theme(dark) for dark in (False, True)],
         style=style() + _STYLE + _greyed(stops),

@@ -16,9 +16,9 @@ from ...display.reprs import shown
 from ...errors import ArgumentError, MissingDependencyError, UnknownPathError, brief
 from ...nn import RecurrentLayer
 from ..charts.pictures import Viewed
-from .charts import VIEWS, Names, chart_spec
+from .charts import VIEWS, chart_spec
 from .measuring import Measured, measure, network_of
-from .page import PARTS, STATES, page
+from .page import NAMES, page
 from .rows import coded_row, loss_row, values_row
 from .sentences import WHY, sentences_about
 from .settings import INPUTS, STOPS, Draws, PlaygroundSetting, closed_form_of, settings
@@ -39,7 +39,7 @@ class Playground(Viewed):
     stops : dict of str to tuple
         The stops of each control.
     settings : list of PlaygroundSetting
-        What the page holds: every combination of stops.
+        Every combination of stops: the contents of the page.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Playground(Viewed):
         sentences = sentences_about(found, setting.loss, WHY.get(setting.cell, ""), setting.unit)
         exact, form = self._draws.closed_form(layer, setting), closed_form_of(setting)
         slope = setting.loss == "last"
-        return loss_row(found, STATES, PARTS, sentences, slope, setting.unit, exact, form)
+        return loss_row(found, NAMES, sentences, slope, setting.unit, exact, form)
 
     def rows(self, some: Sequence[PlaygroundSetting], track: Track = iter) -> tuple[Rows, Rows]:
         """Return the page's data: a row for each setting by its key, and one for each network's states."""
@@ -85,7 +85,7 @@ class Playground(Viewed):
                 for setting, loss in read.items()
             }
             losses |= {each.key: self._loss_row(layer, each, found[each]) for each in network}
-            values[longest.network] = values_row(found[longest], STATES)
+            values[longest.network] = values_row(found[longest], NAMES)
         return losses, values
 
     def row(self, setting: PlaygroundSetting) -> Row:
@@ -101,7 +101,7 @@ class Playground(Viewed):
         track : callable
             Gets the list of networks and yields each, to show how far the work is.
         """
-        charts.library()  # what is missing is said before the work
+        charts.library()  # raises before the work if a library is missing
         losses, values = self.rows(self.settings, track)
         return page(losses, values, self.row(self._start), self.stops, self._start, self._notes())
 
@@ -166,7 +166,7 @@ class Playground(Viewed):
         if unknown:
             raise _no_control(unknown[0])
         setting = PlaygroundSetting(**stops)
-        return chart_spec(self.row(setting), Names(STATES, PARTS), view)
+        return chart_spec(self.row(setting), NAMES, view)
 
     def _spec(self, view: str | None = None, **chosen: Any) -> dict[str, Any]:
         return self.spec(view, **chosen)
@@ -219,7 +219,7 @@ def playground(
     hidden_size : int
         Hidden units of every cell.
     seed : int
-        Of weights, biases, input and the loss's direction.
+        The seed of weights, biases, input and the loss's direction.
     stops : mapping of str to sequence, optional
         Fewer stops of some controls, for a smaller page: ``{"length": [30, 200], "bias": [0]}``.
 

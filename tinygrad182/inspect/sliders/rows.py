@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...display.charts import Row, finite
 from ..charts.magnitudes import coded
+from ..passes.scaling import HostArray, log10
 from .measuring import Measured
-
-HostArray = np.ndarray[Any, Any]
 
 CIRCLES = 12
 """Number of steps at which the closed form is drawn."""
@@ -27,15 +26,25 @@ CLOSED_FORM = "circles: the closed form of the linear network, {form}"
 """Lines below the title of the gradients that explain the dashed line and the circles."""
 
 
-def values_row(found: Measured, states: Sequence[str]) -> Row:
-    """log10 ‖h_t‖ of every state: ``v0``, ``v1`` … in the order of ``states``."""
-    return {f"v{k}": found.values[name] for k, name in enumerate(states) if name in found.values}
+class Names(NamedTuple):
+    """Names of the states, and of the paths of their gradients, by the numbers of a row's lists."""
+
+    states: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+def values_row(found: Measured, names: Names) -> Row:
+    """log10 ‖h_t‖ of every state, in the lists ``v0``, ``v1`` and so on."""
+    return _numbered("v", names.states, found.values)
+
+
+def _numbered(kind: str, names: tuple[str, ...], arrays: dict[str, HostArray]) -> Row:
+    return {f"{kind}{k}": arrays[name] for k, name in enumerate(names) if name in arrays}
 
 
 def loss_row(
     found: Measured,
-    states: Sequence[str],
-    parts: Sequence[str],
+    names: Names,
     sentences: Sequence[str],
     slope: bool,
     unit: str = "step",
@@ -47,9 +56,9 @@ def loss_row(
     Parameters
     ----------
     found : Measured
-    states, parts : sequence of str
-        The names behind ``g0``, ``g1`` …, log10 of a gradient's norm, and ``s0``, ``s1`` …, shares. The
-        share ``direct`` is what the others leave of 1; it is not stored.
+    names : Names
+        The states behind ``g0``, ``g1`` …, log10 of a gradient's norm, and the paths behind ``s0``,
+        ``s1`` …, shares. The share ``direct`` is 1 minus the others; it is not stored.
     sentences : sequence of str
         The sentences about it.
     slope : bool
@@ -64,13 +73,13 @@ def loss_row(
     row: Row = {
         "steps": len(found.time),
         "unit": unit,
-        "states": [name for name in states if name in found.gradients],
-        "parts": ["direct", *(name for name in parts if name in found.shares)],
+        "states": [name for name in names.states if name in found.gradients],
+        "parts": ["direct", *(name for name in names.parts if name in found.shares)],
         "radius": found.radius if math.isfinite(found.radius) else None,
         "lines": [line for s in sentences for line in textwrap.wrap(s, WIDE)],
     }
-    shown = {f"g{k}": found.gradients[n] for k, n in enumerate(states) if n in found.gradients}
-    shares = {f"s{k}": found.shares[n] for k, n in enumerate(parts) if n in found.shares}
+    shown = _numbered("g", names.states, found.gradients)
+    shares = _numbered("s", names.parts, found.shares)
     low, high = row["gradients"] = _range(list(shown.values()))
     row["values"] = _range(list(found.values.values()))
     row["shares"] = _share_range(list(shares.values()))
@@ -99,8 +108,7 @@ def _closed(exact: HostArray) -> Row:
     """The closed form at some steps between the ends."""
     every = max(len(exact) // CIRCLES, 1)
     times = np.arange(len(exact) - 1 - every, 0, -every)
-    with np.errstate(divide="ignore"):
-        return {"exact_t": times.tolist(), "exact": coded(np.log10(exact[times]), 14)}
+    return {"exact_t": times.tolist(), "exact": coded(log10(exact[times]), 14)}
 
 
 def _range(logs: list[HostArray]) -> list[float]:

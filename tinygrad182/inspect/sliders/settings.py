@@ -16,8 +16,7 @@ from ...nn.nonlinearity import Nonlinearity, apply_nonlinearity
 from ...tensors.creation import tensor
 from ...tensors.functions import sum as total
 from ...tensors.tensor import Tensor
-
-HostArray = np.ndarray[Any, Any]
+from ..passes.scaling import HostArray
 
 STOPS: dict[str, tuple[Any, ...]] = {
     "cell": ("RNN", "LSTM", "GRU", "ResNet"),
@@ -47,13 +46,13 @@ class PlaygroundSetting:
     ----------
     cell : {"RNN", "LSTM", "GRU", "ResNet"}
     nonlinearity : {"tanh", "relu", "identity"}
-        Of RNN and ResNet; the gated cells have their own.
+        The nonlinearity of RNN and ResNet; the gated cells have their own.
     radius : float
         The spectral radius of the recurrent weights: of each H × H block, one for every gate.
     bias : float
-        What the biases, drawn from the standard normal distribution, are multiplied by.
+        The factor of the biases, which are drawn from the standard normal distribution.
     forget_bias : float
-        What is added to the biases of the LSTM's forget gates.
+        A number that is added to the biases of the LSTM's forget gates.
     length : int
         Steps of the sequence; the ResNet's blocks.
     loss : {"last", "all"}
@@ -111,7 +110,7 @@ def written(stop: str | float) -> str:
 def settings(stops: Mapping[str, Sequence[Any]]) -> Iterator[PlaygroundSetting]:
     """Every combination of stops, each once: a control that a cell does not have stays at its first stop.
 
-    Those of one network follow each other.
+    Settings of one network follow each other.
     """
     for chosen in itertools.product(*stops.values()):
         setting = PlaygroundSetting(**dict(zip(stops, chosen, strict=True)))
@@ -159,7 +158,7 @@ class Draws:
     reads : ndarray ``(H,)``
         The direction v, of norm 1, in which the loss reads a state: v · h_t.
     biases : ndarray ``(4, H)``
-        Of as many gates as a cell has.
+        The biases of the gates, of which a cell uses as many as it has.
     """
 
     def __init__(self, hidden_size: int, seed: int) -> None:

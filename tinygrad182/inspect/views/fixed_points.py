@@ -52,7 +52,7 @@ class FixedPoint:
     jacobian : ndarray ``(S, S)``
         ∂F/∂s, float64; rows and columns in the order of ``state``.
     starts : int
-        How many searches ended here.
+        The number of searches that ended here.
     distance : float
         The distance to the nearest of all starts. A point far from the states of a run has little effect
         on it.
@@ -363,7 +363,7 @@ class _Step:
         return concat(list(new), axis=1)
 
     def residuals(self, states: HostArray) -> HostArray:
-        """F(s) − s, see :class:`.descent.Problem`."""
+        """F(s) − s, see :class:`.least_squares.Problem`."""
         moved: HostArray = self(wrap(states)).numpy() - states
         return moved
 

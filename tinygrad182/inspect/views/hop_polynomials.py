@@ -24,7 +24,7 @@ from ..loops.steps import Scaled, Steps, scaled
 from ..loops.times import Times
 from ..passes.along import input_cotangents
 from ..passes.gradients import PartCotangents, RowCotangents, at_band, states_of
-from ..passes.scaling import Band, Power, joined
+from ..passes.scaling import Band, Power, joined, shifted
 
 
 class Polynomials(Cotangents):
@@ -357,7 +357,7 @@ class Coefficients(Cotangents):
     Parameters
     ----------
     count : int
-        How many coefficients there are.
+        The number of coefficients.
     is_hop : callable
         ``is_hop(consumer, parent)``: whether an edge is one.
 
@@ -449,8 +449,3 @@ def _tops(values: Array, powers: Array) -> Array:
     if values.ndim > 1 and powers.shape[-1] == 1:
         sizes = sizes.max(axis=-1, keepdims=True, initial=0.0)
     return sizes_of(np, sizes, powers)
-
-
-def shifted(values: Array, powers: Array) -> Array:
-    """Each row times 2 to its power."""
-    return np.ldexp(values, np.clip(powers, -4096, 4096).astype(np.int32))

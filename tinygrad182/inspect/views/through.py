@@ -26,7 +26,7 @@ from ..loops.times import node_times
 from ..passes.gradients import ScaledCotangents, Seed, gradients_inside
 from ..passes.scaling import Band, HostArray, times_power, zeros_like
 from ..table import TextTable, text_table
-from .labels import labels_of
+from .step_labels import labels_of
 
 if TYPE_CHECKING:
     from ..graph.graph import Graph, GraphNode

@@ -1,7 +1,7 @@
 """One picture of a watched run: the loss, a heatmap of each state, and the curves of one training step.
 
 All share the axis of training steps, which goes to the right; time goes upwards. A rule follows the slider,
-and beside each heatmap stand the norms over time at the rule, and at the first training step.
+and beside each heatmap are the norms over time at the rule, and at the first training step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...display.charts import (
     finite,
     layered,
 )
-from ..charts.drawn_steps import spread, steps_to_draw
+from ..charts.drawn_steps import cell_ends, spread, steps_to_draw
 from ..charts.magnitudes import INFINITE, LOOKS, NOT_A_NUMBER, ZERO, Extent, coded, norm_text
 from ..passes.scaling import HostArray
 
@@ -116,8 +116,8 @@ def drawn(
         rows = [
             [_loss_chart(columns, loss), _key(columns, shared)],
             *[
-                [_heatmap(k, grid, columns, kept, shared), _curves(grid, columns, kept, shared)]
-                for k, (grid, kept) in enumerate(zip(grids, times, strict=True))
+                [_heatmap(k, grid, columns, shown, shared), _curves(grid, columns, shown, shared)]
+                for k, (grid, shown) in enumerate(zip(grids, times, strict=True))
             ],
         ]
         spec = _placed(rows)
@@ -125,9 +125,9 @@ def drawn(
     first = int(np.argmin(np.abs(columns.steps - wanted)))
     spec["params"] = _params(first, len(places), len(grids), slider)
     thinned += [
-        f"{grid.title}: {len(kept)} of {len(grid.time)} time steps are drawn, evenly spaced."
-        for grid, kept in zip(grids, times, strict=True)
-        if len(kept) < len(grid.time)
+        f"{grid.title}: {len(shown)} of {len(grid.time)} time steps are drawn, evenly spaced."
+        for grid, shown in zip(grids, times, strict=True)
+        if len(shown) < len(grid.time)
     ]
     return spec, thinned
 
@@ -150,21 +150,16 @@ def _drawn_steps(grids: Sequence[Grid], loss: HostArray, most: int) -> tuple[lis
         return list(range(count)), []
     ends = [grid.log10[::-1, i] for grid in grids for i in (0, -1)]  # their first event comes last
     odd = np.flatnonzero(~np.isfinite(loss))[:1]
-    kept = steps_to_draw(ends, most, [count - 1 - int(i) for i in odd])
-    return sorted(count - 1 - i for i in kept.places), [
-        f"{len(kept.places)} of {count} watched training steps are drawn: the first and the last, where "
+    chosen = steps_to_draw(ends, most, [count - 1 - int(i) for i in odd])
+    return sorted(count - 1 - i for i in chosen.places), [
+        f"{len(chosen.places)} of {count} watched training steps are drawn: the first and the last, where "
         "the gradient or the loss first is not finite or exactly 0, where the gradient changes most, and "
         "some evenly spaced."
     ]
 
 
 def _borders(steps: HostArray, pixels: int) -> tuple[list[float], list[float]]:
-    """Both ends of the cells. They overlap by a pixel; otherwise seams show."""
-    gap = float(steps[1] - steps[0]) if len(steps) > 1 else 1.0
-    middle = (steps[1:] + steps[:-1]) / 2
-    first, last = float(steps[0]) - gap / 2, float(steps[-1]) + gap / 2
-    over = middle + (last - first) / pixels
-    return [first, *middle.tolist()], [*over.tolist(), last]
+    return cell_ends(steps, float(steps[1] - steps[0]) if len(steps) > 1 else 1.0, pixels)
 
 
 class _Scale(NamedTuple):
@@ -309,39 +304,39 @@ def _key(columns: _Columns, shared: _Scale) -> Any:
     return both.resolve_scale(color="independent", shape="independent", strokeDash="independent")
 
 
-def _t(grid: Grid, title: str = "step t") -> Any:
+def _t(grid: Grid) -> Any:
     alt = altair()
     scale = alt.Scale(
         domain=[float(grid.time[0]) - 0.5, float(grid.time[-1]) + 0.5], nice=False, zero=False
     )
-    axis = alt.Axis(title=title, format="d", tickMinStep=1, tickCount=5, grid=False)
+    axis = alt.Axis(title="step t", format="d", tickMinStep=1, tickCount=5, grid=False)
     return alt.Y("t:Q", scale=scale, axis=axis)
 
 
-def _rows(grid: Grid, columns: _Columns, kept: Sequence[int], height: int) -> list[Row]:
+def _rows(grid: Grid, columns: _Columns, shown: Sequence[int], height: int) -> list[Row]:
     """One row for each training step, with lists over the time steps that it has."""
-    bottom, top = _borders(grid.time[list(kept)], height)
+    bottom, top = _borders(grid.time[list(shown)], height)
     rows: list[Row] = []
     for i, place in enumerate(columns.places):
-        there = [k for k, t in enumerate(kept) if grid.there[place, t]]
+        there = [k for k, t in enumerate(shown) if grid.there[place, t]]
         rows.append(
             {
                 "i": i,
                 "step": int(columns.steps[i]),
                 "x": columns.left[i],
                 "right": columns.right[i],
-                "at": [int(grid.time[kept[k]]) for k in there],
+                "at": [int(grid.time[shown[k]]) for k in there],
                 "t": [bottom[k] for k in there],
                 "top": [top[k] for k in there],
-                "v": coded(grid.log10[place, kept[k]] for k in there),
+                "v": coded(grid.log10[place, shown[k]] for k in there),
             }
         )
     return rows
 
 
-def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], shared: _Scale) -> Any:
+def _heatmap(k: int, grid: Grid, columns: _Columns, shown: Sequence[int], shared: _Scale) -> Any:
     alt = altair()
-    rows = _rows(grid, columns, kept, shared.height)
+    rows = _rows(grid, columns, shown, shared.height)
     flat = alt.Chart(data(rows)).transform_flatten(["at", "t", "top", "v"])
     flat = flat.transform_calculate(norm=norm_text("datum.v"))
     x = _x(columns)
@@ -377,7 +372,7 @@ def _heatmap(k: int, grid: Grid, columns: _Columns, kept: Sequence[int], shared:
     return chart.resolve_scale(color="independent")
 
 
-def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], shared: _Scale) -> Any:
+def _curves(grid: Grid, columns: _Columns, shown: Sequence[int], shared: _Scale) -> Any:
     """The norms over time at the rule, and at the first training step."""
     alt = altair()
     room = 0.04 * (shared.high - shared.low)
@@ -386,7 +381,7 @@ def _curves(grid: Grid, columns: _Columns, kept: Sequence[int], shared: _Scale) 
     x, y = alt.X("v:Q", scale=scale, axis=axis), _t(grid)
     rows = [
         {"i": row["i"], "t": row["at"], "v": row["v"]}
-        for row in _rows(grid, columns, kept, shared.height)
+        for row in _rows(grid, columns, shown, shared.height)
     ]
     layers = []
     for condition, colour, dash in (
@@ -428,7 +423,7 @@ def _params(first: int, count: int, grids: int, slider: bool) -> list[dict[str, 
     if not slider or count < 2:
         return [{"name": "moment", "value": first}]
     bound = {"input": "range", "min": 0, "max": count - 1, "step": 1, "name": "Training step"}
-    # A bound selection takes no clicks without "on", and it can stand in one view of a layer only.
+    # A bound selection takes no clicks without "on", and it can be in one view of a layer only.
     marks = [_COLUMNS, *(f"{kind}_{k}" for k in range(grids) for kind in (_NUMBERS, _WORDS))]
     moves = [f"@{name}_marks:{how}" for name in marks for how in ("click", _DRAG)]
     select = {

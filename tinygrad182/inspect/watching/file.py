@@ -54,7 +54,7 @@ class Moment(NamedTuple):
     Attributes
     ----------
     step : int
-        How many backward passes of the model were made before it.
+        The number of backward passes of the model before it.
     loss : float
     states : dict
         Path → state → :class:`Norms`.

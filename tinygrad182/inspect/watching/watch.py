@@ -19,7 +19,8 @@ from ...engine.recording import Node
 from ...errors import ArgumentError, DTypeError, GraphError, TinygradError, brief
 from ...nn import Module
 from ...tensors.tensor import Tensor
-from ..views.flow import gradient_flow
+from ..passes.scaling import log10
+from ..views.gradient_flow import gradient_flow
 from .file import Appended, Moment, Norms, Record, end_line, moment_line
 from .watched import Watched
 
@@ -32,7 +33,7 @@ class Watch(Watched):
     Attributes
     ----------
     passes : int
-        How many backward passes of the model were made until now: the training step that comes next.
+        The number of backward passes of the model until now: the training step that comes next.
     """
 
     def __init__(
@@ -214,8 +215,7 @@ def _loss(output: Tensor, gradient: Any) -> float:
 
 
 def _norms(state: Any) -> Norms:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Norms(state.time, state.log10_grad_norm, np.log10(state.value_norm))
+    return Norms(state.time, state.log10_grad_norm, log10(state.value_norm))
 
 
 def watch(
@@ -243,8 +243,8 @@ def watch(
         PATH``. Logarithms have 6 decimals there. Where the file cannot be written any more, there is a
         warning, and training goes on.
     step : int
-        How many training steps were made before, for training that goes on from a checkpoint. Above 0,
-        the file is gone on with; what it has of this training step and later ones is left out.
+        The number of training steps before, for training that goes on from a checkpoint. Above 0,
+        the file is continued, without what it has of this training step and later ones.
 
     Returns
     -------

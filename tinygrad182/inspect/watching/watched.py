@@ -18,7 +18,7 @@ from ..microscope.page import page
 from ..microscope.wording import and_
 from ..passes.scaling import HostArray
 from ..table import TextTable, text_table
-from ..views.flow import ByName, StatesByName
+from ..views.gradient_flow import ByName, StatesByName
 from .chart import READING, REVERSE, Grid, drawn, loss_text
 from .file import Moment, Norms, Record, is_written, read_record, refuse_record, save_record
 
@@ -196,7 +196,7 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         return self._record.moments
 
     def _note(self, moment: Moment) -> None:
-        """Add the states that one training step has, and none before it had."""
+        """Add the states of a training step that no step before had."""
         for path, by_name in moment.states.items():
             known = dict(self._found.get(path, {}))
             if not by_name.keys() <= known.keys():
@@ -335,10 +335,8 @@ class Watched(ByName[StatesByName[WatchedState]], Drawn, Paged):
         if len(courses := self._courses() if self._moments else []) <= MOST_IN_FRONT:
             return self._sentences(), []
         worst = sorted(range(len(courses)), key=lambda k: -courses[k].badness)[: MOST_IN_FRONT - 1]
-        intro = (
-            f"Of {len(courses)} states, these vanish or explode most; the end of the page tells of "
-            "the others."
-        )
+        count = len(courses)
+        intro = f"Of {count} states, these vanish or explode most; the others are at the end of the page."
         texts = [course.text for course in courses]
         front = [*self._said(), intro, *(texts[k] for k in worst)]
         return front, [text for k, text in enumerate(texts) if k not in worst]
@@ -395,7 +393,7 @@ def load_watch(path: str | Path) -> Watched:
     Parameters
     ----------
     path : str or Path
-        What :func:`watch` was given as ``path``. An incomplete last line, which a process leaves that is
+        The ``path`` of :func:`watch`. An incomplete last line, which a process leaves that is
         killed while it writes, is left out; ``.ended`` says so.
 
     Returns

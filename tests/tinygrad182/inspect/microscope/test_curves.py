@@ -30,7 +30,7 @@ def stack(path: str = "loop", **states: list[float]) -> Any:
         {
             name: SimpleNamespace(
                 time=np.arange(len(logs)),
-                log_grad_norm=np.array(logs) * math.log(10),
+                log10_grad_norm=np.array(logs),
                 value_norm=np.ones(len(logs)),
             )
             for name, logs in states.items()

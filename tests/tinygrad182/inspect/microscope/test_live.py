@@ -14,7 +14,7 @@ import tinygrad182 as tg
 from tinygrad182 import _caches
 from tinygrad182.errors import MissingDependencyError
 from tinygrad182.inspect.microscope.live import live, live_chart, opened_chart
-from tinygrad182.inspect.views.operations import StepFlow, step_flow
+from tinygrad182.inspect.views.step_flow import StepFlow, step_flow
 
 alt = pytest.importorskip("altair")
 pytest.importorskip("vl_convert")

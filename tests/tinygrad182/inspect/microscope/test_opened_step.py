@@ -15,7 +15,7 @@ from tinygrad182.display import charts
 from tinygrad182.inspect.charts.pictures import signalled
 from tinygrad182.inspect.microscope.opened_step import step_chart
 from tinygrad182.inspect.microscope.step_layout import Place, laid_out
-from tinygrad182.inspect.views.operations import StepEdge, StepFlow, StepOperation, step_flow
+from tinygrad182.inspect.views.step_flow import StepEdge, StepFlow, StepOperation, step_flow
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

@@ -14,7 +14,7 @@ from tinygrad182.display import charts
 from tinygrad182.display.charts import Row
 from tinygrad182.inspect.charts.pictures import signalled
 from tinygrad182.inspect.microscope.unit_views import unit_bars, unit_heatmap, unit_rows
-from tinygrad182.inspect.views.operations import StepFlow, StepVectors, step_flow
+from tinygrad182.inspect.views.step_flow import StepFlow, StepVectors, step_flow
 
 pytest.importorskip("altair")
 vl_convert = pytest.importorskip("vl_convert")

@@ -17,14 +17,14 @@ from ...engine.recording import Node
 from ...errors import ArgumentError, UnknownPathError, brief
 from ...tensors.tensor import Tensor
 from ..loops.recurrences import Stack, chosen, recurrences
-from ..loops.step_rows import LOSS, NEXT, Batch, RecordedSteps, is_weight, side_by_side
-from ..loops.steps import Steps, arriving, scans_of
-from ..loops.viewed import ViewedRecurrence
+from ..loops.step_rows import LOSS, NEXT, RecordedSteps, StepGroup, is_weight, side_by_side
+from ..loops.steps import state_cotangents
 from ..passes.gradients import Seed
 from ..passes.scaling import HostArray
 from ..table import text_table
-from .gates import gate_names
-from .labels import distinct_labels, labels_of
+from .gate_names import gate_names
+from .step_labels import distinct_labels, labels_of
+from .viewed_recurrence import ViewedRecurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def _opened(loss: Tensor, path: str | None, gradient: Any, times: Sequence[int] 
 
 
 @np.errstate(all="ignore")
-def step_batches(loss: Tensor, path: str) -> Iterator[Batch]:
+def step_groups(loss: Tensor, path: str) -> Iterator[StepGroup]:
     """Yield the operations of :func:`step_flow` with their arrays, many steps at once, without edges."""
     some, every = _source(ViewedRecurrence.of(loss, path, "step_flow"), None)
     yield from some(every, False)
@@ -290,7 +290,7 @@ def step_batches(loss: Tensor, path: str) -> Iterator[Batch]:
 
 def _source(
     here: ViewedRecurrence, wanted: Sequence[int] | None
-) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
+) -> tuple[Callable[[Sequence[int], bool], Iterator[StepGroup]], list[int]]:
     """A function that yields some steps of a recurrence, with or without edges, and all its steps."""
     if here.is_fused:
         return _of_layer(here, wanted)
@@ -299,7 +299,7 @@ def _source(
     some = steps if wanted is None else {t: steps[t] for t in wanted if t in steps}
     states = {node for r in here.stack.values() for node in r.nodes()}
     source = RecordedSteps((here.root, here.seed), nodes, some, states)
-    return source.batches, source.times()
+    return source.groups, source.times()
 
 
 @np.errstate(all="ignore")  # models with NaN and infinity are looked at too
@@ -309,10 +309,10 @@ def flow_of_nodes(
     """Return the operations of steps that are nodes of a graph; see :class:`.step_rows.RecordedSteps`."""
     source = RecordedSteps(seed, nodes, steps, frozenset())
 
-    def some(times: Sequence[int]) -> Iterator[Batch]:
-        return source.batches(times, edges=False)
+    def some(times: Sequence[int]) -> Iterator[StepGroup]:
+        return source.groups(times, edges=False)
 
-    return _flow(path, source.times(), source.batches(source.times()), some)
+    return _flow(path, source.times(), source.groups(source.times()), some)
 
 
 def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list[Node]]:
@@ -333,16 +333,15 @@ def calls_of(members: Sequence[Node], most: int | None = None) -> dict[int, list
 
 def _of_layer(
     here: ViewedRecurrence, wanted: Sequence[int] | None
-) -> tuple[Callable[[Sequence[int], bool], Iterator[Batch]], list[int]]:
+) -> tuple[Callable[[Sequence[int], bool], Iterator[StepGroup]], list[int]]:
     """A function that yields some steps of a fused layer, and all its steps or the wanted ones."""
-    scans = [Steps(node) for node in scans_of(here.stack)]
-    found = list(zip(scans, arriving(here.root, here.seed, scans), strict=True))
+    windows = state_cotangents(here.root, here.seed, here.stack)
 
-    def some(times: Sequence[int], edges: bool) -> Iterator[Batch]:  # edges cost little here
-        for scan, (given, total) in found:
-            yield from side_by_side(scan, given, total, scan.among(times))
+    def some(times: Sequence[int], edges: bool) -> Iterator[StepGroup]:  # edges cost little here
+        for scan, outside, total in windows:
+            yield from side_by_side(scan, outside, total, scan.among(times))
 
-    return some, [t for scan in scans for t in scan.times() if wanted is None or t in wanted]
+    return some, [t for scan, *_ in windows for t in scan.times() if wanted is None or t in wanted]
 
 
 def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
@@ -374,7 +373,7 @@ def steps_of_loop(nodes: list[Node], stack: Stack) -> dict[int, list[Node]]:
     return found
 
 
-# --- from batches to figures over time ------------------------------------------------------------
+# --- from groups to figures over time ------------------------------------------------------------
 
 Key = tuple[str, str, str, int]
 """An operation across steps: its module, kind and name, and its number among several."""
@@ -383,12 +382,12 @@ Key = tuple[str, str, str, int]
 def _flow(
     path: str,
     times: Sequence[int],
-    batches: Iterable[Batch],
-    again: Callable[[Sequence[int]], Iterable[Batch]],
+    groups: Iterable[StepGroup],
+    again: Callable[[Sequence[int]], Iterable[StepGroup]],
 ) -> StepFlow:
     table = _Table(times)
-    for batch in batches:
-        table.add(batch)
+    for group in groups:
+        table.add(group)
     order = {key: i for i, key in enumerate(table.in_order())}
     named = {key for key, row in table.operations.items() if row["kind"] in ("gate", "state")}
     labels = distinct_labels({key: table.operations[key]["label"] for key in order}, named)
@@ -397,9 +396,9 @@ def _flow(
     @np.errstate(all="ignore")
     def vectors(times: tuple[int, ...], sample: int) -> dict[int, StepVectors]:
         found: dict[int, list[StepVectors]] = {}
-        for batch in again(times):
-            for key, node in _keys(batch).items():
-                found.setdefault(order[key], []).append(_vectors(batch, node, sample))
+        for group in again(times):
+            for key, node in _keys(group).items():
+                found.setdefault(order[key], []).append(_vectors(group, node, sample))
         return {
             i: StepVectors(*map(np.concatenate, zip(*some, strict=True)))
             for i, some in found.items()
@@ -425,28 +424,28 @@ class _Table:
         self.edges: dict[tuple[Key, Key | str], tuple[HostArray, HostArray]] = {}
         self._order: list[Key] = []
 
-    def add(self, batch: Batch) -> None:
+    def add(self, group: StepGroup) -> None:
         """Add the figures of some steps."""
-        at = [self._places[t] for t in batch.times]
-        keys = _keys(batch)
-        names, labels = called(batch)
+        at = [self._places[t] for t in group.times]
+        keys = _keys(group)
+        names, labels = called(group)
         self._arrange([*keys])
         for key, node in keys.items():
             row = self.operations.get(key)
             if row is None:
-                row = self.operations[key] = self._row(batch, node, labels[node], names)
+                row = self.operations[key] = self._row(group, node, labels[node], names)
             # a first step, without a state before, is not typical
             row["label"], row["op"] = labels[node], node.op
-            row["log10_value_norm"][at] = batch.values[node].log10_norm()
-            if node in batch.grads:
-                row["log10_grad_norm"][at] = batch.grads[node].log10_norm()
+            row["log10_value_norm"][at] = group.values[node].log10_norm()
+            if node in group.grads:
+                row["log10_grad_norm"][at] = group.grads[node].log10_norm()
         key_of = {node: key for key, node in keys.items()}
-        for (source, target), rows in batch.edges.items():
+        for (source, target), rows in group.edges.items():
             end = target if isinstance(target, str) else key_of[target]
             arrays = self.edges.setdefault((key_of[source], end), (self._empty(), self._empty()))
             if rows is not None:
                 arrays[0][at] = rows.log10_norm()
-                arrays[1][at] = rows.share_of(batch.grads[source])
+                arrays[1][at] = rows.share_of(group.grads[source])
 
     def _arrange(self, keys: list[Key]) -> None:
         """Insert operations that no step had so far behind the operations that they follow."""
@@ -468,36 +467,38 @@ class _Table:
 
         return sorted(self._order, key=rank)
 
-    def _row(self, batch: Batch, node: Node, label: str, names: dict[Node, str]) -> dict[str, Any]:
-        shape = batch.values[node].values.shape[1:]
+    def _row(
+        self, group: StepGroup, node: Node, label: str, names: dict[Node, str]
+    ) -> dict[str, Any]:
+        shape = group.values[node].values.shape[1:]
         return {
             "label": label,
             "op": node.op,
-            "kind": kind_of(node, batch, names),
+            "kind": kind_of(node, group, names),
             "name": names.get(node, ""),
             "module": node.scope.module,
             "shape": shape,
             "log10_value_norm": self._empty(),
             "log10_grad_norm": self._empty(),
-            "requires_grad": node in batch.grads,
+            "requires_grad": node in group.grads,
         }
 
     def _empty(self) -> HostArray:
         return np.full(len(self._places), np.nan)
 
 
-def called(batch: Batch) -> tuple[dict[Node, str], dict[Node, str]]:
+def called(group: StepGroup) -> tuple[dict[Node, str], dict[Node, str]]:
     """Return the names of the states and gates among a step's operations, and every operation's label."""
-    names = {node: name for node in batch.nodes if (name := name_of(node))}
-    names |= {n: g for n, g in gate_names(batch.every).items() if n not in names}
-    return names, labels_of(batch.nodes, batch.given, names)
+    names = {node: name for node in group.nodes if (name := name_of(node))}
+    names |= {n: g for n, g in gate_names(group.every).items() if n not in names}
+    return names, labels_of(group.nodes, group.given, names)
 
 
-def kind_of(node: Node, batch: Batch, names: Mapping[Node, str]) -> str:
+def kind_of(node: Node, group: StepGroup, names: Mapping[Node, str]) -> str:
     """Return the kind of an operation; see :class:`StepOperation`."""
     kind = "gate" if node in names else "operation"
     kind = "state" if name_of(node) else kind
-    return batch.given.get(node, kind)
+    return group.given.get(node, kind)
 
 
 def name_of(node: Node) -> str:
@@ -505,22 +506,22 @@ def name_of(node: Node) -> str:
     return node.marks[-1].name if node.marks else ""
 
 
-def _keys(batch: Batch) -> dict[Key, Node]:
+def _keys(group: StepGroup) -> dict[Key, Node]:
     """The operations of a step by the keys that identify them across steps."""
     counts: Counter[tuple[str, str, str]] = Counter()
     found: dict[Key, Node] = {}
-    for node in batch.nodes:
-        kind = batch.given.get(node) or ("state" if node.marks else node.op)
-        what = ("" if kind in batch.given.values() else node.scope.module, kind, name_of(node))
+    for node in group.nodes:
+        kind = group.given.get(node) or ("state" if node.marks else node.op)
+        what = ("" if kind in group.given.values() else node.scope.module, kind, name_of(node))
         found[(*what, counts[what])] = node
         counts[what] += 1
     return found
 
 
-def _vectors(batch: Batch, node: Node, sample: Any) -> StepVectors:
-    values = batch.values[node].values
+def _vectors(group: StepGroup, node: Node, sample: Any) -> StepVectors:
+    values = group.values[node].values
     if not isinstance(sample, int) or not -values.shape[1] <= sample < values.shape[1]:
         raise ArgumentError(f"sample {sample}; the batch has {values.shape[1]} sequences, from 0")
     nothing = np.full(values.shape[::2], np.nan), np.full(len(values), np.nan)
-    grads, scales = batch.grads[node].at_sample(sample) if node in batch.grads else nothing
-    return StepVectors(np.array(batch.times), values[:, sample], grads, scales)
+    grads, scales = group.grads[node].at_sample(sample) if node in group.grads else nothing
+    return StepVectors(np.array(group.times), values[:, sample], grads, scales)

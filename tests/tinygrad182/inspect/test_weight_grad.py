@@ -16,8 +16,8 @@ from tests.oracles import loops
 from tests.oracles.loops import Case, Weights, cases, mark
 from tests.support import Array, assert_close, const, host, leaf
 from tinygrad182.engine.backpropagation import ancestors
-from tinygrad182.inspect.views import weights as module
-from tinygrad182.inspect.views.uses import Uses
+from tinygrad182.inspect.views import weight_grad as module
+from tinygrad182.inspect.views.weight_uses import Uses
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 

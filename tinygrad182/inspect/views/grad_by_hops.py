@@ -21,8 +21,7 @@ from ...tensors.tensor import Tensor
 from ..loops.recurrences import Recurrence, Wanted, run_backward
 from ..loops.steps import scans_of
 from ..loops.times import node_times
-from ..loops.viewed import ViewedRecurrence
-from ..passes.scaling import row_norms, sample_norms, total_norms
+from ..passes.scaling import HostArray, row_norms, sample_norms, shifted, total_norms
 from ..table import text_table
 from .hop_polynomials import (
     Coefficients,
@@ -31,8 +30,8 @@ from .hop_polynomials import (
     WithPowers,
     at_coefficient_powers,
     in_float64,
-    shifted,
 )
+from .viewed_recurrence import ViewedRecurrence
 
 MOST_COLUMNS = 6
 """Most columns that are printed; if there are more, the first ones and the last."""
@@ -54,10 +53,10 @@ class HopSplit:
         dtype, underflows to 0 or overflows.
     """
 
-    time: np.ndarray[Any, Any]
+    time: HostArray
     grad: Array
     rest: Array
-    grad_norm: np.ndarray[Any, Any]
+    grad_norm: HostArray
 
     def __repr__(self) -> str:
         hops = range(len(self.grad_norm))
@@ -152,7 +151,7 @@ def _are_recorded_steps(through: str, root: Node) -> bool:
 
 
 class _Hops:
-    """Which edges of a graph are hops.
+    """Says which edges of a graph are hops.
 
     Raises
     ------
@@ -187,7 +186,7 @@ class _Hops:
         return self.uses(parent, self.times.get(consumer))
 
 
-_ByHops = tuple[Array, np.ndarray[Any, Any]]
+_ByHops = tuple[Array, HostArray]
 """The coefficients (J + 2, T, …) in the model's dtype, and their norms (J + 2, T)."""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import reduce
 
 import numpy as np
 
@@ -15,13 +16,13 @@ from ...engine.modes import enable_grad, modes_kept
 from ...engine.recording import Node, is_tensor
 from ...errors import ArgumentError
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.inputs import StepInput, inputs_of_layer, own_inputs
 from ..loops.recurrences import Recurrence, Wanted, chosen, one_stack
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import Gradients, Seed, gradients_inside
 from ..passes.scaling import HostArray, sample_norms, total_norms
-from .flow import norms_by_step
+from .gradient_flow import norms_by_step
+from .viewed_recurrence import ViewedRecurrence
 
 
 def state_grad_matrix(
@@ -31,7 +32,7 @@ def state_grad_matrix(
     log: bool = False,
     *,
     times: Wanted = None,
-) -> np.ndarray[Any, Any]:
+) -> HostArray:
     """‖∂L_k/∂h_t‖ for every loss and every time step.
 
     Several losses go back in one pass, on a leading axis: as many as fit in about 32 MB, and at least
@@ -77,7 +78,7 @@ def state_grad_matrix(
     ((10, 10), True)
     """
     view = "state_grad_matrix"
-    ((root, seed), *seeds), *_ = on_host(_seeds(losses, view))
+    ((root, seed), *seeds), *_ = copied_to_host(_seeds(losses, view))
     here = ViewedRecurrence(view, root, seed, one_stack(root, path, view), "cpu")
     recurrence = here.state(state)
     asked = here.times(times, recurrence.times())
@@ -100,7 +101,7 @@ def input_grad_matrix(
     log: bool = False,
     *,
     times: Wanted = None,
-) -> np.ndarray[Any, Any]:
+) -> HostArray:
     """‖∂L_k/∂x_t‖ for every loss and every time step.
 
     The inputs are those of a recurrent layer, or your own sequence. They need not require grad, and are not
@@ -168,7 +169,7 @@ def input_grad_matrix(
         raise ArgumentError(f"{view}: path={path!r} and inputs=; choose one of them")
     else:
         sources = own_inputs(seeds[0][0], inputs, view)
-    here = on_host([(sources.twin(node), g) for node, g in seeds[1:]])
+    here = copied_to_host([(sources.twin(node), g) for node, g in seeds[1:]])
     asked = chosen(times, sorted(sources.steps), view)
     steps = [StepInput(here.twin(node), row) for node, row in (sources.steps[t] for t in asked)]
     targets = {step.node for step in steps}
@@ -204,10 +205,7 @@ def _seeds(losses: Tensor | Sequence[Tensor], view: str) -> list[Seed]:
 @modes_kept
 def _sum_of(losses: list[Tensor]) -> Tensor:
     with enable_grad():
-        total = losses[0]
-        for loss in losses[1:]:
-            total = total + loss
-    return total
+        return reduce(operator.add, losses)
 
 
 def _bytes(node: Node) -> int:
@@ -238,9 +236,7 @@ def _together(seeds: Sequence[Seed], targets: set[Node]) -> Gradients:
     return gradients_inside(spread, targets)
 
 
-def norms_of_each(
-    r: Recurrence, found: Gradients, count: int, times: list[int]
-) -> tuple[HostArray, HostArray]:
+def norms_of_each(r: Recurrence, found: Gradients, count: int, times: list[int]) -> Norms:
     """The norms of several losses' gradients by a state at some steps, and their logarithms: (T, count).
 
     The recurrence is on the host, and one pass found the gradients.

@@ -16,9 +16,9 @@ from ...engine.recording import Node
 from ...errors import UnknownPathError
 from ...recurrence.unrolling import unrolled
 from ...tensors.tensor import Tensor
-from .hosting import on_host
-from .recurrences import Recurrence, Stack, Wanted, chosen, one_stack
-from .steps import is_whole
+from ..loops.hosting import copied_to_host
+from ..loops.recurrences import Recurrence, Stack, Wanted, chosen, one_stack
+from ..loops.steps import is_whole
 
 
 class ViewedRecurrence(NamedTuple):
@@ -35,7 +35,7 @@ class ViewedRecurrence(NamedTuple):
     stack : Stack
         The recurrence's states by name.
     device : str
-        Where the states come from, and where arrays of results go.
+        The device of the states, to which arrays of results go.
     """
 
     view: str
@@ -66,7 +66,7 @@ class ViewedRecurrence(NamedTuple):
             As for :func:`.seeds_of` and :func:`.one_stack`.
         """
         seed = seeds_of([loss], [gradient], False, view)[0]
-        here = on_host([seed])
+        here = copied_to_host([seed])
         ((root, g),) = here.seeds
         device = "cpu"
         if here.twins:

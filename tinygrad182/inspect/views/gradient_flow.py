@@ -22,7 +22,7 @@ from ...recurrence.scans import by_definition, steps_of_scan
 from ...recurrence.unrolling import opening
 from ...tensors.tensor import Tensor
 from ..charts.pictures import Drawn, curves
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.recurrences import Recurrence, Stack, stacks_of
 from ..passes.gradients import Gradients, ScanGradients, Seed, TrustedCotangents, gradients_inside
 from ..passes.scaling import (
@@ -35,8 +35,8 @@ from ..passes.scaling import (
     total_norms,
     whole_of,
 )
-from ..table import StateTable, text_table
-from .recorded import RecordedStateFlow, recorded_flows
+from ..table import StateTable, as_array, text_table
+from .recorded_flow import RecordedStateFlow, recorded_flows
 
 Flow = TypeVar("Flow")
 States = TypeVar("States", bound="StateFlow | RecordedStateFlow")
@@ -232,9 +232,7 @@ def _shown(states: Mapping[str, States]) -> str:
 
 
 def _figures(state: StateFlow | RecordedStateFlow) -> tuple[Any, ...]:
-    logs, values = (
-        x.numpy() if isinstance(x, Tensor) else x for x in (state.log10_grad_norm, state.value_norm)
-    )
+    logs, values = as_array(state.log10_grad_norm), as_array(state.value_norm)
     smallest = int(np.argmin(logs))
     grads = [scientific(logs[i], 3) for i in (0, -1, smallest)]
     return (len(logs), *grads, int(state.time[smallest]), float(values[0]), float(values[-1]))
@@ -382,7 +380,7 @@ def _gradients(
     found = gradients_inside([seed], targets, leaves, sums=sums)
     if sums.stayed_in_range():
         return found
-    here = on_host([seed])
+    here = copied_to_host([seed])
     twins = [{here.twins[node] for node in nodes} for nodes in (targets, leaves)]
     found = gradients_inside(here.seeds, twins[0], twins[1])
     return found._replace(twins=here.twins)

@@ -12,9 +12,9 @@ import tinygrad182 as tg
 from tests.oracles import loops
 from tests.oracles.loops import Case, Weights, cases
 from tests.support import Array, assert_close, const, leaf, write
-from tests.tinygrad182.inspect.test_weights import HEADS
+from tests.tinygrad182.inspect.test_weight_grad import HEADS
 from tinygrad182.engine.recording import node_of
-from tinygrad182.inspect.views import weights as module
+from tinygrad182.inspect.views import weight_grad as module
 
 by_time = loops.reading(tg.inspect.weight_grad_by_time)
 mark = tg.inspect.mark

@@ -18,13 +18,13 @@ from ...kernels.powers import NOTHING, or_zero, sizes_of, times_rows
 from ...kernels.products import ProductOperands, as_declared
 from ...recurrence.scans import is_scan, steps_of_scan
 from ...tensors.tensor import Tensor
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.recurrences import Wanted, chosen
 from ..loops.times import marked_times
 from ..passes.gradients import ScanGradients, gradients_inside
 from ..passes.scaling import HostArray, sample_norms
-from .parts import CheckedParts, Part
-from .uses import Uses
+from .weight_parts import CheckedParts, Part
+from .weight_uses import Uses
 
 CHUNK = 4_000_000
 """About so many elements are carried at once, for some steps together."""
@@ -124,7 +124,7 @@ def weight_grad_by_time(
     root, seed = seeds_of([loss], [None], False, "weight_grad_by_time")[0]
     leaf = _named(root, weight) if isinstance(weight, str) else node_of(weight)
     device = device_of(leaf.value)
-    here = on_host([(root, seed)])
+    here = copied_to_host([(root, seed)])
     ((root, seed),), leaf = here.seeds, here.twin(leaf)
     parts = _parts(root, seed, leaf, per_sample, norm_only)
     wanted = chosen(times, range(parts.steps), "weight_grad_by_time")
@@ -242,7 +242,7 @@ def _contributions(
 
 
 class _Use(NamedTuple):
-    """How a fused layer uses a weight.
+    """The use of a weight by a fused layer.
 
     Attributes
     ----------

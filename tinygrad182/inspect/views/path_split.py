@@ -1,10 +1,10 @@
-"""``path_split`` and ``gain_split``: the ways by which a gradient came, and its gain in one step."""
+"""``path_split``: the gradient by a state, split by the way it came."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,28 +13,23 @@ from ...arrays.namespaces import Array
 from ...display.charts import altair
 from ...engine.backpropagation import ancestors
 from ...engine.recording import Node
-from ...errors import GraphError
 from ...kernels.powers import times_rows
 from ...tensors.tensor import Tensor
 from ..charts.pictures import SLIDE, Drawn, signalled, slide
 from ..charts.view_arrays import Shares
-from ..charts.view_charts import gain_chart, shares_chart
+from ..charts.view_charts import shares_chart
 from ..loops.recurrences import Stack, Wanted
 from ..loops.step_rows import Rows
 from ..loops.steps import (
-    Scaled,
-    Steps,
-    arriving,
     at_common_powers,
     direct_cotangents,
     next_step_cotangents,
-    scans_of,
+    state_cotangents,
 )
-from ..loops.viewed import ViewedRecurrence
 from ..passes.gradients import gradients_in_bands
-from ..passes.scaling import NOT_FINITE, Band, row_norms, times_power, zeros_like
+from ..passes.scaling import NOT_FINITE, Band, HostArray, host_rows, times_power, zeros_like
 from ..table import text_table
-from .parts import flat
+from .viewed_recurrence import ViewedRecurrence
 
 Step = dict[str, Node]
 """The states of one step by name."""
@@ -45,7 +40,7 @@ class _Parts(NamedTuple):
 
     times: Sequence[int]
     parts: dict[str, Array]
-    powers: np.ndarray[Any, Any]
+    powers: HostArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +70,10 @@ class PathSplit(Drawn):
         The state's name.
     """
 
-    time: np.ndarray[Any, Any]
+    time: HostArray
     grad: Array
     parts: dict[str, Array]
-    shares: dict[str, np.ndarray[Any, Any]]
+    shares: dict[str, HostArray]
     state: str = "s"
 
     def __repr__(self) -> str:
@@ -168,7 +163,7 @@ def path_split(loss: Tensor, path: str | None = None, *, times: Wanted = None) -
     here = ViewedRecurrence.of(loss, path, "path_split")
     split = _split_side_by_side if here.is_fused else _split_one_by_one
     found = split(here, times)
-    return PathSplits({name: _true(name, some, here.device) for name, some in found.items()})
+    return PathSplits({name: _as_split(name, some, here.device) for name, some in found.items()})
 
 
 def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
@@ -200,13 +195,13 @@ def _split_one_by_one(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts
 
 def _split_side_by_side(here: ViewedRecurrence, times: Wanted) -> dict[str, _Parts]:
     """Split the gradients of a fused layer's states."""
-    scans = [Steps(node) for node in scans_of(here.stack)]
-    wanted = here.times(times, [t for scan in scans for t in scan.times()])
+    windows = state_cotangents(here.root, here.seed, here.stack)
+    wanted = here.times(times, [t for scan, *_ in windows for t in scan.times()])
     pieces: list[tuple[dict[str, dict[str, Array]], Array]] = []
-    for scan, (given, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
+    for scan, outside, total in windows:
         for steps in scan.chunks(scan.among(wanted)):
             back = next_step_cotangents(scan, steps, total)
-            (direct, own), powers = at_common_powers(back, given.at(steps))
+            (direct, own), powers = at_common_powers(back, outside.at(steps))
             after = scan.at(steps).after
             ways = {"direct": scan.by_node(after, direct)}
             parts = _split_step(after, ways, scan.by_node(after, own), ())
@@ -320,8 +315,8 @@ def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
     }
 
 
-def _true(name: str, found: _Parts, device: str) -> PathSplit:
-    """The parts, multiplied by their powers and moved to a device, and their shares."""
+def _as_split(name: str, found: _Parts, device: str) -> PathSplit:
+    """The split of one state on a device: parts without powers of two, and shares."""
     times, parts, powers = found
     grad = sum(parts.values())
     true = {part: _times_powers(array, powers) for part, array in [*parts.items(), ("", grad)]}
@@ -329,17 +324,17 @@ def _true(name: str, found: _Parts, device: str) -> PathSplit:
     return PathSplit(np.array(times), moved.pop(""), moved, _shares(parts, powers), name)
 
 
-def _shares(parts: dict[str, Array], powers: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _shares(parts: dict[str, Array], powers: HostArray) -> dict[str, Any]:
     """The share of each part in their sum at every step; see :meth:`.step_rows.Rows.share_of`."""
     powers = powers if powers.ndim == 2 else powers[:, None]
-    values = {part: flat(array, len(array)) for part, array in parts.items()}
+    values = {part: host_rows(array, len(array)) for part, array in parts.items()}
     shape = (*powers.shape, next(iter(values.values())).size // max(powers.size, 1))
     rows = {part: Rows(array.reshape(shape), powers) for part, array in values.items()}
     whole = Rows(sum(some.values for some in rows.values()), powers)  # type: ignore[arg-type]
     return {part: some.share_of(whole) for part, some in rows.items()}
 
 
-def _times_powers(array: Array, powers: np.ndarray[Any, Any]) -> Array:
+def _times_powers(array: Array, powers: HostArray) -> Array:
     """Every step, or each of its rows, times its own power of two."""
     if not powers.any():
         return array
@@ -357,8 +352,8 @@ def _every(found: dict[Node, list[Band]], nodes: Iterable[Node]) -> Iterator[Ban
 
 def common_power(bands: Iterable[Band]) -> int:
     """The power of two at which the largest of some gradients is about 1; 0 if all are 0."""
-    held = [p for array, p in bands if p < NOT_FINITE and backend.norm(array) > 0]
-    return max(held, default=0)
+    powers = [p for array, p in bands if p < NOT_FINITE and backend.norm(array) > 0]
+    return max(powers, default=0)
 
 
 def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
@@ -368,231 +363,3 @@ def at_power(power: int, node: Node, found: dict[Node, list[Band]]) -> Array:
         for g, p in found.get(node, []):  # the sum of arrays without axes is a number, no array
             total = backend.namespace(total).asarray(total + times_power(g, p - power))
     return total
-
-
-# --- saturation and weight ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class GainSplit(Drawn):
-    """The factor by which one step back in time scales the gradient, split into two.
-
-    Attributes
-    ----------
-    time : ndarray ``(T,)``
-        Step t scales ∂L/∂h_t to what arrives at h_{t−1}.
-    saturation : ndarray ``(T,)``
-        ‖D δ‖ / ‖δ‖: the factor of the nonlinearity's derivative D.
-    weight : ndarray ``(T,)``
-        ‖W_hᵀ D δ‖ / ‖D δ‖: the factor of the recurrent matrix.
-    gain : ndarray ``(T,)``
-        ‖J_tᵀ δ‖ / ‖δ‖, the product of the two.
-    """
-
-    time: np.ndarray[Any, Any]
-    saturation: np.ndarray[Any, Any]
-    weight: np.ndarray[Any, Any]
-
-    @property
-    def gain(self) -> np.ndarray[Any, Any]:
-        return self.saturation * self.weight
-
-    def __repr__(self) -> str:
-        rows = zip(
-            *(a.tolist() for a in (self.time, self.saturation, self.weight, self.gain)), strict=True
-        )
-        return text_table(("t", "saturation", "weight", "gain"), list(rows), 20)
-
-    def chart(self) -> Any:
-        """Return the factors over time as an Altair chart."""
-        return slide(gain_chart({0: self}))
-
-
-def gain_split(
-    loss: Tensor, path: str | None = None, state: str = "h", *, times: Wanted = None
-) -> GainSplit:
-    """Split the factor by which each step of a vanilla recurrence scales the gradient: saturation · weight.
-
-    For h_t = σ(z_t), z_t = h_{t−1} W_hᵀ + … linear in h_{t−1}: ‖J_tᵀ δ‖/‖δ‖ = (‖Dδ‖/‖δ‖) ·
-    (‖W_hᵀDδ‖/‖Dδ‖), with δ = ∂L/∂h_t and D = σ′(z_t). Norms are Frobenius over (B, H). σ may be any
-    elementwise function: z_t is the last value that is linear in h_{t−1}, so a constant factor of z_t
-    inside σ counts as weight. The factors are right also where δ itself underflows; they are NaN where it
-    is exactly 0, and before the first marked state. Past the end of a sequence, D is 0.
-
-    Parameters
-    ----------
-    loss, path
-        As for :func:`path_split`.
-    state : str
-        The name of the state.
-    times : int or sequence of int, optional
-        The wanted time steps; by default all.
-
-    Raises
-    ------
-    GraphError
-        No state was marked. Or the state is not a nonlinearity of a sum: that of an LSTM is a product, that
-        of a residual block a sum. Or the sum is not linear in the state before: it is normalized, or states
-        between were not marked.
-
-    Examples
-    --------
-    >>> import tinygrad182 as tg
-    >>> rnn = tg.nn.RNN(1, 8, rng=0)
-    >>> output, _ = rnn(tg.ones((20, 1, 1)))
-    >>> split = tg.inspect.gain_split(output[-1].sum())
-    >>> bool((split.saturation <= 1).all())  # the slope of tanh is at most 1
-    True
-    """
-    here = ViewedRecurrence.of(loss, path, "gain_split")
-    wanted = here.times(times, here.state(state).times())
-    gains = _gains_side_by_side if here.is_fused else _gains_one_by_one
-    norms = gains(here, state, wanted)
-    saturation, weight = (_ratios(norms[:, i + 1], norms[:, i]) for i in range(2))
-    return GainSplit(np.array(wanted), saturation, weight)
-
-
-_Norms = np.ndarray[Any, Any]
-"""The norms of δ, of D δ and of W_hᵀ D δ at every step, times a common factor ``(T, 3)``."""
-
-
-def _gains_one_by_one(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
-    recurrence = here.stack[state]
-    steps = recurrence.steps
-    before = dict(zip(steps, [recurrence.initial, *steps.values()], strict=False))
-    bands = gradients_in_bands(here.root, here.seed, {steps[t] for t in wanted})
-    gradients: list[Array] = []
-    for t in wanted:
-        node, previous = steps[t], before[t]
-        delta = at_power(common_power(bands.get(node, [])), node, bands)
-        pre = _pre_activation(node, set() if previous is None else {previous})
-        gradients += [delta, *[_sent_from(node, delta, end) for end in (pre, previous)]]
-    return np.array(backend.norms(gradients)).reshape(-1, 3)
-
-
-def _gains_side_by_side(here: ViewedRecurrence, state: str, wanted: list[int]) -> _Norms:
-    scans = [Steps(node) for node in scans_of(here.stack)]
-    found = []
-    for scan, (_, total) in zip(scans, arriving(here.root, here.seed, scans), strict=True):
-        part = scan.scan.parts.index(state)
-        for steps in scan.chunks(scan.among(wanted)):
-            whole = total.at(steps)
-            own = Scaled(whole.values[part : part + 1], whole.powers)
-            (delta,), _ = at_common_powers(own, by_step=True)
-            delta = delta.reshape(-1, delta.shape[-1])
-            side = scan.at(steps)
-            node, previous = side.after[state], side.before[state]
-            # the first step has no state before; other parts' initial states do not count
-            before = side.before.values() if steps.any() else [previous]
-            pre = _pre_activation(node, set(before))
-            gradients = delta, *[_sent_from(node, delta, end) for end in (pre, previous)]
-            rows = [flat(g, len(steps)) for g in gradients]
-            if scan is not scans[0]:  # between windows of truncated backpropagation nothing flows
-                rows[2][steps == 0] = 0.0
-            found.append(np.stack([row_norms(g) for g in rows], axis=1))
-    return np.concatenate(found)
-
-
-def _sent_from(node: Node, delta: Array, end: Node | None) -> Array:
-    """The cotangent of ``end`` from a state's gradient; NaN if there is no such node."""
-    if end is None:
-        return np.full((), np.nan)
-    return delta if end is node else direct_cotangents({node: delta}, {end})[end]
-
-
-_LINEAR = {
-    *("add", "subtract", "negative", "sum", "cumulative_sum", "concat", "stack", "flip", "index"),
-    *("mean", "scatter_add", "permute_dims", "reshape", "broadcast_to", "astype", "to_device"),
-}
-_LINEAR_IN_EACH = {"multiply", "matmul", "einsum"}
-"""Products, of which one factor may come from the state before."""
-
-
-def _pre_activation(node: Node, before: Set[Node]) -> Node | None:
-    """The last value on the way to a state that is linear in the state before: z of h = σ(z).
-
-    σ is everything after it, and may consist of several elementwise operations. ``before`` are the state
-    before and other values computed from it. If there are none, or the state does not depend on them, z is
-    linear in the values with which the elementwise operations begin, or None.
-    """
-    bends = _bends(node, before)
-    if node not in bends:
-        before = set()
-        bends = _bends(node, _beginnings(node))
-    front, last = {node}, node  # the state depends on the past through these alone
-    while len(front) > 1 or bends[last]:
-        if last in before or not _is_elementwise(last, node):
-            if not before:
-                return None
-            _refuse_split(node, bends[last])
-        front.remove(last)
-        front |= {x for x in _recorded(last) if x in bends}
-        last = max(front, key=lambda x: x.order)
-    return last
-
-
-def _beginnings(node: Node) -> set[Node]:
-    """The values with which the elementwise operations up to a state begin; parameters only if all are."""
-    found, seen, left = set(), {node}, [node]
-    while left:
-        x = left.pop()
-        if _is_elementwise(x, node):
-            left += [y for y in _recorded(x) if y not in seen]
-            seen.update(left)
-        else:
-            found.add(x)
-    return {x for x in found if x.primitive is not None} or found
-
-
-def _is_elementwise(node: Node, like: Node) -> bool:
-    elementwise = node.primitive is not None and node.primitive.jvp == "elementwise"
-    return elementwise and node.value.shape == like.value.shape
-
-
-def _refuse_split(node: Node, bend: Node | None) -> NoReturn:
-    if bend is None or bend is node:
-        raise GraphError(
-            f"gain_split: the state {_made(node)} is not a nonlinearity of a sum, so saturation and "
-            "weight cannot be told apart; path_split splits any state"
-        )
-    raise GraphError(
-        f"gain_split: the state {_made(node)} depends on the state before through {bend.op}, which "
-        "is not linear, so saturation and weight cannot be told apart; mark all states between "
-        "them; path_split splits any state"
-    )
-
-
-def _made(node: Node) -> str:
-    """The operation that computed a state, and where."""
-    place = node.place()
-    return f"made by {node.op}{place}," if place else f"made by {node.op}"
-
-
-def _bends(end: Node, starts: Set[Node]) -> dict[Node, Node | None]:
-    """By node between, the first operation up to it that is not linear in ``starts``, or None."""
-    found: dict[Node, Node | None] = dict.fromkeys(starts)
-    oldest = min([start.order for start in starts], default=end.order)
-    for node in ancestors([end], ends=starts, oldest=oldest):
-        sources = [x for x in _recorded(node) if x in found]
-        if sources and node not in starts:
-            first = next((found[x] for x in sources if found[x]), None)
-            found[node] = first or (node if _is_bent(node, sources) else None)
-    return found
-
-
-def _is_bent(node: Node, sources: list[Node]) -> bool:
-    """Whether an operation is not linear in some of its inputs."""
-    inputs: Any = node.inputs
-    divided = node.op == "divide" and inputs[1] not in sources
-    product = node.op in _LINEAR_IN_EACH and len(sources) == 1
-    return not (node.op in _LINEAR or product or divided)
-
-
-def _recorded(node: Node) -> list[Node]:
-    """The inputs that require gradients, as often as they occur."""
-    return [x for x in node.inputs or () if isinstance(x, Node) and x.requires_grad]
-
-
-def _ratios(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)

@@ -18,8 +18,8 @@ from ...recurrence.unrolling import unrolled
 from ..loops.axes import TimeAxis, is_separable, operand_axes, step_taken
 from ..loops.times import marked_times, places
 from ..passes.gradients import gradients_in_bands
-from ..passes.scaling import NOT_FINITE, Band, times_power
-from .parts import CheckedParts, Part
+from ..passes.scaling import NOT_FINITE, Band, HostArray, times_power
+from .weight_parts import CheckedParts, Part
 
 
 class _UseCotangent(NamedTuple):
@@ -332,7 +332,7 @@ def _at_step(
     return Node(node.primitive, tuple(inputs), value, node.params, node.scope), parts
 
 
-def _tops(given: list[_UseCotangent], rows: range, dtype: Any) -> np.ndarray[Any, Any]:
+def _tops(given: list[_UseCotangent], rows: range, dtype: Any) -> HostArray:
     """The power of two of every row; 0 where its cotangents are well within the range of the dtype."""
     tops = np.full(len(rows), NOTHING)
     for s in given:

@@ -12,7 +12,7 @@ import tinygrad182 as tg
 from tests.support import Array, assert_close, const, host
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.inspect.loops.steps import Steps
-from tinygrad182.inspect.views.gates import gate_names
+from tinygrad182.inspect.views.gate_names import gate_names
 
 from ..nn.own_cells import MGU, LayerNormLSTM, Leaky, Peephole
 

@@ -21,10 +21,10 @@ from ..charts.curves import Anomaly, curves_chart
 from ..charts.drawn_steps import DrawnSteps, steps_to_draw
 from ..charts.pictures import Viewed
 from ..charts.view_charts import charts_of
-from ..loops.hosting import on_host
+from ..loops.hosting import copied_to_host
 from ..loops.recurrences import chosen
-from ..views.flow import GradientFlow, StackFlow, gradient_flow
-from ..views.operations import StepFlow, calls_of, flow_of_nodes, step_flow
+from ..views.gradient_flow import GradientFlow, StackFlow, gradient_flow
+from ..views.step_flow import StepFlow, calls_of, flow_of_nodes, step_flow
 from .linked_views import LinkedViews, linked_views
 from .live import live
 from .network import Network, network_of
@@ -82,7 +82,7 @@ class Microscope(Viewed):
         self._steps = steps
         self._sample = sample
         seed = seeds_of([self._loss], [None], False, "look")[0]
-        self._seeds = on_host([seed]).seeds
+        self._seeds = copied_to_host([seed]).seeds
         self._nodes = ancestors([node for node, _ in self._seeds], constants=True)
 
     @cached_property
@@ -111,7 +111,7 @@ class Microscope(Viewed):
 
     @cached_property
     def kept(self) -> Mapping[int, DrawnSteps]:
-        return {i: self._telling(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
+        return {i: self._to_draw(i, range(len(f.time)), DRAWN) for i, f in self.steps.items()}
 
     @cached_property
     @np.errstate(all="ignore")
@@ -130,7 +130,7 @@ class Microscope(Viewed):
         """The drawn steps whose hidden units the page holds."""
         found = {}
         for i, kept in self.kept.items():
-            some = self._telling(i, kept.places, WITH_VECTORS)
+            some = self._to_draw(i, kept.places, WITH_VECTORS)
             if asked := self._asked(i):
                 some = DrawnSteps(asked, f"the {len(asked)} steps asked for")
             found[i] = some
@@ -153,7 +153,7 @@ class Microscope(Viewed):
         times = self.steps[i].time.tolist()
         return [times.index(t) for t in chosen(self._steps, times, "look")]
 
-    def _telling(self, i: int, places: Sequence[int], most: int) -> DrawnSteps:
+    def _to_draw(self, i: int, places: Sequence[int], most: int) -> DrawnSteps:
         """Choose the steps of a box with most to see, and those that were asked for."""
         places = list(places)
         logs = [np.zeros(len(places))]
@@ -226,14 +226,14 @@ class Microscope(Viewed):
             ]
             node = states[0] if states else len(operations) - 1
             loop = None if i in self.flow else self._beside(i)
-            found.append(Span(len(times), times[0], times[-1], self._telling_step(i), node, loop))
+            found.append(Span(len(times), times[0], times[-1], self._open_step(i), node, loop))
         return found
 
     def _beside(self, i: int) -> int | None:
         """The recurrence whose curves are shown while another box is chosen: the nearest one."""
         return min(self.flow, key=lambda k: abs(k - i), default=None)
 
-    def _telling_step(self, i: int) -> int:
+    def _open_step(self, i: int) -> int:
         """Position, among the drawn steps, of the step that the sentences name, or of the middle one.
 
         The page must hold its hidden units, so the nearest such step is taken.
@@ -501,14 +501,16 @@ def look(
             f"look: {brief(what)} is neither a Tensor nor a model that can be called"
         )
     output = what(*inputs)
-    found = loss(output) if loss is not None else _default_loss(output)
+    found = loss(output) if loss is not None else default_loss("look", output)
     return Microscope(found, gradient, steps, sample)
 
 
-def _default_loss(output: Any) -> Tensor:
+def default_loss(view: str, output: Any, axis: int = 0, last: bool = True) -> Tensor:
+    """The sum of a model's output; for a sequence with time on ``axis``, of its last step or of all."""
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            f"look: the model returns a {type(first).__name__}; pass loss=, which makes a loss of it"
+            f"{view}: the model returns a {type(first).__name__}; pass loss=, which makes a loss of it"
         )
-    return functions.sum(first[-1] if first.ndim == 3 else first)
+    step = (slice(None),) * axis + (-1,)
+    return functions.sum(first[step] if last and first.ndim == 3 else first)

@@ -17,7 +17,7 @@ from ...engine.autodiff import seeds_of
 from ...engine.backpropagation import backpropagate
 from ...engine.memory import in_pass
 from ...engine.modes import grad_mode, modes_kept
-from ...engine.recording import Node, is_tensor, wrap
+from ...engine.recording import Node, wrap
 from ...errors import GraphError
 from ...tensors import functions as tg
 from ...tensors.creation import zeros
@@ -27,13 +27,13 @@ from ..charts.view_arrays import SingularValues
 from ..charts.view_charts import singular_chart
 from ..loops.recurrences import Stack, Wanted, chosen, one_stack, stack_at
 from ..loops.steps import Steps, scans_of
-from ..loops.viewed import ViewedRecurrence
-from ..passes.scaling import zeros_like
-from ..table import text_table
-from .paths import Step, steps_of
-from .recorded import opened_graph
+from ..passes.scaling import HostArray, zeros_like
+from ..table import as_array, text_table
+from .path_split import Step, steps_of
+from .recorded_flow import opened_graph
+from .viewed_recurrence import ViewedRecurrence
 
-Matrices = TypeVar("Matrices", np.ndarray[Any, Any], Tensor)
+Matrices = TypeVar("Matrices", HostArray, Tensor)
 
 
 MOST_SHOWN = 12
@@ -60,15 +60,24 @@ class StepJacobians(Drawn, Generic[Matrices]):
         computed from; the properties below are arrays in any case.
     """
 
-    time: np.ndarray[Any, Any]
+    time: HostArray
     names: tuple[str, ...]
     matrices: Matrices
 
     def __repr__(self) -> str:
-        return _described(self)
+        count: int = len(self.time)
+        ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
+        some: Any = StepJacobians(self.time[ends], self.names, _wide(self.matrices)[ends])
+        sizes: Any = some.singular_values[:, [0, -1]]
+        rows: list[Any] = [*zip(some.time.tolist(), *sizes.T.tolist(), strict=True)]
+        if count > len(ends):
+            rows.insert(5, (f"… {count - len(ends)} more", "", ""))
+        s, size = ", ".join(self.names), some.matrices.shape[-1]
+        said = f"Jacobians ∂({s})_t/∂({s})_t₋₁, {size} × {size}, of {count} steps"
+        return f"{said}\n{text_table(('t', 'largest σ', 'smallest σ'), rows, None)}"
 
     @property
-    def singular_values(self) -> np.ndarray[Any, Any]:
+    def singular_values(self) -> HostArray:
         """The singular values of each J_t, largest first ``(K, S)``: the factors of its stretch.
 
         NaN where a matrix is not finite.
@@ -80,7 +89,7 @@ class StepJacobians(Drawn, Generic[Matrices]):
         return values
 
     @property
-    def log_growth(self) -> np.ndarray[Any, Any]:
+    def log_growth(self) -> HostArray:
         """Logarithms of the factors by which J_K ⋯ J_k stretches space, from the last step back ``(K, S)``.
 
         Row k is for a gradient that has gone back from the last step to before step k: the logarithms of
@@ -106,23 +115,12 @@ class StepJacobians(Drawn, Generic[Matrices]):
 
     def chart(self) -> Any:
         """Return the singular values over time as an Altair chart."""
+        return slide(singular_chart({0: self.in_order()}))
+
+    def in_order(self) -> SingularValues:
+        """The singular values, with ascending time."""
         order = np.argsort(self.time)
-        values = SingularValues(self.time[order], self.names, self.singular_values[order])
-        return slide(singular_chart({0: values}))
-
-
-def _described(jacobians: StepJacobians[Any]) -> str:
-    """A table of singular values; only those that are printed are computed."""
-    count = len(jacobians.time)
-    ends = [*range(count)] if count <= MOST_SHOWN else [*range(5), *range(count - 5, count)]
-    time, matrices = jacobians.time[ends], _wide(jacobians.matrices)[ends]
-    sizes = StepJacobians(time, jacobians.names, matrices).singular_values
-    rows: list[Any] = [*zip(time.tolist(), *sizes[:, [0, -1]].T.tolist(), strict=True)]
-    if count > len(ends):
-        rows.insert(5, (f"… {count - len(ends)} more", "", ""))
-    s, size = ", ".join(jacobians.names), matrices.shape[-1]
-    said = f"Jacobians ∂({s})_t/∂({s})_t₋₁, {size} × {size}, of {count} steps"
-    return f"{said}\n{text_table(('t', 'largest σ', 'smallest σ'), rows, None)}"
+        return SingularValues(self.time[order], self.names, self.singular_values[order])
 
 
 @overload
@@ -133,7 +131,7 @@ def step_jacobians(
     *,
     times: Wanted = None,
     create_graph: Literal[False] = False,
-) -> StepJacobians[np.ndarray[Any, Any]]: ...
+) -> StepJacobians[HostArray]: ...
 @overload
 def step_jacobians(
     loss: Tensor,
@@ -227,14 +225,14 @@ Choose = Callable[[Sequence[int]], Sequence[int]]
 
 def jacobians_among(
     loss: Tensor, path: str | None, sample: int, choose: Choose
-) -> StepJacobians[np.ndarray[Any, Any]]:
+) -> StepJacobians[HostArray]:
     """:func:`step_jacobians` at steps that are chosen when the sequence's steps are known."""
     here = ViewedRecurrence.of(loss, path, "step_jacobians", gradient=_ones(loss))
     run = _side_by_side if here.is_fused else _one_by_one
     return run(here.stack, sample, choose)
 
 
-def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[np.ndarray[Any, Any]]:
+def _side_by_side(stack: Stack, sample: int, choose: Choose) -> StepJacobians[HostArray]:
     """Jacobians of a fused layer's steps."""
     names, scans = tuple(stack), [Steps(node) for node in scans_of(stack)]
     batch, H = scans[0].states.shape[2:]
@@ -303,10 +301,9 @@ def _one_by_one(
     return StepJacobians(times_of, names, whole)
 
 
-def _wide(matrices: Any) -> np.ndarray[Any, Any]:
+def _wide(matrices: Any) -> HostArray:
     """Matrices on the host in float64."""
-    host = matrices.numpy() if is_tensor(matrices) else matrices
-    return host.astype(np.float64, copy=False)
+    return as_array(matrices).astype(np.float64, copy=False)
 
 
 def _is_over(after: Step, before: Step, sample: int) -> bool:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...arrays import backend
 from ...arrays.namespaces import Array
 from ...engine.recording import Node
 from ...errors import GraphError
 from ...kernels.powers import NOTHING
-from ..passes.scaling import NOT_FINITE, Band, HostArray, as_bands, row_norms
+from ..passes.scaling import NOT_FINITE, Band, HostArray, as_bands, host_rows, row_norms
 
 
 class Part(NamedTuple):
@@ -34,14 +33,14 @@ class Part(NamedTuple):
     powers: HostArray
     sizes: tuple[HostArray, HostArray] | None = None
 
-    def norms(self, log: bool = False) -> HostArray:
+    def norms(self, log: bool) -> HostArray:
         """The norm of every contribution in float64, right also where its dtype cannot hold it.
 
         With ``log``, its natural logarithm.
         """
         norms, powers = self.sizes or (None, self.powers)
         if norms is None:
-            norms = row_norms(flat(self.values, powers.size)).reshape(powers.shape)
+            norms = row_norms(host_rows(self.values, powers.size)).reshape(powers.shape)
         with np.errstate(over="ignore", under="ignore", divide="ignore"):
             return np.log(norms) + powers * math.log(2) if log else np.ldexp(norms, powers)
 
@@ -108,7 +107,7 @@ class _Sum:
 
     def add(self, values: Array, powers: HostArray) -> None:
         """Add all rows of an array, each at its power."""
-        rows, powers = flat(values, powers.size), powers.reshape(-1)
+        rows, powers = host_rows(values, powers.size), powers.reshape(-1)
         with np.errstate(all="ignore"):
             sizes = row_norms(rows)
             counts = sizes != 0
@@ -140,9 +139,3 @@ class _Sum:
             return False
         eps = float(np.finfo(str(dtype).rpartition(".")[2]).eps)
         return not self.off() <= math.sqrt(eps)
-
-
-def flat(values: Array, count: int) -> HostArray:
-    """Values as ``count`` rows, in float64 on the host."""
-    host = backend.namespace(values).to_numpy(values).astype(np.float64, copy=False)
-    return host.reshape(count, host.size // max(count, 1))
