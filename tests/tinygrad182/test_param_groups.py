@@ -138,9 +138,7 @@ def test_a_state_dict_has_the_groups() -> None:
     second.load_state_dict(state)
     assert [group["lr"] for group in second.param_groups] == [0.1, 0.7]
     assert_same_bits(second.state[2]["momentum_buffer"], np.ones(1))
-    with pytest.raises(
-        tg.StateDictError, match=r"groups of \[2, 1\] parameters, the optimizer has 3"
-    ):
+    with pytest.raises(tg.StateDictError, match=r"groups of \[2, 1\] parameters, the optimizer 3"):
         optim.SGD([leaf(np.ones(2)) for _ in range(3)], 0.1).load_state_dict(state)
 
 

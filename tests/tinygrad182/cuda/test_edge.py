@@ -398,7 +398,7 @@ def test_complex_values_on_the_device() -> None:
 
 def test_masked_lengths_and_tokens() -> None:
     masked = np.ma.array([1, 2], mask=[True, False])
-    with pytest.raises(tg.ArgumentError, match=r"^decode: start masked_array.*token's number"):
+    with pytest.raises(tg.ArgumentError, match=r"^decode: start masked_array.*must be a token"):
         tg.decode.greedy(lambda t, s: s, None, masked, 3)
     rnn = tg.nn.RNN(1, 1, rng=0)
     with pytest.raises(tg.DTypeError, match=r"lengths cannot be read.*mask would be lost"):

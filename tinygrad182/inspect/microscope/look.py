@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -427,7 +428,8 @@ class Microscope(Viewed):
         return shown(*lines, *charts)
 
     def __repr__(self) -> str:
-        return "\n".join([f"<Microscope of {self.title}>", *self._texts()])
+        wrapped = [textwrap.fill(sentence, 100) for sentence in self._texts()]
+        return "\n".join([f"<Microscope of {self.title}>", *wrapped])
 
 
 @modes_kept
