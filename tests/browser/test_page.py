@@ -77,7 +77,7 @@ def between(text: str) -> tuple[float, float]:
 
 
 def boxes(page: Any) -> dict[str, tuple[str, str]]:
-    """The norms of value and gradient that stand in the opened step, below each operation's label."""
+    """The norms of value and gradient below each operation's label in the opened step."""
     found = texts(page)
     norms = [text for text in found if re.fullmatch(r"∂\s?[\d.e−-]+", text.text)]
     read = {}

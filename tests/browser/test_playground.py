@@ -41,7 +41,7 @@ def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(page: Any, what: str) -> dict[int, str]:
-    """What the transparent columns say of each step, by t."""
+    """One value of each step's label, by t; the labels belong to the transparent columns."""
     columns = page.locator('#chart svg path[aria-roledescription="rect mark"]')
     labels = columns.evaluate_all("found => found.map(e => e.getAttribute('aria-label'))")
     said = (dict(part.split(": ", 1) for part in label.split("; ")) for label in labels)

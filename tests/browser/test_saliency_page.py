@@ -41,7 +41,7 @@ def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 
 def told(page: Any, model: str, t: int) -> dict[str, str]:
-    """What a character of a model's text says about itself."""
+    """The label of a character in a model's text, as a dict."""
     cells = f'#chart svg path[aria-roledescription="rect mark"][aria-label*="model: {model}; "]'
     # Behind each coloured cell is the one that takes the pointer; both say the same.
     label = page.locator(f'{cells}[aria-label*="; t: {t}; "]').last.get_attribute("aria-label")

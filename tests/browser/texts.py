@@ -1,4 +1,4 @@
-"""What a reader sees of a page's text: where each piece stands, and how large it is."""
+"""The text of a page as a reader sees it: the place and the size of each piece."""
 
 from __future__ import annotations
 

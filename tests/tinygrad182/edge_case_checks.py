@@ -1,4 +1,4 @@
-"""What must hold of every row in uncommon places: other points, ties, several leading axes, two uses.
+"""Properties of every row in uncommon places: other points, ties, several leading axes, two uses.
 
 Like those of ``checks.py``, each check raises AssertionError where its property does not hold.
 """
@@ -194,7 +194,7 @@ def cotangents_far_away(row: Row) -> None:
 
 
 def ties(row: Row) -> None:
-    """Where all elements are equal, each has its even share of the cotangent."""
+    """Equal elements have equal shares of the cotangent."""
     inputs = len(row.shapes)
     if row.name not in ("max", "min") and not (row.name in ("maximum", "minimum") and inputs == 2):
         return
@@ -273,7 +273,7 @@ def results_of_their_own(row: Row) -> None:
 
 
 def _two_tangents(row: Row, draws: list[list[Array]]) -> None:
-    """The same of tangents; what they were computed from keeps its bits."""
+    """Check that two uses have the tangents that each has alone, and that operands keep their bits."""
     points = [[const(x) for x in xs if is_floating(x)] for xs in draws]
     moves = [
         [const(v) for v in directions(xs, seed) if v is not None] for seed, xs in enumerate(draws)
@@ -323,7 +323,7 @@ def _tangent(
 
 
 def tangents(row: Row) -> None:
-    """Tangents elsewhere, of one input alone and of ones; of inputs that stand twice;
+    """Tangents at other points, of one input alone and of ones; of inputs that are used twice;
     exactly homogeneous, and the same for strided inputs."""
     for what, xs, scale in _points(row):
         vs = directions(xs)

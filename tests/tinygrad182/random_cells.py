@@ -140,7 +140,7 @@ class Cell:
 
 
 def evaluated(e: Expression, xp: Any, given: dict[str, Any]) -> Any:
-    """What an expression is worth."""
+    """The value of an expression."""
     name, *rest = e
     inner = [evaluated(x, xp, given) if isinstance(x, tuple) else x for x in rest]
     n = given["units"]

@@ -51,7 +51,7 @@ def test_what_an_operand_already_held_is_told_apart() -> None:
 
 
 def test_an_infinity_that_was_given_is_passed_on() -> None:
-    """A score of −∞ means "impossible": both ways to look leave it alone, and find what is behind it."""
+    """A score of −∞ means "impossible": both searches ignore it, and find a later anomaly."""
     scores = leaf([[0.0, -np.inf], [1.0, 2.0]])
     with tg.detect_anomaly():
         tg.softmax(tg.where(array([True, False]), leaf([1.0, 2.0]), -np.inf))

@@ -238,7 +238,7 @@ def test_two_devices_of_one_library_never_mix(monkeypatch: pytest.MonkeyPatch) -
 
 
 class _CurrentDevice:
-    """Stands in for CuPy's context of a current device."""
+    """A fake of CuPy's context of a current device."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -261,7 +261,7 @@ class _CurrentDevice:
 def test_everything_runs_on_the_device_of_its_operands(
     row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a library has a current device, forwards, rules and sums run inside its context."""
+    """Forwards, rules and sums run inside the context of a library's current device."""
     device = _CurrentDevice()
     xp = _strict_namespace()
     monkeypatch.setattr(xp, "guarded", True)

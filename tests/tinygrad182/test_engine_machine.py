@@ -78,7 +78,7 @@ STEP = st.tuples(st.sampled_from(BUILDERS), st.integers(0, 6), INDEX, INDEX)
 
 
 class Pair(NamedTuple):
-    """The same in both engines."""
+    """One value in both engines."""
 
     tensor: tg.Tensor
     value: dense_engine.Value
@@ -215,7 +215,7 @@ class Engines(RuleBasedStateMachine):
     # --- derivatives ----------------------------------------------------------------------------
 
     def _refused(self, outputs: list[Pair], run: Callable[[], Any]) -> Any:
-        """What ``run`` returns, or None where it must raise, or may because something was changed."""
+        """Return ``run()``, or None if it must raise, or raises because an operand was changed."""
         values = [p.value for p in outputs]
         expected: type[Exception] | None = None
         if not all(v.requires_grad for v in values):
@@ -272,7 +272,7 @@ class Engines(RuleBasedStateMachine):
 
     @rule(i=INDEX)
     def assign(self, i: int) -> None:
-        """What had read the old elements must refuse, or not need them."""
+        """Operations that read the old elements must refuse to go back, or not need them."""
         x = self.own[i % len(self.own)]
         array = self._array(x.value.array.shape)
         x.tensor.assign(array)
@@ -290,7 +290,7 @@ class Engines(RuleBasedStateMachine):
         self, outputs: list[Pair], inputs: list[Pair], targets: list[Pair]
     ) -> None:
         inputs = list(dict.fromkeys(inputs))
-        # not by what may stand in its own rule, as tanh in 1 − tanh²: that is one way to write it
+        # not by values that a rule may contain, as tanh in 1 − tanh²: that is one way to write it
         targets = [p for p in targets if not any(i == j for i, j, _ in p.value.second)]
         values = [p.value for p in outputs]
         seeds = [self._array(v.array.shape) for v in values]
@@ -331,7 +331,7 @@ class Engines(RuleBasedStateMachine):
 
     @invariant()
     def gradients_share_no_memory(self) -> None:
-        """Those that can be written to; what create_graph recorded cannot."""
+        """Leaf gradients share no memory; those that create_graph recorded cannot be written to."""
         grads = [p.tensor.grad for p in self.all if p.tensor.grad is not None]
         for g in grads:
             others = [x for x in grads if x is not g] + [p.tensor for p in self.all]

@@ -1,4 +1,4 @@
-"""How much of a graph is walked: to the ends that are asked for, each node once."""
+"""Walks over a graph: they end at the requested nodes, and visit each node once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad182.transforms import derivatives, recomputing
 
 
 def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many nodes each walk over a graph finds from now on."""
+    """A list to which each walk over a graph appends its number of nodes."""
     walked: list[int] = []
 
     def counting(*args: Any, **kwargs: Any) -> Any:

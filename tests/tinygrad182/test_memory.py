@@ -135,7 +135,7 @@ def test_backward_of_steps_is_linear_in_their_number() -> None:
 
 
 def test_a_chain_of_views_is_linear_in_its_length() -> None:
-    """Where a view came from is known without walking back along the chain."""
+    """The origin of a view is known without a walk back along the chain."""
 
     def seconds(length: int) -> float:
         y = x = leaf(np.ones(4))

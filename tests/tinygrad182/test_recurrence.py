@@ -34,7 +34,7 @@ EVERY = pytest.mark.parametrize("kind", KINDS)
     ],
 )
 def test_nothing_is_computed_or_kept_twice(kind: str, sums: int, saved: int, columns: int) -> None:
-    """Where a gate only uses x + h there is one sum, and what follows from states is not kept."""
+    """A gate that only uses x + h has one sum; values that follow from states are not kept."""
     scan, params = KINDS[kind]
     program = scan.program(**params)
     assert program is not None
@@ -115,15 +115,15 @@ def test_a_bias_is_an_array_or_0(kind: str, side: int, bias: Any) -> None:
         case.scan.definition(functions, *given(case), **case.params)  # type: ignore[misc]
 
 
-# --- the way inside -------------------------------------------------------------------------------
+# --- inside the backward pass ---------------------------------------------------------------------
 
 
 @FORMS
 @EVERY
 @pytest.mark.parametrize("until", [0, 3, 6])
 @pytest.mark.parametrize("window", [2, 9])
-def test_it_ends_where_it_is_told(form: str, kind: str, until: int, window: int) -> None:
-    """What is found for the steps from there on is what a whole pass finds."""
+def test_a_backward_pass_ends_at_until(form: str, kind: str, until: int, window: int) -> None:
+    """A pass that ends at step ``until`` finds the same for its steps as a whole pass."""
     case = make(kind, (7, 3, 2, 5), "float64", lead=(2,), lengths=True)
     with loops(form, steps=window):
         y, saved = case.run()

@@ -277,7 +277,7 @@ def _copied(x: tg.Tensor) -> None:
 
 
 def _copied_module(x: tg.Tensor) -> None:
-    """What a module still holds of a forward pass goes neither into its copy nor into a pickle."""
+    """A module's values of a forward pass go neither into its copy nor into a pickle."""
     module = tg.nn.Linear(1, 1, rng=0, dtype="float64")
     h = _deep(module(tg.reshape(x, (1, 1))))
     twin = copy.deepcopy(module)

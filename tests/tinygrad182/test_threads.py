@@ -1,4 +1,4 @@
-"""What holds when threads and tasks share parameters and contexts, and when a pass is interrupted."""
+"""Threads and tasks that share parameters and contexts, and passes that are interrupted."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def test_an_interrupted_entry_leaves_the_modes() -> None:
 
 
 def _entries() -> dict[str, Callable[[], Any]]:
-    """What changes the modes inside, each in a small case."""
+    """Functions that change the modes inside, each in a small case."""
     x, w = leaf([0.5, 2.0]), leaf([[0.3, 0.1], [0.2, 0.4]])
     rnn = tg.nn.RNN(2, 2, rng=0).to(device())
 
@@ -428,7 +428,7 @@ CONTEXTS = {name for name, found in vars(modes).items() if isinstance(found, typ
 
 
 def _own(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What is in a function, without the functions inside it."""
+    """Syntax nodes of a function, without those of the functions inside it."""
     left: list[ast.AST] = list(function.body)
     while left:
         part = left.pop()

@@ -244,7 +244,7 @@ def whole(folder: Path) -> bytes:
 
 
 def outcome(path: Path, content: bytes) -> dict[str, Array] | None:
-    """What is read, or None for an error of ours."""
+    """The arrays that are read, or None for one of our errors."""
     path.touch()
     with path.open("r+b") as file:  # a new file, or an emptied one, takes the system far longer
         file.write(content)

@@ -393,7 +393,7 @@ def test_steps_at_the_edge_have_one(name: str, ragged: bool) -> None:
 @pytest.mark.parametrize("op", ["add", "subtract", "divide", "maximum"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_number_beside_every_gate(op: str, swapped: bool) -> None:
-    """What one operation does to several gates is done at once."""
+    """An operation on several gates runs once for all of them."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
         n = state[0].shape[-1]
@@ -477,7 +477,7 @@ def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what is there only later, what is no number, and what is read by a function inside."""
+    """This includes names defined later, values that are not numbers, and reads of an inner function."""
     inner = "sin"
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:

@@ -218,7 +218,7 @@ TOLD_IN_EXEC = (
     "command_line.load = lambda name: Experiment('Is it?', Options, lambda *given: exec(told))\n"
     "runpy.run_module('experiments', run_name='__main__', alter_sys=True)\n"
 )
-"""An experiment that is told to end in ``exec`` of a text, which is how a dataclass is made."""
+"""An experiment that gets SIGTERM inside ``exec`` of a text, which is how a dataclass is made."""
 
 
 def test_a_run_that_is_told_to_end_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):

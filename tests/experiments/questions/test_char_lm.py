@@ -198,7 +198,7 @@ def mutated(facts, depth=0):
 
 
 def go_on(checkpoint, path):
-    """What --resume does before and after training, with a step in between."""
+    """Do what --resume does before and after training, with a step in between."""
     model = model_of(checkpoint, path)
     learner = a_learner()
     assert learner.model.vocabulary == model.vocabulary

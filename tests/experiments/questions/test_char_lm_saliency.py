@@ -1,4 +1,4 @@
-"""Which characters a prediction depends on: numbers against plain gradients, and what the chart holds."""
+"""Saliency of characters: its numbers against plain gradients, and the contents of the chart."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""What is made of a measurement: slopes, verdicts, training that ends, and the words for it."""
+"""Conclusions from a measurement: slopes, verdicts, training that ends, and the words for it."""
 
 import numpy as np
 import pytest

@@ -346,7 +346,7 @@ def test_the_state_of_a_hypothesis_is_on_its_card(card: str) -> None:
         assert len(on.tokens) == 3  # type: ignore[union-attr]
 
 
-# --- what is told later on a card --------------------------------------------------------------------
+# --- errors that come later on a card ---------------------------------------------------------------
 
 
 def looking_up(device: str, rows: int, change: Any = None) -> Any:

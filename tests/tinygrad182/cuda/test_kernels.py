@@ -330,7 +330,7 @@ def test_four_launches_a_step_and_no_waits(
 
 
 def test_no_kernel_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in takes it for a null pointer, but CuPy gives the driver no value then."""
+    """The fake CuPy takes it for a null pointer, but CuPy gives the driver no value then."""
     given = []
 
     class Spy:

@@ -1,4 +1,4 @@
-"""The lattice: what became of every prefix, in text and in pictures."""
+"""The lattice: the fate of every prefix, in text and in pictures."""
 
 from __future__ import annotations
 

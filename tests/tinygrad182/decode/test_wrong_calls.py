@@ -1,4 +1,4 @@
-"""Calls that make no sense end in our errors, which say what is wrong and what would be right."""
+"""Invalid calls raise our errors, which name the problem and the remedy."""
 
 from __future__ import annotations
 

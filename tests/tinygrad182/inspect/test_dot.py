@@ -158,7 +158,7 @@ def test_what_is_left_out_is_told(most: int) -> None:
     assert written >= min(most - 8, 400)
     counted = sum(int(re.search(r"(\d+) nodes", label)[1]) for label in stand_ins)  # type: ignore[index]
     assert counted == out
-    # what stands for the steps between is fed by the first ones, and feeds the last ones
+    # the first steps feed the node for the steps in between, which feeds the last ones
     assert "b1_out" in {target for _, target in read.edges}
     assert "b1_out" in {source for source, _ in read.edges}
 

@@ -1,4 +1,4 @@
-"""Paths and loops: which marked states make one stack, and what it is called."""
+"""Paths and loops: the marked states of one stack, and its name."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class OwnLoop(tg.nn.Module):
 
 
 def test_a_loop_in_a_module_and_its_learned_first_state() -> None:
-    """Which is marked again in every training step, and must neither pile up nor mix the steps."""
+    """The state is marked again in every training step; these marks neither pile up nor mix."""
     model = OwnLoop()
     optimizer = tg.optim.SGD(model.parameters(), 0.1)
     for _ in range(4):
@@ -242,7 +242,7 @@ def test_an_encoder_and_a_longer_decoder_that_reads_all_its_states() -> None:
     flow = flow_of(loss)
     assert_same_bits(flow[""].h.grad, by_hand(loss, encoded))
     assert_same_bits(flow["#2"].h.grad, by_hand(loss, decoded))
-    h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too: which one is it?
+    h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too, so the name is ambiguous
     with pytest.raises(tg.GraphError, match=r"'h' at t = 3 continues two.*different names"):
         flow_of(h.sum())
 

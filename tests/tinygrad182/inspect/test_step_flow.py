@@ -1,4 +1,4 @@
-"""``step_flow`` is held against the nodes of a traced graph, whose numbers are found in another way."""
+"""``step_flow`` against the nodes of a traced graph, whose numbers are computed in another way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``show``: what stands in the terminal is what the views say, at any width, with and without colours."""
+"""``show``: the terminal shows the numbers of the views at any width, with and without colours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shown(loss: tg.Tensor, width: int = 80) -> list[str]:
 
 @dataclass
 class States:
-    """What a block is drawn from."""
+    """The data that a block is drawn from."""
 
     log10_grad_norm: Array
     value_norm: Array

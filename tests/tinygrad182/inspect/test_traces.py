@@ -1,4 +1,4 @@
-"""Traces on disk: what was saved comes back, bit by bit; a damaged file is told."""
+"""Traces on disk: a saved trace loads bit by bit, and a damaged file is refused."""
 
 from __future__ import annotations
 

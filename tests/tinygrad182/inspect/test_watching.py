@@ -1,4 +1,4 @@
-"""``tg.inspect.watch``: what is kept of a training run, and that the run does not notice."""
+"""``tg.inspect.watch``: the record of a training run, which stays unchanged by it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def flow() -> StepFlow:
 
 
 def click(widget: Any, i: int | None) -> None:
-    """What altair's JavaScript sends when a point is clicked, or when a chart has been drawn anew."""
+    """Send what altair's JavaScript sends after a click on a point, or (None) after a new drawing."""
     points = [] if i is None else [{"i": i}]
     widget._vl_selections = {"pick_step": {"value": {"vlPoint": {"or": points}}, "store": points}}
 
@@ -143,7 +143,7 @@ def test_its_javascript_loads_nothing_and_is_kept(monkeypatch: Any, tmp_path: An
     chart = chart.add_params(alt.selection_point(name="pick_step", fields=["i"]))
     assert live_chart(lambda i: chart, 0)._esm == "bundled"
     assert list(kept.values()) == [b"bundled"]
-    assert alt.JupyterChart._esm == before  # other people's charts are as they were
+    assert alt.JupyterChart._esm == before  # charts of other packages are as they were
     monkeypatch.setattr(alt.JupyterChart, "enable_offline", None)
     assert live_chart(lambda i: chart, 0)._esm == "bundled"
 

@@ -1,4 +1,4 @@
-"""The picture of a rolled network: where boxes stand, what is written in them, and how arrows are drawn."""
+"""The picture of a rolled network: the places and texts of its boxes, and its arrows."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def last(layer: Any, x: Array) -> tg.Tensor:
 
 
 def gated(rng: np.random.Generator, kind: str, **options: Any) -> Any:
-    """A layer that remembers, unless its first input is 1: that shuts the gate of the state before."""
+    """A layer that remembers, unless its first input is 1, which shuts the gate of the previous state."""
     layer = getattr(tg.nn, kind)(INPUTS, H, rng=rng, dtype="float64", **options)
     weight, bias = layer.weight_ih_l0.numpy().copy(), layer.bias_ih_l0.numpy().copy()
     weight[FORGET, 0], bias[FORGET] = -25.0, 5.0
@@ -66,12 +66,12 @@ def shutting(rng: np.random.Generator, times: Any, steps: int = T) -> Array:
 
 
 def passed(loss: tg.Tensor, path: str, state: str, time: int) -> float:
-    """What one step passes back, from the gradients alone."""
+    """The factor that one step passes back, from the gradients alone."""
     log = tg.inspect.gradient_flow(loss)[path][state].log_grad_norm
     return float(np.exp(log[time - 1] - log[time]))
 
 
-# --- what becomes of it ---------------------------------------------------------------------------
+# --- where the gradient ends up -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,4 +1,4 @@
-"""Bars and heatmap over hidden units: their numbers, and what they say of what is not there."""
+"""Bars and heatmap over hidden units: their numbers, and their words for missing data."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Reader(tg.nn.Module):
 
 
 def move(widget: Any, **sliders: Any) -> None:
-    """What altair's JavaScript sends when a slider is moved."""
+    """Send what altair's JavaScript sends when a slider is moved."""
     widget._params = {**widget._params, **sliders}
 
 
