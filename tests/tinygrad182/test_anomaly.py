@@ -40,7 +40,7 @@ def test_the_first_result_that_is_not_finite_raises_where_it_arises() -> None:
     assert poisoned(3).requires_grad  # nothing is looked at outside
 
 
-def test_what_an_operand_already_held_is_told_apart() -> None:
+def test_an_anomaly_that_an_operand_already_held_is_recognized() -> None:
     with tg.detect_anomaly():
         with pytest.raises(tg.AnomalyError, match=r"nan .* which an operand already held"):
             tg.exp(tg.tensor([np.nan]))
@@ -127,7 +127,7 @@ def test_after_the_fact_the_producer_is_found(t_bad: int) -> None:
     assert found.node.inputs[0].inputs[0].time == t_bad
 
 
-def test_after_the_fact_what_came_from_outside_is_told_apart() -> None:
+def test_after_the_fact_an_anomaly_from_outside_is_recognized() -> None:
     x = leaf([1.0, np.inf])
     found = first_anomaly(trace((x * 2).sum()))
     assert found is not None

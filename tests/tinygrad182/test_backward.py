@@ -90,7 +90,7 @@ def test_grad_leaves_the_leaves_alone() -> None:
     assert x.grad is None
 
 
-def test_only_leaves_keep_gradients_unless_told() -> None:
+def test_only_leaves_keep_gradients_unless_requested() -> None:
     x = leaf([1.0, 2.0])
     y, z = x * 3, x * 5
     z.retain_grad()

@@ -17,7 +17,7 @@ from tests.support import (
 )
 
 
-def test_grad_frees_the_graph_unless_told_otherwise() -> None:
+def test_grad_frees_the_graph_unless_requested_otherwise() -> None:
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
     tg.grad(y, x, retain_graph=True)

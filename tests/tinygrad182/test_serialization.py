@@ -473,7 +473,7 @@ def mutated(facts: Any) -> Iterator[Any]:
         yield changed
 
 
-def test_odd_facts_are_taken_or_told(tmp_path: Path) -> None:
+def test_odd_facts_are_taken_or_refused(tmp_path: Path) -> None:
     """Whatever a header holds: a checkpoint that its own methods can be asked about, or our error."""
     taken, told = 0, 0
     for facts in mutated(FACTS):

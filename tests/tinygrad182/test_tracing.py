@@ -499,7 +499,7 @@ def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> No
             assert_same(found, expected, "of it")
 
 
-def test_an_option_is_told_by_its_type_too() -> None:
+def test_equal_options_of_different_types_differ() -> None:
     def step(xp: Any, x: Any, h: Any, state: Any, k: Any = 1) -> Any:
         return (xp.tanh(x + h) if k is True else xp.sigmoid(x + h),)
 

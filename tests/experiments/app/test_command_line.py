@@ -191,7 +191,7 @@ def started(*arguments):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
-def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
+def test_a_run_that_is_terminated_cleans_up(tmp_path, number):
     many = ("gradient-flow", "--steps", "1000000", "--out", str(tmp_path / "new" / "out"))
     before = signal.signal(number, signal.SIG_IGN)  # as after nohup
     try:
@@ -221,7 +221,7 @@ TOLD_IN_EXEC = (
 """An experiment that gets SIGTERM inside ``exec`` of a text, which is how a dataclass is made."""
 
 
-def test_a_run_that_is_told_to_end_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):
+def test_a_run_that_is_terminated_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):
     """Python would end such a process with SIGINT, although the interrupt was caught."""
     (tmp_path / "told_in_exec.py").write_text(TOLD_IN_EXEC)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

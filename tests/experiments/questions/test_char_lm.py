@@ -211,7 +211,7 @@ def go_on(checkpoint, path):
     learner.history.gradient()
 
 
-def test_damaged_checkpoints_are_told_before_anything_is_made_of_them(tmp_path):
+def test_damaged_checkpoints_raise_before_anything_is_made_of_them(tmp_path):
     """Every mutation ends in an error of ours, or in a training that goes on."""
     path = tmp_path / "model.safetensors"
     learner = a_learner()

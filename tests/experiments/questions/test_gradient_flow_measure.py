@@ -204,7 +204,7 @@ def test_slopes_are_drawn_where_they_apply():
     assert drawn == {"loss at the last step"}
 
 
-def test_the_states_of_an_lstm_are_told_apart():
+def test_the_states_of_an_lstm_are_distinguished():
     h, c = (
         measured(line(n, 0), nonlinearity="lstm", name=name) for n, name in ((-9, "h"), (9, "c"))
     )

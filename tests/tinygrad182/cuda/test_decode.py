@@ -379,7 +379,7 @@ LATE: dict[str, Callable[[Any, Any], Any]] = {
 
 @cards
 @pytest.mark.parametrize("name", LATE)
-def test_a_token_beyond_the_table_is_told(name: str, card: str) -> None:
+def test_a_token_beyond_the_table_raises(name: str, card: str) -> None:
     """CuPy wraps it around; the bounds are looked at when the host reads the step."""
     told = r"indices from \d to 6; they must lie in \[0, 6\), in call [23] of the step"
     with pytest.raises(tg.IndexOutOfRangeError, match=told):
@@ -461,7 +461,7 @@ def tabled(card: str, *rows: list[float]) -> Any:
 
 
 @cards
-def test_wrong_numbers_are_told_with_their_step(card: str) -> None:
+def test_wrong_numbers_raise_with_their_step(card: str) -> None:
     ok, wrong = [math.log(0.5)] * 2, [math.nan, math.log(0.5)]
     step, state = tabled(card, ok, wrong, ok), zeros(card, 1)
     with pytest.raises(tg.DecodingError, match=r"NaN at step 2, parent 0, .*after tokens \[0\]"):

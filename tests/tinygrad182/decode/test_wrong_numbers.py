@@ -160,7 +160,7 @@ def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> 
         assert "nothing" in repr(result)
 
 
-def test_nothing_found_is_no_proof_that_there_is_nothing() -> None:
+def test_an_empty_result_is_not_a_proof_that_there_is_nothing() -> None:
     """Greedy decoding runs into a dead end that it could have avoided."""
 
     @in_numpy

@@ -156,9 +156,7 @@ def test_gradients_far_below_float32_come_through_turned_sequences(ends: Any) ->
 
 @fusions
 @lengths
-def test_layers_before_and_after_are_told_apart_by_the_time_of_the_input(
-    fused: bool, ends: Any
-) -> None:
+def test_layers_before_and_after_are_split_by_the_time_of_the_input(fused: bool, ends: Any) -> None:
     """Layers outside the two directions keep the time of x; the reference has a weight for every step."""
     layer = both_ways("LSTM", fused)
     draw = np.random.default_rng(3)

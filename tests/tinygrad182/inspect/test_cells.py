@@ -213,7 +213,7 @@ def test_a_view_is_that_of_the_steps(view: Any, name: str, ends: Any) -> None:
 
 
 @cells
-def test_saturation_and_weight_are_told_apart_or_not(name: str) -> None:
+def test_saturation_and_weight_that_cannot_be_split_raise(name: str) -> None:
     for fused in (True, False):
         with pytest.raises(tg.GraphError, match=r"is not a nonlinearity|is not linear"):
             inspect.gain_split(run(name, fused).loss, state=SCANS[name].parts[0])

@@ -138,7 +138,7 @@ def test_a_gradient_whose_rounding_grows_over_many_steps_arises_nowhere() -> Non
     assert found.gradients is None
 
 
-def test_a_sum_that_cancels_is_no_parting() -> None:
+def test_a_sum_that_cancels_is_not_a_cause() -> None:
     """A prediction near its target shows the digits that float32 lacks, but no operation causes this."""
     runs = []
     for dtype in ("float32", "float64"):
@@ -363,7 +363,7 @@ def test_the_first_step_of_a_loop_is_compared_under_the_names_of_later_steps() -
     assert "W x1" not in series
 
 
-def test_marks_of_one_name_in_two_layers_are_no_input_of_the_run() -> None:
+def test_marks_of_one_name_in_two_layers_are_not_an_input_of_the_run() -> None:
     def run(bump: int | None = None) -> tg.Tensor:
         w = [tg.tensor(np.eye(H) / k, requires_grad=True) for k in (2, 3)]
         x, states = np.random.default_rng(0).normal(size=(T, B, H)), [np.zeros((B, H))] * 2
@@ -439,7 +439,7 @@ def test_without_values_no_cause_is_claimed() -> None:
 # --- what cannot be compared ----------------------------------------------------------------------
 
 
-def test_other_lengths_are_told_and_what_both_have_is_compared() -> None:
+def test_other_lengths_are_named_and_common_steps_are_compared() -> None:
     model = Model()
     found = tg.inspect.diff(model.loss(12), model.loss(9))
     told = words(found)
@@ -448,7 +448,7 @@ def test_other_lengths_are_told_and_what_both_have_is_compared() -> None:
     assert (found.series["values"]["lstm.l0"]["h"][:9] == 0).all()
 
 
-def test_other_batch_sizes_and_layers_are_told() -> None:
+def test_other_batch_sizes_and_layers_are_named() -> None:
     told = words(tg.inspect.diff(Model().loss(6), Model(num_layers=1).loss(6)))
     assert "lstm.l1 is in a alone." in told
     found = tg.inspect.diff(Model().loss(6), Model(hidden_size=3).loss(6))
@@ -475,7 +475,7 @@ def test_what_follows_from_other_shapes_is_not_called_a_change(options: dict[str
     assert "as by an intervention" not in told
 
 
-def test_another_mask_of_dropout_is_no_other_input() -> None:
+def test_another_mask_of_dropout_is_not_another_input() -> None:
     model = Model(dropout=0.3)
     found = tg.inspect.diff(model.loss(6), model.loss(6))
     assert found.values is not None

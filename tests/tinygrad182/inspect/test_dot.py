@@ -130,7 +130,7 @@ def test_a_recurrence_has_a_cluster_for_each_step() -> None:
         assert {"multiply h", "add c"} <= set(inside)
 
 
-def test_operations_of_a_loop_of_your_own_stand_in_the_step_they_lead_to() -> None:
+def test_operations_of_a_loop_of_your_own_are_in_the_step_they_lead_to() -> None:
     graph = tg.inspect.trace(looped(4))
     read = Parsed(to_dot(rolled(graph), opened=True))
     for t in range(4):
@@ -143,7 +143,7 @@ def test_operations_of_a_loop_of_your_own_stand_in_the_step_they_lead_to() -> No
 
 
 @pytest.mark.parametrize("most", [1, 60, 400])
-def test_what_is_left_out_is_told(most: int) -> None:
+def test_the_text_says_what_is_left_out(most: int) -> None:
     graph = tg.inspect.trace(looped(500))
     text = to_dot(rolled(graph), opened=True, most=most)
     told = re.match(r"// (\d+) of (\d+) nodes are written; (\d+) are left out\n", text)

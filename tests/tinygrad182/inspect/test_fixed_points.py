@@ -152,7 +152,7 @@ class Away(tg.nn.RecurrentCell):
         return (state[0] + xp.exp(-state[0]) + 0 * (x + h),)
 
 
-def test_a_search_that_runs_away_is_told() -> None:
+def test_a_search_that_runs_away_is_reported() -> None:
     points = fixed_points(Away(1, 1, rng=0), max_steps=10)
     assert len(points) == 0
     assert points.unsettled["h"].shape == (64, 1)
@@ -277,7 +277,7 @@ def test_gains_of_a_run_come_to_the_largest_eigenvalue() -> None:
     assert_close(gains, np.full(50, math.log(point.spectral_radius)), 1e-9)
 
 
-def test_starts_are_those_of_a_run_and_drawn_as_told() -> None:
+def test_starts_are_those_of_a_run_and_drawn_as_requested() -> None:
     lstm = tg.nn.LSTM(1, 3, rng=0, return_states=True)
     _, _, states = lstm(const(np.ones((30, 4, 1), "float32")))
     some = fixed_points(lstm, starts=states, count=10)
@@ -357,7 +357,7 @@ class Parabolas:
         return found
 
 
-def test_minima_that_are_no_roots() -> None:
+def test_minima_that_are_not_roots() -> None:
     starts = np.random.default_rng(0).normal(size=(50, 2)) * 10
     ends = minimized(Parabolas(), starts, 1e-12, 100)
     assert ends.is_minimum.all()

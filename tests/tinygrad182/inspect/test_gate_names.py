@@ -211,7 +211,7 @@ def test_a_gate_computed_twice_is_both_times_the_gate() -> None:
     ]
 
 
-def test_gates_that_cannot_be_told_have_no_name() -> None:
+def test_gates_that_cannot_be_identified_have_no_name() -> None:
     def halves(z: Any) -> tuple[Any, Any]:
         n = z.shape[-1] // 2
         return z[..., :n], z[..., n:]
@@ -241,7 +241,7 @@ def test_weights_and_means_inside_a_gate() -> None:
     assert named(own(step, ("a", "b"), weights=("gain",))) == [("a", "sigmoid"), ("b", "tanh")]
 
 
-def test_a_gate_is_no_function_of_a_state() -> None:
+def test_a_gate_is_not_a_function_of_a_state() -> None:
     """The gate ends at the returned state m, so tanh(m) is not a part of the gate."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:

@@ -244,7 +244,7 @@ def test_a_scale_of_1_changes_nothing(kind: Any) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
-def test_in_any_step_a_gate_is_the_step_unless_it_is_told_not_to_be_there(
+def test_in_any_step_a_gate_scaled_by_one_changes_nothing_or_is_refused(
     cell: Cell, seed: int
 ) -> None:
     class Own(tg.nn.RecurrentLayer):
@@ -530,7 +530,7 @@ def refused(
         run()
 
 
-def test_names_that_are_not_there_are_told() -> None:
+def test_unknown_names_raise() -> None:
     m = model(tg.nn.LSTM, 2)
     x = const(m.x)
     run, unknown = lambda: m.layer(x), tg.UnknownPathError
@@ -545,7 +545,7 @@ def test_names_that_are_not_there_are_told() -> None:
     refused(unknown, late, "lstm.l0", "f", 1, run=lambda: inspect.gradient_flow(output.sum()))
 
 
-def test_steps_that_are_not_there_are_told() -> None:
+def test_unknown_steps_raise() -> None:
     m = model(tg.nn.LSTM)
     x = const(m.x)
     for time, missed in (
@@ -591,7 +591,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
-def test_a_gate_that_cannot_be_told_is_refused(name: str) -> None:
+def test_a_gate_that_cannot_be_identified_is_refused(name: str) -> None:
     layer = step_of(AMBIGUOUS[name], "a", "b")
     words, run = "'own.l0' is that of 'a' alone; let the step", lambda: layer(tg.ones((T, B, I)))
     refused(tg.ArgumentError, words, "own.l0", "a", 1, run=run)
@@ -693,7 +693,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("message", WRONG)
-def test_wrong_arguments_are_told_at_once(message: str) -> None:
+def test_wrong_arguments_raise_at_once(message: str) -> None:
     for how in WRONG[message]:
         with pytest.raises(tg.TinygradError, match=message):
             intervene("lstm.l0", **{"gate": "f", **how})
@@ -710,7 +710,7 @@ def test_wrong_arguments_are_told_at_once(message: str) -> None:
         ({"value": tg.ones(H)}, tg.DTypeError, r"is float32; write .astype\('float64'\)"),
     ],
 )
-def test_what_does_not_fit_the_gate_is_told(how: Any, error: Any, message: str) -> None:
+def test_values_that_do_not_fit_the_gate_raise(how: Any, error: Any, message: str) -> None:
     m = model(tg.nn.LSTM)
     with pytest.raises(error, match=message), intervene("lstm.l0", "f", **how):
         m.layer(const(m.x))

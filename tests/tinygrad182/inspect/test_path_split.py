@@ -336,7 +336,9 @@ def looped(pre: Any, outer: Any = tg.tanh) -> tg.Tensor:
 
 @pytest.mark.parametrize("case", BENT)
 @pytest.mark.parametrize("outer", [tg.tanh, lambda z: z + 0.0], ids=["tanh", "identity"])
-def test_what_is_not_linear_in_the_state_before_is_no_weight(case: str, outer: Any) -> None:
+def test_a_term_that_is_not_linear_in_the_previous_state_is_not_a_weight(
+    case: str, outer: Any
+) -> None:
     with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
         gain_split(looped(BENT[case], outer))
 

@@ -43,7 +43,7 @@ def test_layers_record_their_steps(case: Case) -> None:
             assert [axes[n] for n in uses] == [(-3, 0)]
 
 
-def test_a_stack_of_sequences_is_no_stack_of_steps() -> None:
+def test_a_stack_of_sequences_is_not_a_stack_of_steps() -> None:
     """Each of its operands has all steps, and belongs to none."""
     x = leaf(np.random.default_rng(0).normal(size=(5, 3, 2)))
     batch = tg.stack([x[::-1, i] for i in range(3)], axis=1)
@@ -102,7 +102,7 @@ def test_a_state_that_is_handed_on_belongs_to_the_step_that_computed_it() -> Non
     assert [(n.op, *place) for n, place in axes.items()] == [("stack", -3, 0)]
 
 
-def test_gates_taken_from_one_weight_are_no_time_axis() -> None:
+def test_gates_taken_from_one_weight_are_not_a_time_axis() -> None:
     """W[0] at step 0 looks like a step's part of a whole; W[1] at step 0 tells that it is not."""
     for T in (1, 2, 3, 4):
         w = Weights()

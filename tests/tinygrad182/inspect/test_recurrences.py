@@ -112,7 +112,7 @@ def test_each_call_of_a_module_has_its_own_initial_state(fused: bool) -> None:
             assert_close(state.initial_grad, expected[0], 1e-12)
 
 
-def test_two_layers_of_one_class_are_told_apart_by_the_ordinal() -> None:
+def test_two_layers_of_one_class_are_distinguished_by_an_ordinal() -> None:
     a, b = tg.nn.RNN(1, 3, rng=0), tg.nn.RNN(3, 2, rng=1)
     flow = flow_of(b(a(X)[0])[0].sum())
     assert {p: s.h.grad.shape for p, s in flow.items()} == {

@@ -324,7 +324,7 @@ def test_how_it_prints() -> None:
 
 
 @pytest.mark.parametrize("target", [5, None, ("c",), ("c", 1, 2)])
-def test_a_target_that_is_no_node_is_refused(target):
+def test_a_target_that_is_not_a_node_is_refused(target):
     graph = tg.inspect.trace(tg.nn.LSTM(1, 4, rng=0)(tg.ones((3, 1, 1)))[0][-1].sum())
     with pytest.raises(tg.errors.ArgumentError, match="must be a node of the graph, a name"):
         graph.through(target)

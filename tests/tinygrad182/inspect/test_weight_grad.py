@@ -131,7 +131,7 @@ def test_heads_of_other_forms(head: str) -> None:
     ids=["concat", "reshape", "mean", "running sum"],
 )
 @pytest.mark.parametrize("beside", [False, True])
-def test_uses_that_cannot_be_told_apart_are_refused(
+def test_uses_that_cannot_be_distinguished_are_refused(
     mixed: Callable[..., tg.Tensor], beside: bool
 ) -> None:
     """They are not left out, because the parts would silently fall short of the gradient."""
@@ -343,7 +343,7 @@ def test_a_window_of_one_step_beside_a_residual_connection(fused: bool) -> None:
         assert_close(parts[-1], loops.grad(loss, weight), 1e-13)
 
 
-def test_a_penalty_does_not_hide_what_cannot_be_told_apart() -> None:
+def test_a_penalty_does_not_hide_uses_that_cannot_be_distinguished() -> None:
     w = leaf(np.random.default_rng(1).normal(size=(2, 2)))
     rnn = tg.nn.RNN(2, 2, rng=0, dtype="float64")
     y = tg.flip(rnn(const(loops.inputs(0, 4, 1, 2)) @ w)[0], 0) @ w

@@ -73,7 +73,7 @@ def test_the_steps_of_a_stretch_are_those_that_pass_little_back(seed: int) -> No
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_an_input_that_is_large_where_a_layer_saturates_is_told(fused: bool) -> None:
+def test_an_input_that_is_large_where_a_layer_saturates_is_described(fused: bool) -> None:
     rng = np.random.default_rng(0)
     x = inputs(rng, 0.05)
     layer = saturating(rng, x, 14)
