@@ -16,7 +16,7 @@ from models.residual import ResidualNet
 from tests.support import const
 from tinygrad182.engine.backpropagation import ancestors
 from tinygrad182.inspect.graph.dot import quoted, to_dot
-from tinygrad182.inspect.loops.hosting import on_host
+from tinygrad182.inspect.loops.hosting import copied_to_host
 from tinygrad182.inspect.microscope.network import Block, Link, Network, network_of
 
 NODE = re.compile(r'^\s*(\w+) \[label="((?:[^"\\]|\\.)*)"')
@@ -50,7 +50,7 @@ class Parsed:
 
 
 def rolled(graph: Any) -> Network:
-    here = on_host(graph._seeds)
+    here = copied_to_host(graph._seeds)
     nodes = ancestors([node for node, _ in here.seeds], constants=True)
     return network_of(nodes, here.seeds)
 
