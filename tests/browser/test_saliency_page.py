@@ -30,7 +30,7 @@ Shown = tuple[list[Saliency], str, Path]
 
 @pytest.fixture(scope="module")
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """Three small models' page; ``browser`` stands first, so that none is made where there is none."""
+    """The page of three small models; ``browser`` comes first, so that none is made without a browser."""
     models = [CharLM(VOCABULARY, 4, 3, cell=cell, rng=1) for cell in ("rnn", "lstm", "gru")]
     found = [saliency_of(model, SOURCE) for model in models]
     chart = text_chart(found, passage(SOURCE), VOCABULARY, "toy")

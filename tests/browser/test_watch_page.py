@@ -1,4 +1,4 @@
-"""The page of a watched run: its numbers are ``gradient_flow``'s, wherever the slider stands."""
+"""The page of a watched run: its numbers are ``gradient_flow``'s at every position of the slider."""
 
 from __future__ import annotations
 

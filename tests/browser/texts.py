@@ -51,7 +51,7 @@ def texts(page: Any) -> list[Text]:
 
 
 def overlapping(found: list[Text]) -> list[tuple[str, str]]:
-    """Pairs of texts of which a reader cannot read one for the other."""
+    """Pairs of texts that overlap, so that one of them cannot be read."""
     return [(a.text, b.text) for a, b in combinations(found, 2) if a.overlaps(b)]
 
 

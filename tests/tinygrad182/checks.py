@@ -113,7 +113,7 @@ def forward_mode(row: Row) -> None:
 
 
 def linear_in_the_cotangent(row: Row) -> None:
-    """Exactly homogeneous, down to cotangents of 1e-150 and of either sign; additive."""
+    """Rules are exactly homogeneous, down to cotangents of 1e-150 of either sign, and additive."""
     xs = row.draw()
     g, other = cotangent(row, xs), cotangent(row, xs, seed=3)
     base = derivatives.gradients(row.f, xs, g)
@@ -321,7 +321,7 @@ def layouts(row: Row) -> None:
         for a, b in zip(actual, expected, strict=True):
             assert_close(a, b, 1e-14, layout)
     one = np.ones(g.shape)
-    stride_0 = strategies.laid_out(one, "broadcast")  # what the sum sends back
+    stride_0 = strategies.laid_out(one, "broadcast")  # the sum's cotangent, which is broadcast
     if device() == "cpu":
         for a, b in zip(
             _run(row.f, leaves(xs), stride_0), _run(row.f, leaves(xs), one), strict=True

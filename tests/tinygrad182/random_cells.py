@@ -1,4 +1,4 @@
-"""Random steps of recurrent cells, elementwise in their gates: expressions that are run on any library.
+"""Random steps of recurrent cells, elementwise in their gates: expressions for any array library.
 
 Values stay modest, and kinks and jumps stand at numbers that nothing random meets.
 """

@@ -213,7 +213,7 @@ def test_a_penalty_on_the_gradient() -> None:
 
 
 def test_the_cotangent_may_be_differentiated_too() -> None:
-    """Also where a rule hands it on untouched."""
+    """This holds also if a rule passes the cotangent on unchanged."""
     x, g = leaf([1.0, 2.0]), leaf([3.0, 5.0])
     for f, slope in ((lambda x: x + 1, [1.0, 1.0]), (lambda x: x * x, [2.0, 4.0])):
         (dx,) = tg.grad(f(x), x, g, create_graph=True)

@@ -91,7 +91,7 @@ def _equal(actual: tg.Tensor | None, expected: Any, what: str) -> None:
 
 
 class Engines(RuleBasedStateMachine):
-    """The engine and the naive one."""
+    """The engine and the dense one, step by step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Engines(RuleBasedStateMachine):
         return self.rng.uniform(-1, 1, shape)
 
     def _pick(self, i: int) -> Pair:
-        """The latest is number 0."""
+        """Pick a value by its number; the latest is number 0."""
         return self.all[-1 - i % len(self.all)]
 
     def _in_own_memory(self, i: int) -> Pair:
@@ -115,7 +115,7 @@ class Engines(RuleBasedStateMachine):
         return several[-1 - i % len(several)]
 
     def _outputs(self, indices: list[int]) -> list[Pair]:
-        """Results that can be differentiated mostly, and now and then anything."""
+        """Mostly results that can be differentiated, and sometimes any values."""
         able = [p for p in self.all if not p.value.is_leaf and not dense_engine.is_freed([p.value])]
         several = self.all + 3 * able
         return [several[-1 - i % len(several)] for i in indices]
@@ -201,7 +201,7 @@ class Engines(RuleBasedStateMachine):
 
     @rule(i=INDEX, in_place=st.booleans())
     def drop_grad(self, i: int, in_place: bool) -> None:
-        """In place, a gradient that shares memory with another would take that with it."""
+        """A change in place would reveal a gradient that shares memory with another one."""
         able = [p for p in self.all if p.value.grad is not None]
         if not able:
             return
@@ -312,7 +312,7 @@ class Engines(RuleBasedStateMachine):
             _equal(tg.zeros_like(p.tensor) if row is None else row, expected, "second order")
 
     def teardown(self) -> None:
-        """Whatever came before: every derivative once more, then a write to every leaf."""
+        """Check every derivative once more, then after a write to every leaf."""
         for age, p in enumerate(reversed(self.all)):
             if p.value.requires_grad and not p.value.is_leaf:
                 for q in self.all:

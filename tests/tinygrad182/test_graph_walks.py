@@ -32,7 +32,7 @@ def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_runs_again_is_walked_to_its_ends_and_no_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else T segments that use one result would each walk all that lies before it."""
+    """Otherwise T segments that use one result would each walk the whole graph before it."""
     older = leaf([1.0])
     u = x = leaf([0.5])
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Primitives of your own: what they declare, and what their rules may and may not return."""
+"""Primitives of your own: their declarations, and valid and invalid results of their rules."""
 
 from __future__ import annotations
 

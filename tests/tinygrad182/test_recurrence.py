@@ -1,4 +1,4 @@
-"""A scan as an operation: what it takes, what it is made of, and the one way inside."""
+"""A scan as an operation: its operands, its program, and its backward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinygrad182.tensors import functions
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
-# --- what it is made of ---------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_it_saves_as_much_as_its_program_says(kind: str) -> None:
     assert saved.program is case.program
 
 
-# --- what it takes --------------------------------------------------------------------------------
+# --- operands and gradients -----------------------------------------------------------------------
 
 
 def given(case: Case, make: Any = leaf) -> list[Any]:
@@ -64,7 +64,7 @@ def given(case: Case, make: Any = leaf) -> list[Any]:
 @FORMS
 @EVERY
 def test_some_gradients_are_those_of_all(form: str, kind: str) -> None:
-    """Each alone, and each pair that one product gives."""
+    """Check each gradient alone, and each pair that one product gives."""
     case = make(kind, (4, 3, 2, 5), "float64", bias="both")
     with loops(form):
         inputs = given(case)

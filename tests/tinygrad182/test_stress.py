@@ -1,4 +1,4 @@
-"""Many threads, many steps, deep graphs: what holds once must hold the thousandth time."""
+"""Many threads, many steps, deep graphs: properties that hold once hold the thousandth time."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _deep(x: tg.Tensor) -> tg.Tensor:
 
 
 def _copied(x: tg.Tensor) -> None:
-    """Results are refused; a leaf and what is detached leave the graph behind."""
+    """Copies of results are refused; copies of a leaf and of a detached tensor leave out the graph."""
     h = _deep(x)
     with pytest.raises(tg.GraphError, match=r"detach\(\) or clone\(\)"):
         copy.deepcopy(h)

@@ -78,7 +78,7 @@ def test_no_thread_s_contribution_is_lost(add: Any, passes: int) -> None:
 
 
 def test_a_gradient_that_was_dropped_does_not_come_back() -> None:
-    """Nothing that is read before ``.grad = None`` is written after it."""
+    """A sum that was read before ``.grad = None`` is not written after it."""
     w = leaf([0.0])
     w.grad = const([1.0])
     reading, going_on = threading.Event(), threading.Event()
@@ -409,7 +409,7 @@ def _entries() -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("name", _entries())
 def test_an_interrupt_leaves_the_modes(name: str) -> None:
-    """Also one that comes as a context is left, before it has put the modes back."""
+    """This includes an interrupt as a context is left, before it has restored the modes."""
     given = modes.MODES.get()
     run = _entries()[name]
     run()

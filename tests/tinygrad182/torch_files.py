@@ -1,4 +1,4 @@
-"""Files as ``torch.save`` writes them, and such as nobody should: made without PyTorch."""
+"""Files as ``torch.save`` writes them, and malicious ones, made without PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, where, and with which exit status."""
+"""The command line from outside: its output, error text and exit status."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""char-lm: training against one long run, searches against all texts there are, and what is said."""
+"""char-lm: training against one long run, searches against all texts, and the sentences."""
 
 import copy
 import dataclasses
@@ -482,7 +482,7 @@ def test_a_text_and_a_name_with_control_characters(tmp_path, brief, draw_only):
 
 @pytest.mark.parametrize(("text", "better"), [("abc def ghi\n", False), ("a", True)])
 def test_a_text_that_counting_predicts_without_error(tmp_path, brief, draw_only, text, better):
-    """n-gram models leave nothing of it; also, its name is not UTF-8."""
+    """The n-gram models have a loss of 0; also, the file's name is not UTF-8."""
     draw_only(*["reach", "saliency"] * better)  # of which no gradient has a logarithm
     data = tmp_path / ("für.txt" if sys.platform == "win32" else "f\udcfcr.txt")
     data.write_text(text * (LEAST // len(text) + 1))

@@ -193,7 +193,7 @@ def test_the_last_target_is_the_last_step_alone():
 
 
 def test_slopes_are_drawn_where_they_apply():
-    """For a loss at the last step, of one W_h."""
+    """Slopes belong to a loss at the last step and a single W_h."""
     chart = figures.gradient_chart([measured(line(-9, 0), target="all")], "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 1
     assert "λ" not in str(chart)

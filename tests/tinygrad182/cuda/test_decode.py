@@ -1,4 +1,4 @@
-"""Decoding on CUDA: how often the host waits, where things have to be, and the numbers of the CPU."""
+"""Decoding on CUDA: the number of waits, the places of arrays, and the numbers of the CPU."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_rescoring_finds_what_the_cpu_finds(card: str) -> None:
             np.testing.assert_allclose(gpu, cpu, rtol=1e-11, atol=1e-13)
 
 
-# --- where things are -------------------------------------------------------------------------------
+# --- places of arrays -------------------------------------------------------------------------------
 
 
 @cards
@@ -331,7 +331,7 @@ def test_an_array_of_a_state_elsewhere_is_named(card: str) -> None:
 
 @cards
 def test_the_state_of_a_hypothesis_is_on_its_card(card: str) -> None:
-    """Read when another card is the current one; in memory of its own."""
+    """The state is read while another card is the current one, and has memory of its own."""
     make, state, axis = KINDS["CharLM.step"]
     step = make(card)
     for found in (
@@ -398,7 +398,7 @@ def test_tokens_that_the_step_has_changed_are_looked_at_too(card: str) -> None:
 
 
 def test_what_a_step_has_indexed_is_not_kept_for_the_check() -> None:
-    """Else a search would hold the activations of all its steps."""
+    """Otherwise a search would hold the activations of all its steps."""
     seen: list[Any] = []
 
     def step(tokens: Any, state: Any) -> Any:

@@ -1,6 +1,6 @@
 """The edge between host and device: data of the host goes where it is used, operands never move.
 
-Runs on every device (``pytest --device``); waits and launches are counted on a stand-in for CuPy alone.
+Runs on every device (``pytest --device``); waits and launches are counted on the fake CuPy alone.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_a_training_step_never_waits(
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_lengths_go_to_a_card_once(fused: bool, bidirectional: bool) -> None:
-    """However many steps, windows and layers need something that was made of them."""
+    """They go once, however many steps, windows and layers use them."""
     sent = []
     for steps, truncate, layers in ((8, 8, 1), (16, 8, 1), (16, 2, 1), (8, 8, 3)):
         options = {"num_layers": layers, "bidirectional": bidirectional, "fused": fused}
@@ -187,7 +187,7 @@ def test_the_numbers_of_the_cpu(kind: str, device: str, options: dict[str, Any])
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 @pytest.mark.parametrize("lengths", [None, [20, 3, 7, 20]])
 def test_the_views_of_the_cpu(kind: str, device: str, gain: float, lengths: Any) -> None:
-    """Gradients of all states, for one they are far below what the type of the model holds."""
+    """Compare the gradients of all states; in one case they are far below the model's type."""
     found = []
     for where in (device, "cpu"):
         dtype = "float32" if where == device and gain < 1 else "float64"

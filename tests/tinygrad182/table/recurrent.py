@@ -19,13 +19,13 @@ from .row import Row, Shape, real, row
 _Form = Callable[..., Any]
 """``form(scan, t, *operands)``: a call of the scan, on Tensors (t: tg) or in PyTorch (t: torch)."""
 DEFINITIONS: dict[str, Callable[..., tg.Tensor]] = {}
-"""By the names of rows: the same step by step."""
+"""Reference loops of Tensors or PyTorch, by the names of rows."""
 WHOLE: dict[str, Callable[..., tg.Tensor]] = {}
-"""By the names of rows with lengths: the same with what is past an end."""
+"""Reference loops with lengths, by the names of rows; they include the steps past an end."""
 
 LENGTHS = (3, 1)
 SHUT = 80.0
-"""What is taken from a gate's sum to shut it."""
+"""The number that is subtracted from a gate's sum to shut it."""
 
 
 def _lengths(rng: np.random.Generator, shape: Shape) -> Array:

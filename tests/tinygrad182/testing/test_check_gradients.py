@@ -34,7 +34,7 @@ def _message(f: Callable[..., Any], *xs: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-# --- what is right passes -----------------------------------------------------------------------
+# --- right functions pass -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -139,7 +139,7 @@ def test_gradients_of_1e_minus_100() -> None:
     assert check.error < 1e-10
 
 
-# --- what is wrong does not ---------------------------------------------------------------------
+# --- wrong functions fail -----------------------------------------------------------------------
 
 RULES: dict[str, Callable[..., Any]] = {
     "scaled": lambda xp, g, y, x: g * (1 + 5e-4),
