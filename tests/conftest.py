@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles and the device they run on."""
+"""Settings of all tests: hypothesis profiles and the device they run on."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need PyTorch, wherever they ask for it: ``make parity`` runs these alone."""
+    """Mark the tests that need PyTorch; ``make parity`` runs these alone."""
     for item in items:
         if isinstance(item, pytest.Function):
-            given = getattr(item.obj, "hypothesis", None)  # what @given wraps
+            given = getattr(item.obj, "hypothesis", None)  # the function that @given wraps
             test = given.inner_test if given else inspect.unwrap(item.obj)
             if hasattr(item.module, "torch") or "needs_torch" in test.__code__.co_names:
                 item.add_marker(pytest.mark.peers)
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that was skipped for want of PyTorch and has no mark: nothing would ever run it."""
+    """Fail a test that was skipped without PyTorch and has no mark: nothing would ever run it."""
     report = yield
     if (
         report.skipped
@@ -64,13 +64,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Hide the thousands of tests from the cyclic collector, which tests run and time."""
+    """Hide the thousands of collected tests from the cyclic garbage collector, which some tests time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _on_device() -> Iterator[None]:
-    """New tensors are made on the device under test, whatever a test before this one left behind."""
+    """Make new tensors on the device under test, whatever an earlier test left behind."""
     with tg.use_device(support.device()):
         yield

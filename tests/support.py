@@ -1,4 +1,4 @@
-"""Tests run on the device that ``pytest --device`` names; here is what they need for that.
+"""Helpers for tests, which run on the device that ``pytest --device`` names.
 
 Modes have the device under test as the default before the first test module is imported: layers and
 tensors are made on it, wherever a test makes them. What else a test does with arrays:
@@ -54,7 +54,7 @@ def device() -> str:
 
 
 def host_only(reason: str) -> pytest.MarkDecorator:
-    """Skip a test elsewhere than on the CPU: what it asks for is a property of NumPy's arrays."""
+    """Skip a test except on the CPU, because it checks a property of NumPy's arrays."""
     return pytest.mark.skipif(_device != "cpu", reason=f"on the CPU only: {reason}")
 
 
@@ -107,7 +107,7 @@ def draw(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
 
 
 def write(x: Any, values: Any, at: Any = ...) -> None:
-    """``x.data[at] = values``, or ``x[at]`` of an array, with values of the host or of any device."""
+    """Set ``x.data[at]``, or ``x[at]`` of an array, to values of the host or of any device."""
     data = x.data if isinstance(x, tg.Tensor) else x
     device = backend.namespace(data).device(data)
     with backend.on(data):
@@ -115,13 +115,13 @@ def write(x: Any, values: Any, at: Any = ...) -> None:
 
 
 def share_memory(a: Any, b: Any) -> bool:
-    """Whether two Tensors or arrays have an element in one place."""
+    """Whether two Tensors or arrays share memory."""
     a, b = (x._data if isinstance(x, tg.Tensor) else x for x in (a, b))  # .data may be a copy
     return bool(backend.namespace(a, b).module.shares_memory(a, b))
 
 
 def in_numpy(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A function written in NumPy as one of arrays on the device under test; on the CPU it is ``f``."""
+    """A NumPy function, made to take arrays of the device under test; on the CPU it is ``f``."""
     if _device == "cpu":
         return f
 
@@ -144,7 +144,7 @@ def is_floating(array: Array) -> bool:
 def assert_close(
     actual: Any, expected: Any, tolerance: float, what: str = "values", floor: float = 0.0
 ) -> None:
-    """Equal shapes, and the largest difference at most ``tolerance`` of the largest expected size.
+    """Check for equal shapes, and differences of at most ``tolerance`` of the largest expected size.
 
     Unlike an absolute tolerance, this says something about gradients of 1e-50 too. ``floor`` is the
     least size that is expected to count, where larger terms cancel.
@@ -169,7 +169,7 @@ def assert_same_bits(actual: Any, expected: Any, what: str = "values") -> None:
 
 
 def assert_unwritable(x: tg.Tensor) -> None:
-    """A write through ``.data`` raises on the CPU; on a card, whose arrays are never read-only, it
+    """Check that a write through ``.data`` raises; on a card, whose arrays are never read-only, it
     goes to a copy."""
     before = host(x).copy()
     refused = pytest.raises(ValueError, match="read-only")
@@ -179,7 +179,7 @@ def assert_unwritable(x: tg.Tensor) -> None:
 
 
 def says(error: object, *names: str) -> None:
-    """A message names each of these, as whole words: an operation, a shape, a dtype, a remedy.
+    """Check that a message names each of these, as whole words: operation, shape, dtype, remedy.
 
     The English around the names is free.
     """
@@ -192,7 +192,7 @@ def says(error: object, *names: str) -> None:
 
 @contextlib.contextmanager
 def refused(error: type[Exception], *names: str) -> Iterator[None]:
-    """The block raises this error, whose message :func:`says` these names."""
+    """Check that the block raises this error, with a message that names these words."""
     with pytest.raises(error) as caught:
         yield
     says(caught.value, *names)

@@ -17,7 +17,7 @@ PACKAGE = Path(tinygrad182.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 ORDERED = [PACKAGE, PACKAGE / "inspect"]
-"""Packages whose parts stand in the order in which they import each other."""
+"""Packages whose page lists their parts in the order in which they import each other."""
 
 
 def parts_of(package: Path) -> set[str]:
@@ -52,7 +52,7 @@ def test_the_page_names_every_file(package: Path) -> None:
 
 
 def imported(path: Path, source: str) -> Iterator[tuple[str, ...]]:
-    """What is imported when a file is, as paths in tinygrad182; not for type checkers or in functions."""
+    """Imports that run with the file, as paths in tinygrad182; without those for type checkers."""
     folder = path.relative_to(PACKAGE).parent.parts
     for node in statements(ast.parse(source).body):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -74,7 +74,7 @@ def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def upwards(package: Path, path: Path, source: str) -> set[tuple[str, str]]:
-    """Imports of a file from parts of the package that stand below its own in the table."""
+    """Imports of a file from parts of the package that come after its own in the table."""
     place = {
         part.removesuffix(".py").removesuffix("/"): i
         for i, row in enumerate(rows_of(package))

@@ -1,4 +1,4 @@
-"""What the benchmarks share, and what they take from the framework's insides."""
+"""Helpers that the benchmarks share, and the framework's internals that they use."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pages in a real browser, which may be missing: ``make browser`` installs what drives it."""
+"""Pages in a real browser; ``make browser`` installs its driver, which may be missing."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 CALM = ("log", "info", "debug")
-"""What a page may say; Vega warns of what it cannot draw."""
+"""Messages that a page may write; Vega warns of values that it cannot draw."""

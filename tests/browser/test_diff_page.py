@@ -18,7 +18,7 @@ pytest.importorskip("vl_convert")
 
 @pytest.fixture(scope="module")
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """``browser`` stands first, so that no page is made where there is none."""
+    """``browser`` is the first argument, so that no page is made without a browser."""
     lstm = tg.nn.LSTM(3, 4, num_layers=2, rng=0)
     x = tg.tensor(np.random.default_rng(0).normal(size=(20, 2, 3)).astype("float32"))
     path = tmp_path_factory.mktemp("pages") / "diff.html"

@@ -36,7 +36,7 @@ const code = new Blob([{code}], {{ type: "text/javascript" }});
 const widget = (await import(URL.createObjectURL(code))).default;
 await widget.render({{ model, el: document.getElementById("chart") }});
 </script>"""
-"""What a notebook is to a widget: its state, which both sides set, and who is told of a change."""
+"""A notebook, as a widget sees it: a state that both sides set, and listeners for its changes."""
 
 KEPT = ("spec", "embed_options", "debounce_wait", "max_wait", "_params", "_vl_selections")
 
@@ -48,7 +48,7 @@ def test_a_slider_that_is_dragged_moves_what_is_drawn(browser: Any, tmp_path: Pa
     moves: list[Any] = []
 
     def python(params: dict[str, Any]) -> Any:
-        """What ipywidgets does: the state is set, and what differs from what came is sent back."""
+        """Do as ipywidgets does: set the state, and answer with it if it differs from what came."""
         moves.append(params)
         widget._params = params
         return None if widget._params == params else widget._params

@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 @pytest.fixture(scope="module")
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shown]:
-    """The page of a stack of LSTMs; ``browser`` stands first, so that none is made where there is none."""
+    """The page of a stack of LSTMs; ``browser`` comes first, so that none is made without a browser."""
     made: dict[Any, Shown] = {}
 
     def write(steps: int, layers: int = 1, hidden: int = 6) -> Shown:
@@ -67,7 +67,7 @@ def says(page: Any, text: str) -> Any:
 
 
 def between(text: str) -> tuple[float, float]:
-    """The logarithms between which a number lies that is rounded to this; its exponent may be any."""
+    """The range of log10 of a number that is rounded to this text, whatever its exponent."""
     mantissa, _, exponent = text.strip().replace("−", "-").partition("e")
     if mantissa == "0":
         return -math.inf, -math.inf
@@ -77,7 +77,7 @@ def between(text: str) -> tuple[float, float]:
 
 
 def boxes(page: Any) -> dict[str, tuple[str, str]]:
-    """The norms of value and gradient that stand in the opened step, below each operation's label."""
+    """The norms of value and gradient below each operation's label in the opened step."""
     found = texts(page)
     norms = [text for text in found if re.fullmatch(r"∂\s?[\d.e−-]+", text.text)]
     read = {}
@@ -148,7 +148,7 @@ def test_a_click_on_an_operation_shows_its_units(written: Any, opened: Open) -> 
 
 
 def test_a_click_on_a_box_shows_its_steps(written: Any, opened: Open) -> None:
-    """The other layer, at the same time; an operation that was chosen in the first counts for nothing."""
+    """A click on the other layer shows it at that time, and drops the selected operation of the first."""
     shown = written(8, layers=2)
     page = opened(shown.path)
     paths = list(tg.inspect.gradient_flow(shown.loss))
@@ -207,7 +207,7 @@ def test_all_text_can_be_read(
 
 
 def far(page: Any) -> None:
-    """Nothing of the page can be read wrongly, wherever one is on it."""
+    """Nothing on the page is easily misread, wherever the pointer is."""
     found = texts(page)
     assert overlapping(found) == []
     assert clipped(page, found) == []

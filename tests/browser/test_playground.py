@@ -23,7 +23,7 @@ pytest.importorskip("vl_convert")
 Open = Callable[..., Any]
 SIZE, SEED = 4, 1
 TWO_DIGITS = math.log10(1.0501)
-"""What is drawn has two significant digits; its data are compared in full elsewhere."""
+"""Tolerance for drawn numbers, which have two digits; the data are compared in full elsewhere."""
 STOPS: dict[str, Any] = {
     "radius": (0.5, 1.1),
     "bias": (0.0, 3.0),
@@ -34,14 +34,14 @@ STOPS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of few stops; ``browser`` stands first, so that none is made where there is none."""
+    """A page of few stops; ``browser`` comes first, so that none is made without a browser."""
     path = tmp_path_factory.mktemp("pages") / "playground.html"
     playground(SIZE, SEED, STOPS).save_html(path)
     return path
 
 
 def told(page: Any, what: str) -> dict[int, str]:
-    """What the transparent columns say of each step, by t."""
+    """One value of each step's label, by t; the labels belong to the transparent columns."""
     columns = page.locator('#chart svg path[aria-roledescription="rect mark"]')
     labels = columns.evaluate_all("found => found.map(e => e.getAttribute('aria-label'))")
     said = (dict(part.split(": ", 1) for part in label.split("; ")) for label in labels)

@@ -30,7 +30,7 @@ Shown = tuple[list[Saliency], str, Path]
 
 @pytest.fixture(scope="module")
 def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """Three small models' page; ``browser`` stands first, so that none is made where there is none."""
+    """The page of three small models; ``browser`` comes first, so that none is made without a browser."""
     models = [CharLM(VOCABULARY, 4, 3, cell=cell, rng=1) for cell in ("rnn", "lstm", "gru")]
     found = [saliency_of(model, SOURCE) for model in models]
     chart = text_chart(found, passage(SOURCE), VOCABULARY, "toy")
@@ -41,7 +41,7 @@ def written(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 
 def told(page: Any, model: str, t: int) -> dict[str, str]:
-    """What a character of a model's text says about itself."""
+    """The label of a character in a model's text, as a dict."""
     cells = f'#chart svg path[aria-roledescription="rect mark"][aria-label*="model: {model}; "]'
     # Behind each coloured cell is the one that takes the pointer; both say the same.
     label = page.locator(f'{cells}[aria-label*="; t: {t}; "]').last.get_attribute("aria-label")

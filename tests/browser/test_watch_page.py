@@ -1,4 +1,4 @@
-"""The page of a watched run: its numbers are ``gradient_flow``'s, wherever the slider stands."""
+"""The page of a watched run: its numbers are ``gradient_flow``'s at every position of the slider."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def says(page: Any, i: int) -> None:
 
 
 def middle(page: Any, i: int, over: float = 0.0) -> tuple[float, float]:
-    """Where the pointer is over a cell of a training step."""
+    """A position of the pointer over a cell of a training step."""
     cell = f'[aria-roledescription="rect mark"][aria-label*="training step: {i}; step t: 5"]'
     box = page.locator(f"#chart svg path{cell}").first.bounding_box()
     return box["x"] + box["width"] / 2 + over, box["y"] + box["height"] / 2

@@ -1,4 +1,4 @@
-"""What a reader sees of a page's text: where each piece stands, and how large it is."""
+"""The text of a page as a reader sees it: the place and the size of each piece."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def texts(page: Any) -> list[Text]:
 
 
 def overlapping(found: list[Text]) -> list[tuple[str, str]]:
-    """Pairs of texts of which a reader cannot read one for the other."""
+    """Pairs of texts that overlap, so that one of them cannot be read."""
     return [(a.text, b.text) for a, b in combinations(found, 2) if a.overlaps(b)]
 
 

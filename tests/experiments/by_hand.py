@@ -1,4 +1,4 @@
-"""A recurrent regressor run forwards and backwards in plain NumPy: nothing of the framework in it."""
+"""A recurrent regressor, forwards and backwards, in plain NumPy without the framework."""
 
 import numpy as np
 from rich.progress import Progress

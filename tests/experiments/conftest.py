@@ -1,4 +1,4 @@
-"""What tests of experiments share."""
+"""Fixtures that tests of experiments share."""
 
 import pytest
 

@@ -221,7 +221,7 @@ def test_an_lstm_is_the_same_with_and_without_its_name():
         assert_same_bits(value, same.state_dict()[name], name)
 
 
-def test_cells_that_there_are_not_are_told():
+def test_unknown_cells_raise():
     with pytest.raises(tg.ArgumentError, match=r"no cell 'LSTM'.*'rnn', 'lstm', 'gru'"):
         CharLM("abc", cell="LSTM")
     with pytest.raises(tg.ArgumentError, match=r"LSTMStep.*GRU.*tg\.nn\.LSTM.*own step"):
@@ -259,7 +259,7 @@ def test_unknown_characters_are_named():
 
 
 @pytest.mark.parametrize("tokens", [[3], [-1], [0.0], ["a"], [True]])
-def test_numbers_that_are_no_tokens_are_errors(tokens):
+def test_numbers_that_are_not_tokens_are_errors(tokens):
     with pytest.raises(VocabularyError, match=r"whole numbers in \[0, 3\)"):
         CharLM("abc", 2, 2, rng=0).decode(tokens)
 

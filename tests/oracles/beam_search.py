@@ -15,7 +15,7 @@ NextToken = Callable[[Prefix], Sequence[float]]
 
 
 class Rules(NamedTuple):
-    """What a search is told beside the model."""
+    """Options of a search, besides the model."""
 
     max_length: int
     eos: int | None
@@ -28,7 +28,7 @@ class Rules(NamedTuple):
         return len(tokens) == self.max_length or (tokens and tokens[-1] == self.eos)
 
     def reach(self, log_probability: float, length: int) -> float:
-        """The best score of any completion of an unfinished prefix: one for each length, that is all."""
+        """The best score of any completion of an unfinished prefix: the best over all lengths."""
         lengths = [self.max_length]
         if self.eos is not None:
             lengths = list(range(min(length + 1, self.max_length), self.max_length + 1))

@@ -61,7 +61,7 @@ OTHERS: dict[str, Function] = {
 
 
 def definition_of(row: Row) -> Function | None:
-    """The definition of what the row is about, or None where it is its own."""
+    """The definition of a row's operation, or None if it is not a composition."""
     if row.name in ELEMENTWISE and row.case in PATTERNS:
         return ELEMENTWISE[row.name]
     return OTHERS.get(str(row)) or DEFINITIONS.get(str(row))

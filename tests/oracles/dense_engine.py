@@ -1,4 +1,4 @@
-"""A second engine to check the first against: dense, slow, obvious, and without a line in common.
+"""A second engine to check the first against: dense, slow, simple, and without shared code.
 
 A :class:`Value` keeps, from the moment it was computed, the whole matrix of its derivatives by each
 operand and every second derivative: 2 × 2 elements at most make that cheap. Nothing is shared, pruned,
@@ -19,7 +19,7 @@ _CLOCK = count()
 
 
 class Memory:
-    """When the array behind a leaf, and behind the views of it, was last written to."""
+    """Time of the last write to the array that a leaf and its views share."""
 
     def __init__(self) -> None:
         self.written = next(_CLOCK)
@@ -77,7 +77,7 @@ def elementwise(f: Any, df: Any, ddf: Any, x: Value) -> Value:
 
 
 def linear(f: Callable[..., Any], *xs: Value, view: bool = False) -> Value:
-    """``f`` is linear in all its operands together: its matrix is what it does to the unit arrays."""
+    """A value of ``f``, which is linear in its operands: its matrix holds its values at unit arrays."""
     zeros = [np.zeros(x.array.shape) for x in xs]
     columns = [[f(*zeros[:i], e, *zeros[i + 1 :]) for e in _basis(x)] for i, x in enumerate(xs)]
     first = [np.stack([np.ravel(c) for c in column], axis=1) for column in columns]
@@ -96,7 +96,7 @@ def bilinear(f: Callable[[Any, Any], Any], a: Value, b: Value) -> Value:
 
 
 def ancestors(outputs: Sequence[Value]) -> list[Value]:
-    """What the outputs depend on through values that require grad, themselves included, latest first."""
+    """Values that require grad on which the outputs depend, including the outputs, latest first."""
     found: set[Value] = set()
     todo = list(outputs)
     while todo:
@@ -112,7 +112,7 @@ def is_freed(outputs: Sequence[Value]) -> bool:
 
 
 def is_changed(outputs: Sequence[Value]) -> bool:
-    """Whether something was written to after an operation on the way had read it."""
+    """Whether an operand was written to after an operation on the way had read it."""
     return any(x.memory.written > v.born for v in ancestors(outputs) for x in v.operands)
 
 
@@ -159,7 +159,7 @@ def backward(output: Value, seed: Array) -> None:
 
 
 def free(outputs: Sequence[Value], targets: Sequence[Value] | None = None) -> None:
-    """Take apart what a pass went through: all of it, or only what leads to the targets."""
+    """Free the graph that a pass went through: all of it, or only the paths to the targets."""
     for v in reversed(ancestors(outputs)):
         operands = [x for x in v.operands if x.requires_grad]
         leads = targets is None or any(x in targets or x.freed for x in operands)

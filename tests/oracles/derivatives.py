@@ -1,4 +1,4 @@
-"""Derivatives found without any derivative rule.
+"""Derivatives without any derivative rule.
 
 The complex step, Im f(x + ih v) / h, has no cancellation and no truncation that float64 can see, also
 where a gradient is 1e-100. Second derivatives: five points of the gradient.

@@ -1,4 +1,4 @@
-"""A layer of ours beside PyTorch's with the same weights, and what is compared between the two."""
+"""A layer of ours beside PyTorch's with equal weights, and comparisons of the two."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def total(x: Wide, axis: int) -> Wide:
 
 
 def stack(xs: list[Wide]) -> Wide:
-    """Arrays along a new first axis."""
+    """Stack arrays along a new first axis."""
     shape = np.broadcast_shapes(*[x.m.shape for x in xs])
     m = np.stack([np.broadcast_to(x.m, shape) for x in xs])
     return Wide(m, np.stack([np.broadcast_to(x.e, shape) for x in xs]))
@@ -124,7 +124,7 @@ class Bounded:
         return Bounded(self.value * (condition * 1.0), self.off * (condition * 1.0), self.eps)
 
     def lost(self, top: Wide, counts: int) -> Bounded:
-        """These values, which may count as 0 below 2 to ``counts`` times ``top``."""
+        """These values, with bounds that let them count as 0 below 2 to ``counts`` times ``top``."""
         return Bounded(self.value, self.off + Wide(top.m, top.e + counts), self.eps)
 
 

@@ -91,7 +91,7 @@ class Runner:
         return [i for i, t in zip(order, total, strict=True) if t < budget]
 
     def tried(self, mutant: Mutant, killers: Counter[int]) -> tuple[str, str]:
-        """What became of it, and the test that failed."""
+        """Return the fate of a mutant, and the test that failed."""
         if mutant.where in ON_IMPORT:
             return self.tried_on_import(mutant)
         tests = self.chosen(mutant, killers)
@@ -122,7 +122,7 @@ class Runner:
         os._exit(0)
 
     def tried_on_import(self, mutant: Mutant) -> tuple[str, str]:
-        """The same for a function that has done its work when the tests begin: in a copy, from new."""
+        """Try a mutant of code that runs on import: in a copy of the repository, in a new process."""
         with tempfile.TemporaryDirectory() as folder:
             for name in ("tinygrad182", "tests", "models", "experiments"):
                 shutil.copytree(name, Path(folder, name))

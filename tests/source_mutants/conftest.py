@@ -1,3 +1,3 @@
-"""Nothing here is a test, and mutmut need not be installed."""
+"""This folder has no tests, and mutmut need not be installed."""
 
 collect_ignore_glob = ["*.py"]

@@ -71,7 +71,7 @@ class Mutant:
         return "\n".join([f"{self.where}:{self.lines.start - self.around.start}", *changed])
 
     def install(self) -> None:
-        """Give the function that stands in its module the mutated code."""
+        """Give the module's function the mutated code."""
         module = MODULES[Path(self.file)]
         owner, _, name = self.function.rpartition(".")
         text = f"class {owner}:\n{textwrap.indent(self.after, '    ')}" if owner else self.after

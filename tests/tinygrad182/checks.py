@@ -1,4 +1,4 @@
-"""What must hold of every row of the table: each check raises AssertionError where it does not.
+"""Properties of every row of the table; a check raises AssertionError where its property does not hold.
 
 ``test_checks.py`` runs every check on every row; ``test_mutations.py`` plants faults in every derivative
 rule and sees that they are caught.
@@ -32,16 +32,16 @@ from .table.row import positive
 
 
 def exact(row: Row) -> float:
-    """How close the complex step comes, as a part of the largest element."""
+    """Accuracy of the complex step, relative to the largest element."""
     return 1e-6 if row.through_float32 else 1e-13
 
 
 FUSED = {name for name, primitive in tg.PRIMITIVES.items() if primitive.definition is not None}
-"""Primitives with a definition, which is what is recorded of their derivatives."""
+"""Primitives with a definition, which is recorded where their derivatives are recorded."""
 
 
 def like(row: Row) -> float:
-    """How close two ways to the same come; a definition rounds otherwise than the rules."""
+    """Tolerance between two ways to one result; a definition rounds differently from the rules."""
     return exact(row) if row.name in FUSED else 1e-14
 
 
@@ -113,7 +113,7 @@ def forward_mode(row: Row) -> None:
 
 
 def linear_in_the_cotangent(row: Row) -> None:
-    """Exactly homogeneous, down to cotangents of 1e-150 and of either sign; additive."""
+    """Rules are exactly homogeneous, down to cotangents of 1e-150 of either sign, and additive."""
     xs = row.draw()
     g, other = cotangent(row, xs), cotangent(row, xs, seed=3)
     base = derivatives.gradients(row.f, xs, g)
@@ -280,7 +280,7 @@ def accumulated(row: Row) -> None:
 
 
 def mixed_dtypes(row: Row) -> None:
-    """Every gradient has the dtype and shape of its own input, whatever stands beside it."""
+    """Every gradient has the dtype and shape of its own input, whatever the other inputs are."""
     xs = row.draw()
     inputs = floating(xs)
     for narrow in inputs:
@@ -321,7 +321,7 @@ def layouts(row: Row) -> None:
         for a, b in zip(actual, expected, strict=True):
             assert_close(a, b, 1e-14, layout)
     one = np.ones(g.shape)
-    stride_0 = strategies.laid_out(one, "broadcast")  # what the sum sends back
+    stride_0 = strategies.laid_out(one, "broadcast")  # the sum's cotangent, which is broadcast
     if device() == "cpu":
         for a, b in zip(
             _run(row.f, leaves(xs), stride_0), _run(row.f, leaves(xs), one), strict=True

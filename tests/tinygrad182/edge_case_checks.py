@@ -1,4 +1,4 @@
-"""What must hold of every row in uncommon places: other points, ties, several leading axes, two uses.
+"""Properties of every row in uncommon places: other points, ties, several leading axes, two uses.
 
 Like those of ``checks.py``, each check raises AssertionError where its property does not hold.
 """
@@ -37,7 +37,7 @@ OWN = "the row's point"
 SCANS = {name for name, primitive in tg.PRIMITIVES.items() if isinstance(primitive, Scan)}
 LARGE, TINY = 2.0**7, 2.0**-120
 SATURATING = {"tanh", "sigmoid", "softmax", "log_softmax", "logsumexp"}
-"""Their derivatives end in 1 − 1: what is left of one is as exact as 1 is."""
+"""Operations whose saturated derivatives end in 1 − 1, with an error relative to 1."""
 
 
 def _saturates(row: Row) -> bool:
@@ -45,9 +45,9 @@ def _saturates(row: Row) -> bool:
 
 
 def _floor(row: Row, scale: float = 1.0) -> float:
-    """The size of the terms of which a saturated derivative is what is left.
+    """The size of the terms that cancel in a saturated derivative.
 
-    A GRU's update gate multiplies them by the state before, or by what that is far from.
+    A GRU's update gate multiplies them by the previous state's distance from the candidate.
     """
     return float(_saturates(row)) * (max(scale, 1.0) if row.name == "gru_scan" else 1.0)
 
@@ -56,7 +56,7 @@ def _floor(row: Row, scale: float = 1.0) -> float:
 
 
 def _points(row: Row) -> Iterator[tuple[str, list[Array], float]]:
-    """Points off the row's own: what they are called, and the size of the step to take there."""
+    """Points other than the row's own: their names, operands, and the size of the step to take there."""
     xs = row.draw()
     for what, scale in (("large", LARGE), ("tiny", 2.0**-40 if row.through_float32 else TINY)):
         for i, domain in enumerate(row.domains):
@@ -120,7 +120,7 @@ def elsewhere(row: Row) -> None:
 
 
 def values(row: Row, t: Any = torch_names) -> None:
-    """There, and at the row's own point, the value is that of its reference: NumPy's, or PyTorch's."""
+    """At these points and the row's own, the value is that of its reference: NumPy's, or PyTorch's."""
     for what, xs, _ in [(OWN, row.draw(), 1.0), *_points(row)]:
         expected = np.asarray(row.torch(t, *(t.tensor(x) for x in xs)))
         actual = derivatives.value(row.f, xs)
@@ -130,7 +130,7 @@ def values(row: Row, t: Any = torch_names) -> None:
 
 
 def recorded_or_not(row: Row) -> None:
-    """A forward that keeps something for backward gives the bits of one that does not.
+    """A forward that saves values for backward gives the bits of one that does not.
 
     In any layout and in float32; neither writes to its operands, or to the results of another call.
     """
@@ -152,7 +152,7 @@ def recorded_or_not(row: Row) -> None:
 
 
 def past_the_end(row: Row) -> None:
-    """A sequence that is over keeps its state, as a constant: it has no derivative, and passes none on."""
+    """A sequence past its end keeps its state as a constant, which has no derivative and passes none on."""
     whole = WHOLE.get(str(row))
     if whole is None:
         return
@@ -177,7 +177,7 @@ def past_the_end(row: Row) -> None:
 
 
 def cotangents_far_away(row: Row) -> None:
-    """Homogeneous also where squares of cotangents leave their type, each sequence by itself."""
+    """Rules are homogeneous even if squares of cotangents leave their type, each sequence by itself."""
     if row.name not in SCANS:
         return
     xs = row.draw()
@@ -194,7 +194,7 @@ def cotangents_far_away(row: Row) -> None:
 
 
 def ties(row: Row) -> None:
-    """Where all elements are equal, each has its even share of the cotangent."""
+    """Equal elements have equal shares of the cotangent."""
     inputs = len(row.shapes)
     if row.name not in ("max", "min") and not (row.name in ("maximum", "minimum") and inputs == 2):
         return
@@ -273,7 +273,7 @@ def results_of_their_own(row: Row) -> None:
 
 
 def _two_tangents(row: Row, draws: list[list[Array]]) -> None:
-    """The same of tangents; what they were computed from keeps its bits."""
+    """Check that two uses have the tangents that each has alone, and that operands keep their bits."""
     points = [[const(x) for x in xs if is_floating(x)] for xs in draws]
     moves = [
         [const(v) for v in directions(xs, seed) if v is not None] for seed, xs in enumerate(draws)
@@ -323,7 +323,7 @@ def _tangent(
 
 
 def tangents(row: Row) -> None:
-    """Tangents elsewhere, of one input alone and of ones; of inputs that stand twice;
+    """Tangents at other points, of one input alone and of ones; of inputs that are used twice;
     exactly homogeneous, and the same for strided inputs."""
     for what, xs, scale in _points(row):
         vs = directions(xs)

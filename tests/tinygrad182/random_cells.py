@@ -1,4 +1,4 @@
-"""Random steps of recurrent cells, elementwise in their gates: expressions that are run on any library.
+"""Random steps of recurrent cells, elementwise in their gates: expressions for any array library.
 
 Values stay modest, and kinks and jumps stand at numbers that nothing random meets.
 """
@@ -140,7 +140,7 @@ class Cell:
 
 
 def evaluated(e: Expression, xp: Any, given: dict[str, Any]) -> Any:
-    """What an expression is worth."""
+    """The value of an expression."""
     name, *rest = e
     inner = [evaluated(x, xp, given) if isinstance(x, tuple) else x for x in rest]
     n = given["units"]

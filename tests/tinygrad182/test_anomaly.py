@@ -40,7 +40,7 @@ def test_the_first_result_that_is_not_finite_raises_where_it_arises() -> None:
     assert poisoned(3).requires_grad  # nothing is looked at outside
 
 
-def test_what_an_operand_already_held_is_told_apart() -> None:
+def test_an_anomaly_that_an_operand_already_held_is_recognized() -> None:
     with tg.detect_anomaly():
         with pytest.raises(tg.AnomalyError, match=r"nan .* which an operand already held"):
             tg.exp(tg.tensor([np.nan]))
@@ -51,7 +51,7 @@ def test_what_an_operand_already_held_is_told_apart() -> None:
 
 
 def test_an_infinity_that_was_given_is_passed_on() -> None:
-    """A score of −∞ means "impossible": both ways to look leave it alone, and find what is behind it."""
+    """A score of −∞ means "impossible": both searches ignore it, and find a later anomaly."""
     scores = leaf([[0.0, -np.inf], [1.0, 2.0]])
     with tg.detect_anomaly():
         tg.softmax(tg.where(array([True, False]), leaf([1.0, 2.0]), -np.inf))
@@ -127,7 +127,7 @@ def test_after_the_fact_the_producer_is_found(t_bad: int) -> None:
     assert found.node.inputs[0].inputs[0].time == t_bad
 
 
-def test_after_the_fact_what_came_from_outside_is_told_apart() -> None:
+def test_after_the_fact_an_anomaly_from_outside_is_recognized() -> None:
     x = leaf([1.0, np.inf])
     found = first_anomaly(trace((x * 2).sum()))
     assert found is not None

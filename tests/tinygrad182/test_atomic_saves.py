@@ -1,4 +1,4 @@
-"""Saving is all or nothing: whatever happens in the middle, the file that was there is whole."""
+"""Saving is all or nothing: after a failure in the middle, the previous file is whole."""
 
 from __future__ import annotations
 

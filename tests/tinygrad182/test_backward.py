@@ -90,7 +90,7 @@ def test_grad_leaves_the_leaves_alone() -> None:
     assert x.grad is None
 
 
-def test_only_leaves_keep_gradients_unless_told() -> None:
+def test_only_leaves_keep_gradients_unless_requested() -> None:
     x = leaf([1.0, 2.0])
     y, z = x * 3, x * 5
     z.retain_grad()
@@ -213,7 +213,7 @@ def test_a_penalty_on_the_gradient() -> None:
 
 
 def test_the_cotangent_may_be_differentiated_too() -> None:
-    """Also where a rule hands it on untouched."""
+    """This holds also if a rule passes the cotangent on unchanged."""
     x, g = leaf([1.0, 2.0]), leaf([3.0, 5.0])
     for f, slope in ((lambda x: x + 1, [1.0, 1.0]), (lambda x: x * x, [2.0, 4.0])):
         (dx,) = tg.grad(f(x), x, g, create_graph=True)

@@ -28,7 +28,7 @@ MANY = [entry for entry in FUNCTIONS if len(entry[2]) > 1]
 
 
 def _summed_to(gradient: Array, shape: Shape) -> Array:
-    """What un-broadcasting must do, by NumPy."""
+    """The gradient summed to a shape by NumPy, as un-broadcasting must do."""
     extra = gradient.ndim - len(shape)
     axes = tuple(i for i in range(extra)) + tuple(
         extra + i for i, n in enumerate(shape) if n == 1 and gradient.shape[extra + i] != 1

@@ -97,7 +97,7 @@ def test_float32_stays_float32(call: str) -> None:
 def test_halves_are_rounded_once(call: str) -> None:
     """A result in half precision is the float64 result of the same numbers, rounded."""
     if "float_power" in call or "fmod(u, 0.35)" in call or "angle" in call:
-        return  # float64 by definition; a number that becomes a half itself; a sum behind it
+        return  # float64 by definition; a number that becomes a half itself; a sum after the function
     halves = {name: x.astype(np.float16) for name, x in ARRAYS.items()}
     exact = _evaluated(call, {name: const(x.astype(np.float64)) for name, x in halves.items()})
     for y, expected in zip(

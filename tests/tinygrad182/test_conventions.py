@@ -41,7 +41,7 @@ NUMBERS = {
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, about what it answers with NaN
+        warnings.simplefilter("ignore")  # PyTorch's warnings about inputs for which it returns NaN
         yield
 
 
@@ -50,7 +50,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Convention:
-    """One row: an expression, its inputs, and what each framework makes of it (a str: an error)."""
+    """One row: an expression, its inputs, and each framework's result (a str for an error)."""
 
     expression: str
     at: dict[str, Array]
@@ -218,7 +218,7 @@ def test_pytorch_does_what_the_page_says(row: Convention) -> None:
 
 @pytest.mark.parametrize("row", [c for c in VALUES if len(c.at) == 1], ids=str)
 def test_second_derivatives_agree_with_pytorch(row: Convention) -> None:
-    """Wherever all of PyTorch's are numbers."""
+    """They agree where all of PyTorch's are numbers."""
     t = needs_torch()
     ((name, at),) = row.at.items()
     if not at.size or row.torch_gradient is not row.gradient:

@@ -60,7 +60,7 @@ def _no_driver() -> int:
 @pytest.mark.parametrize("ask", ASKING)
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
 def test_no_gpu(ask: Callable[[str], Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CuPy imports without a GPU: the message says that the driver is what is missing."""
+    """CuPy imports without a GPU: the message says that the driver is missing."""
     _cupy(monkeypatch, _no_driver)
     with pytest.raises(tg.DeviceError, match=r"finds no usable CUDA driver or GPU .*NVIDIA driver"):
         ask(name)
@@ -107,7 +107,7 @@ def test_importing_the_framework_does_not_import_cupy() -> None:
 
 
 def test_a_scalar_of_numpy_changes_nothing_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once its type was among those of arrays, values that are scalars were of another device."""
+    """If a scalar's type were registered as an array's, scalar values would be on another device."""
     monkeypatch.setattr(namespaces, "NAMESPACES", dict(namespaces.NAMESPACES))
     assert namespaces.namespace(np.float32(1)) is namespaces.NUMPY
     assert np.float32 not in namespaces.NAMESPACES
@@ -165,7 +165,7 @@ def test_two_libraries_never_mix(meet: Callable[[tg.Tensor, Any], Any], raw: boo
 
 
 def test_it_raises_before_any_work() -> None:
-    """The shapes do not fit either, and the sums would overflow: neither is looked at."""
+    """Shapes also mismatch and sums would overflow, but the error of devices comes first."""
     huge = const(np.full((2, 3), 1e308))
     with np.errstate(all="raise"), pytest.raises(tg.DeviceError, match=r"^add: .*\(2, 3\).*\(5,\)"):
         huge + _strict(np.ones(5))
@@ -221,7 +221,7 @@ def test_a_tensor_of_the_third_library_converts() -> None:
     assert type(tg.zeros_like(x).data) is type(x.data)
 
 
-# --- a library with several devices, played by the third one ------------------------------------
+# --- a library with several devices, simulated by array-api-strict ------------------------------
 
 
 def _strict_namespace() -> Any:
@@ -238,7 +238,7 @@ def test_two_devices_of_one_library_never_mix(monkeypatch: pytest.MonkeyPatch) -
 
 
 class _CurrentDevice:
-    """Stands in for CuPy's context of a current device."""
+    """A fake of CuPy's context of a current device."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -261,7 +261,7 @@ class _CurrentDevice:
 def test_everything_runs_on_the_device_of_its_operands(
     row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a library has a current device, forwards, rules and sums run inside its context."""
+    """Forwards, rules and sums run inside the context of a library's current device."""
     device = _CurrentDevice()
     xp = _strict_namespace()
     monkeypatch.setattr(xp, "guarded", True)

@@ -78,7 +78,7 @@ STEP = st.tuples(st.sampled_from(BUILDERS), st.integers(0, 6), INDEX, INDEX)
 
 
 class Pair(NamedTuple):
-    """The same in both engines."""
+    """One value in both engines."""
 
     tensor: tg.Tensor
     value: dense_engine.Value
@@ -91,7 +91,7 @@ def _equal(actual: tg.Tensor | None, expected: Any, what: str) -> None:
 
 
 class Engines(RuleBasedStateMachine):
-    """The engine and the naive one."""
+    """The engine and the dense one, step by step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Engines(RuleBasedStateMachine):
         return self.rng.uniform(-1, 1, shape)
 
     def _pick(self, i: int) -> Pair:
-        """The latest is number 0."""
+        """Pick a value by its number; the latest is number 0."""
         return self.all[-1 - i % len(self.all)]
 
     def _in_own_memory(self, i: int) -> Pair:
@@ -115,7 +115,7 @@ class Engines(RuleBasedStateMachine):
         return several[-1 - i % len(several)]
 
     def _outputs(self, indices: list[int]) -> list[Pair]:
-        """Results that can be differentiated mostly, and now and then anything."""
+        """Mostly results that can be differentiated, and sometimes any values."""
         able = [p for p in self.all if not p.value.is_leaf and not dense_engine.is_freed([p.value])]
         several = self.all + 3 * able
         return [several[-1 - i % len(several)] for i in indices]
@@ -201,7 +201,7 @@ class Engines(RuleBasedStateMachine):
 
     @rule(i=INDEX, in_place=st.booleans())
     def drop_grad(self, i: int, in_place: bool) -> None:
-        """In place, a gradient that shares memory with another would take that with it."""
+        """A change in place would reveal a gradient that shares memory with another one."""
         able = [p for p in self.all if p.value.grad is not None]
         if not able:
             return
@@ -215,7 +215,7 @@ class Engines(RuleBasedStateMachine):
     # --- derivatives ----------------------------------------------------------------------------
 
     def _refused(self, outputs: list[Pair], run: Callable[[], Any]) -> Any:
-        """What ``run`` returns, or None where it must raise, or may because something was changed."""
+        """Return ``run()``, or None if it must raise, or raises because an operand was changed."""
         values = [p.value for p in outputs]
         expected: type[Exception] | None = None
         if not all(v.requires_grad for v in values):
@@ -272,7 +272,7 @@ class Engines(RuleBasedStateMachine):
 
     @rule(i=INDEX)
     def assign(self, i: int) -> None:
-        """What had read the old elements must refuse, or not need them."""
+        """Operations that read the old elements must refuse to go back, or not need them."""
         x = self.own[i % len(self.own)]
         array = self._array(x.value.array.shape)
         x.tensor.assign(array)
@@ -290,7 +290,7 @@ class Engines(RuleBasedStateMachine):
         self, outputs: list[Pair], inputs: list[Pair], targets: list[Pair]
     ) -> None:
         inputs = list(dict.fromkeys(inputs))
-        # not by what may stand in its own rule, as tanh in 1 − tanh²: that is one way to write it
+        # not by values that a rule may contain, as tanh in 1 − tanh²: that is one way to write it
         targets = [p for p in targets if not any(i == j for i, j, _ in p.value.second)]
         values = [p.value for p in outputs]
         seeds = [self._array(v.array.shape) for v in values]
@@ -312,7 +312,7 @@ class Engines(RuleBasedStateMachine):
             _equal(tg.zeros_like(p.tensor) if row is None else row, expected, "second order")
 
     def teardown(self) -> None:
-        """Whatever came before: every derivative once more, then a write to every leaf."""
+        """Check every derivative once more, then after a write to every leaf."""
         for age, p in enumerate(reversed(self.all)):
             if p.value.requires_grad and not p.value.is_leaf:
                 for q in self.all:
@@ -331,7 +331,7 @@ class Engines(RuleBasedStateMachine):
 
     @invariant()
     def gradients_share_no_memory(self) -> None:
-        """Those that can be written to; what create_graph recorded cannot."""
+        """Leaf gradients share no memory; those that create_graph recorded cannot be written to."""
         grads = [p.tensor.grad for p in self.all if p.tensor.grad is not None]
         for g in grads:
             others = [x for x in grads if x is not g] + [p.tensor for p in self.all]

@@ -1,4 +1,4 @@
-"""Extreme numbers: what is large, tiny, infinite or NaN keeps its digits, or stays in sight."""
+"""Extreme numbers: large and tiny values keep their digits; infinities and NaN remain visible."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_extreme_numbers_agree_with_torch(name: str, values: list[float]) -> Non
 def test_where_a_saturated_derivative_ends(
     f: Callable[..., tg.Tensor], last: float, gone: float
 ) -> None:
-    """It is made from the value; below 0, sigmoid's keeps every digit."""
+    """The derivative is computed from the value; below 0, sigmoid's keeps every digit."""
     x = leaf([last, gone])
     f(x).sum().backward()
     assert x.grad is not None

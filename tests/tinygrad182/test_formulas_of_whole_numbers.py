@@ -1,4 +1,4 @@
-"""Functions with a floating result take whole numbers of every type for what they are: nothing wraps."""
+"""Functions with a floating result take whole numbers of every type, and nothing wraps around."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freed graphs: what a backward pass frees, what it leaves, and what a second pass says."""
+"""Freed graphs: the values that backward frees and keeps, and the error of a second pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import (
 )
 
 
-def test_grad_frees_the_graph_unless_told_otherwise() -> None:
+def test_grad_frees_the_graph_unless_requested_otherwise() -> None:
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
     tg.grad(y, x, retain_graph=True)
@@ -94,7 +94,7 @@ def test_pruning_leaves_the_trunk_below_unfreed() -> None:
 
 
 def test_rules_off_the_way_do_not_run() -> None:
-    """Only what leads from the output to the input is computed: an inf elsewhere stays unseen."""
+    """Only rules between the output and the input run: an inf elsewhere has no effect."""
     x, w = leaf([1.0]), leaf([0.0])
     y = (x * 2 + tg.sqrt(w)).sum()
     with np.errstate(all="raise"):

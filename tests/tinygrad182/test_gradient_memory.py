@@ -1,4 +1,4 @@
-"""Gradients have memory of their own: what the backward pass copies, and what it adds in place."""
+"""Gradients have memory of their own: the copies and in-place sums of the backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a graph is walked: to the ends that are asked for, each node once."""
+"""Walks over a graph: they end at the requested nodes, and visit each node once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinygrad182.transforms import derivatives, recomputing
 
 
 def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many nodes each walk over a graph finds from now on."""
+    """A list to which each walk over a graph appends its number of nodes."""
     walked: list[int] = []
 
     def counting(*args: Any, **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ def _walked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_runs_again_is_walked_to_its_ends_and_no_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else T segments that use one result would each walk all that lies before it."""
+    """Otherwise T segments that use one result would each walk the whole graph before it."""
     older = leaf([1.0])
     u = x = leaf([0.5])
     for _ in range(50):

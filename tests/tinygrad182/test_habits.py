@@ -172,7 +172,7 @@ def appended() -> None:
     optimizer.step()
 
 
-# What is told, and what the message must hold.
+# Calls that raise an error, and what the message must hold.
 EXPLAINED: dict[str, tuple[Call, str]] = {
     "size()": (lambda x, y: x.size(), r"6, as in NumPy; write x\.shape$"),
     "size(0)": (lambda x, y: x.size(0), r"write x\.shape\[0\]$"),

@@ -1,4 +1,4 @@
-"""float16: whatever adds up halves does so in float32, forward and backward, and gives halves back."""
+"""float16: every sum of halves is computed in float32, forward and backward, and returned as halves."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ def _elsewhere(change: Callable[[], Any]) -> None:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("recorded_elsewhere", [False, True])
 def test_a_change_in_another_thread_raises(change: Change, recorded_elsewhere: bool) -> None:
-    """Through the leaf, or a tensor around its memory from before or after it was recorded."""
+    """The change may be through the leaf, or through another tensor that shares its memory."""
     for other in ("leaf", "view before", "view after"):
         x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
         before = w.detach()
@@ -421,7 +421,7 @@ def test_a_number_written_over_nan_is_a_change(before: float, after: float, rais
 
 @pytest.mark.parametrize("op", [tg.multiply, tg.matmul, tg.einsum, tg.where])
 def test_a_constant_may_not_change_between_forward_and_backward(op: Any) -> None:
-    """Nor a weight whose gradient is not asked for: rules of the others use its values."""
+    """A weight without a requested gradient may not change either: rules of the others use its values."""
     for requires_grad in (False, True):
         x, c = leaf(np.ones((2, 2))), tg.tensor(array(np.ones((2, 2))), requires_grad=requires_grad)
         operands = {tg.einsum: ("ij,jk->ik", x, c), tg.where: (c, x, 0.0)}.get(op, (x, c))

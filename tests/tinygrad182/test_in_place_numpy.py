@@ -1,4 +1,4 @@
-"""NumPy's ways to write into an array: seen in ``.data`` of a leaf, refused on a Tensor itself."""
+"""NumPy's ways to write into an array: noticed in ``.data`` of a leaf, refused on a Tensor itself."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_numpys_writes_into_the_data_raise(write: Change) -> None:
     ],
 )
 def test_numpys_writes_into_a_tensor_are_refused(write: Change) -> None:
-    """Through a Tensor itself nothing is written, whether it is a result, a leaf or a constant."""
+    """Nothing is written through a Tensor itself, whether it is a result, a leaf or a constant."""
     for y in (leaf([1.0, 2.0]) * 2, leaf([2.0, 4.0]), (leaf([1.0, 2.0]) * 2).detach()):
         with pytest.raises((tg.TinygradError, ValueError, TypeError)):
             write(y)

@@ -104,7 +104,7 @@ def test_masks(data: Any, seed: int) -> None:
         (np.array([1, 0], dtype="uint8"),), (np.array([True, False, True, True]), 0),
         (np.zeros((4, 3), bool),), (slice(None), slice(None), np.array([True, False])),
         (np.array([True, False, True, True]), slice(None), np.array([0, 1, 1])),
-        (None, 0, ..., np.array([1, 2]), np.array([1])),  # of no axis, yet it parts the arrays
+        (None, 0, ..., np.array([1, 2]), np.array([1])),  # None separates the arrays
     ],
     ids=str,
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_an_integer_tensor_serves_wherever_python_wants_an_index() -> None:
 
 
 def test_a_cotangent_of_a_part_is_added_not_spread() -> None:
-    """Parts of parts, overlapping, together with a use of the whole."""
+    """Parts of parts overlap, and the whole is used too."""
     x = leaf(np.arange(5.0))
     (x[1:4][::2].sum() + (x[2] * x[[2, 2]]).sum() + (x * x).sum()).backward()
     assert x.grad is not None

@@ -23,7 +23,7 @@ MILLION = 1_000_000
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """The cyclic garbage collector off: what is not freed by reference counts stays."""
+    """Turn the cyclic garbage collector off: objects in cycles are then not freed."""
     gc.collect()
     gc.disable()
     try:
@@ -33,7 +33,7 @@ def no_collector() -> Iterator[None]:
 
 
 def assert_nothing_is_left(run: Callable[[int], Any], times: int) -> None:
-    """``run(i)`` again and again leaves no objects behind, nor cycles that a collector has to find."""
+    """Check that repeated ``run(i)`` leaves no objects behind, nor cycles for the collector."""
     for i in range(8):
         run(i)
     with no_collector():
@@ -135,7 +135,7 @@ def test_backward_of_steps_is_linear_in_their_number() -> None:
 
 
 def test_a_chain_of_views_is_linear_in_its_length() -> None:
-    """Where a view came from is known without walking back along the chain."""
+    """The origin of a view is known without a walk back along the chain."""
 
     def seconds(length: int) -> float:
         y = x = leaf(np.ones(4))

@@ -170,7 +170,7 @@ def test_a_name_is_defined_once() -> None:
         tg.define(tanh, None, jvp="linear")
 
 
-def test_a_trailing_underscore_is_no_part_of_the_name() -> None:
+def test_a_trailing_underscore_is_not_part_of_the_name() -> None:
     def maxX_(xp: Any, x: Any) -> Any:  # noqa: N802
         return x
 

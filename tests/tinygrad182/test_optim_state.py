@@ -1,4 +1,4 @@
-"""State dicts of optimizers: copies both ways, PyTorch's layout, and what is refused."""
+"""State dicts of optimizers: copies both ways, PyTorch's layout, and states that are refused."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _changed(**group: Any) -> Callable[[], Any]:
 
 
 def _entry(**entry: Any) -> Callable[[], Any]:
-    """A state dict of Adam whose first parameter remembers something else."""
+    """A state dict of Adam with another state for the first parameter."""
 
     def change() -> Any:
         state = after_two_steps(optim.Adam).state_dict()

@@ -1,4 +1,4 @@
-"""Primitives of your own: what they declare, and what their rules may and may not return."""
+"""Primitives of your own: their declarations, and valid and invalid results of their rules."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("together", "broadcasts"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("rule", WRONG)
-def test_a_rule_that_returns_a_wrong_shape_is_told(
+def test_a_rule_that_returns_a_wrong_shape_raises(
     rule: str, together: bool, broadcasts: bool
 ) -> None:
     """A rule gets one cotangent, or several that come at once."""
@@ -79,7 +79,7 @@ def test_a_rule_that_returns_a_wrong_shape_is_told(
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("rule", [lambda *_: 2.0, lambda xp, g, y, x: [g]])
-def test_a_rule_that_returns_no_array_is_told(rule: Any, together: bool) -> None:
+def test_a_rule_that_returns_no_array_raises(rule: Any, together: bool) -> None:
     with pytest.raises(tg.DTypeError, match=r"rule of wrong returned a .*array .*\(3,\)"):
         tg.apply(_with_rule(rule, together=together), leaf(np.ones(3))).sum().backward()
 
@@ -165,7 +165,7 @@ def test_an_elementwise_rule_may_be_one_for_all_inputs(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("found", [1.0, None, [1.0], tg.ones(3)])
-def test_a_forward_that_returns_no_array_is_told(found: Any) -> None:
+def test_a_forward_that_returns_no_array_raises(found: Any) -> None:
     primitive = tg.Primitive("wrong", lambda xp, x: found, (lambda xp, g, y, x: g,), "linear")
     for x in (leaf(np.ones(3)), tg.ones(3)):
         with pytest.raises(tg.DTypeError, match=r"^wrong: the forward returned a .*array"):

@@ -47,7 +47,7 @@ def test_adamw_is_its_formula(decay: float) -> None:
 
 
 def test_decay_alone_is_geometric() -> None:
-    """With gradients of 0 nothing but the decay is left; Adam's moves by the rate instead."""
+    """With gradients of 0 only the decay is left; Adam's decay moves by the rate instead."""
     p = leaf(START)
     optimizer = optim.AdamW([p], 0.5, weight_decay=0.5)
     for _ in range(5):
@@ -206,7 +206,7 @@ HALF: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", HALF)
 def test_optimizers_in_half_precision(name: str) -> None:
-    """Each step is that in float64, rounded: gradients of 0, the smallest number, near the largest."""
+    """Each step is a rounded step in float64, for gradients from 0 to near the largest number."""
     gs = np.array([0.0, 6e-8, 1e-4, 1.0, 6e4])
     p, q = leaf(np.ones(5, np.float16)), leaf(np.ones(5))
     optimizer, exact = HALF[name]([p]), HALF[name]([q])

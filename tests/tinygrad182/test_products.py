@@ -36,7 +36,7 @@ def _number(x: Fraction) -> float:
 
 
 def _near(found: Array, expected: list[Fraction]) -> None:
-    """To rounding, or to the smallest number; what does not fit is infinite."""
+    """Check equality up to rounding or the smallest number; values beyond the type are infinite."""
     exact = np.array([_number(x) for x in expected])
     at_edge = np.array([abs(x) > Fraction(np.finfo(float).max) * (1 - 1e-12) for x in expected])
     with np.errstate(invalid="ignore"):
@@ -109,7 +109,7 @@ def test_a_running_product_is_multiplied_in_numpys_order(dtype: str, n: int) -> 
 
 
 def test_gradients_of_long_products_are_those_of_short_ones() -> None:
-    """Beyond the blocks in which mantissas are multiplied."""
+    """The products are longer than the blocks in which mantissas are multiplied."""
     rng = np.random.default_rng(0)
     x = rng.choice([-1, 1], 3000) * 2.0 ** rng.uniform(-1, 1, 3000)
     a, b = leaf(x), leaf(np.log(np.abs(x)))

@@ -14,7 +14,7 @@ from tinygrad182._suggestions.numpy_names import HINTS
 
 X = np.array([[0.5, -1.5, 2.0], [3.0, 0.25, -0.75]])
 
-# what NumPy computes of an array must come out of a tensor, on the graph; beside it stands an array a
+# what NumPy computes of an array must come out of a tensor, on the graph; beside it is an array a
 DIFFERENTIABLE: list[Callable[[Any, Any], Any]] = [
     lambda x, a: np.sin(x),
     lambda x, a: np.tanh(x),

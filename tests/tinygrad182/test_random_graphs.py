@@ -1,4 +1,4 @@
-"""Random programs: gradients through graphs that nobody thought of, against the complex step."""
+"""Random programs: gradients through random graphs, against the complex step."""
 
 from __future__ import annotations
 

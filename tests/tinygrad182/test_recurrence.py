@@ -1,4 +1,4 @@
-"""A scan as an operation: what it takes, what it is made of, and the one way inside."""
+"""A scan as an operation: its operands, its program, and its backward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinygrad182.tensors import functions
 FORMS = pytest.mark.parametrize("form", ["compiled", "NumPy"])
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
-# --- what it is made of ---------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ EVERY = pytest.mark.parametrize("kind", KINDS)
     ],
 )
 def test_nothing_is_computed_or_kept_twice(kind: str, sums: int, saved: int, columns: int) -> None:
-    """Where a gate only uses x + h there is one sum, and what follows from states is not kept."""
+    """A gate that only uses x + h has one sum; values that follow from states are not kept."""
     scan, params = KINDS[kind]
     program = scan.program(**params)
     assert program is not None
@@ -54,7 +54,7 @@ def test_it_saves_as_much_as_its_program_says(kind: str) -> None:
     assert saved.program is case.program
 
 
-# --- what it takes --------------------------------------------------------------------------------
+# --- operands and gradients -----------------------------------------------------------------------
 
 
 def given(case: Case, make: Any = leaf) -> list[Any]:
@@ -64,7 +64,7 @@ def given(case: Case, make: Any = leaf) -> list[Any]:
 @FORMS
 @EVERY
 def test_some_gradients_are_those_of_all(form: str, kind: str) -> None:
-    """Each alone, and each pair that one product gives."""
+    """Check each gradient alone, and each pair that one product gives."""
     case = make(kind, (4, 3, 2, 5), "float64", bias="both")
     with loops(form):
         inputs = given(case)
@@ -115,15 +115,15 @@ def test_a_bias_is_an_array_or_0(kind: str, side: int, bias: Any) -> None:
         case.scan.definition(functions, *given(case), **case.params)  # type: ignore[misc]
 
 
-# --- the way inside -------------------------------------------------------------------------------
+# --- inside the backward pass ---------------------------------------------------------------------
 
 
 @FORMS
 @EVERY
 @pytest.mark.parametrize("until", [0, 3, 6])
 @pytest.mark.parametrize("window", [2, 9])
-def test_it_ends_where_it_is_told(form: str, kind: str, until: int, window: int) -> None:
-    """What is found for the steps from there on is what a whole pass finds."""
+def test_a_backward_pass_ends_at_until(form: str, kind: str, until: int, window: int) -> None:
+    """A pass that ends at step ``until`` finds the same for its steps as a whole pass."""
     case = make(kind, (7, 3, 2, 5), "float64", lead=(2,), lengths=True)
     with loops(form, steps=window):
         y, saved = case.run()

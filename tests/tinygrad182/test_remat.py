@@ -231,7 +231,7 @@ def test_what_is_returned_as_it_came_keeps_its_gradient_and_its_value() -> None:
 
 
 def test_the_definition_can_be_run_at_other_values() -> None:
-    """A replay of the graph calls it with arrays: also what it used from outside is given."""
+    """A replay of the graph calls it with arrays, also in place of the outside tensors that it used."""
     x, w, c = leaf(X), leaf(W), const(np.array([0.5, 2.0]))
     outside = tg.tanh(w)
     node = tg.remat(lambda x, c: tg.tanh(x @ outside) * c + outside[0])(x, c)._node
@@ -267,7 +267,7 @@ def test_containers_are_kept_as_they_were_and_as_what_they_were() -> None:
 
 
 def test_a_direction_in_which_nothing_changes() -> None:
-    """The tangent of what does not depend on the argument is 0, with remat as without."""
+    """A result that does not depend on the argument has tangent 0, with and without remat."""
     x, w = leaf(X), leaf(W)
 
     def unused(s: tg.Tensor) -> tg.Tensor:

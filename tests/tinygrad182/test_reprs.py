@@ -1,4 +1,4 @@
-"""What a notebook shows of each result: the text, the titles and the shapes that are drawn."""
+"""Results in a notebook: their text, titles and drawn shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back is what was saved, here and in PyTorch."""
+"""Checkpoints: loaded values equal the saved ones, here and in PyTorch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def saved(model: tg.nn.Module, optimizer: Any = None, **meta: Any) -> tg.Checkpo
         return tg.load(f"{folder}/file")
 
 
-# --- what comes back ----------------------------------------------------------------------------
+# --- loaded values ------------------------------------------------------------------------------
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 json_values = st.recursive(
@@ -473,8 +473,8 @@ def mutated(facts: Any) -> Iterator[Any]:
         yield changed
 
 
-def test_odd_facts_are_taken_or_told(tmp_path: Path) -> None:
-    """Whatever a header holds: a checkpoint that its own methods can be asked about, or our error."""
+def test_odd_facts_are_taken_or_refused(tmp_path: Path) -> None:
+    """Any header gives a checkpoint whose methods work, or one of our errors."""
     taken, told = 0, 0
     for facts in mutated(FACTS):
         arrays = {"weight": np.ones(2), "optimizer/0/momentum_buffer": np.ones(2)}
@@ -507,7 +507,7 @@ def test_errors_are_those_a_caller_would_expect() -> None:
 
 @given(st.data())
 def test_damaged_files_raise_our_errors(data: st.DataObject) -> None:
-    """Cut anywhere, or with bytes of the header changed; the elements have no check sum."""
+    """Files are cut anywhere, or have changed bytes in the header; the elements have no checksum."""
     optimizer = tg.optim.SGD(LINEAR.parameters(), 0.1, momentum=0.9)
     optimizer.state = [{"momentum_buffer": p.data} for p in LINEAR.parameters()]
     with tempfile.TemporaryDirectory() as folder:

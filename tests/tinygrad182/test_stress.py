@@ -1,4 +1,4 @@
-"""Many threads, many steps, deep graphs: what holds once must hold the thousandth time."""
+"""Many threads, many steps, deep graphs: properties that hold once hold the thousandth time."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _deep(x: tg.Tensor) -> tg.Tensor:
 
 
 def _copied(x: tg.Tensor) -> None:
-    """Results are refused; a leaf and what is detached leave the graph behind."""
+    """Copies of results are refused; copies of a leaf and of a detached tensor leave out the graph."""
     h = _deep(x)
     with pytest.raises(tg.GraphError, match=r"detach\(\) or clone\(\)"):
         copy.deepcopy(h)
@@ -277,7 +277,7 @@ def _copied(x: tg.Tensor) -> None:
 
 
 def _copied_module(x: tg.Tensor) -> None:
-    """What a module still holds of a forward pass goes neither into its copy nor into a pickle."""
+    """A module's values of a forward pass go neither into its copy nor into a pickle."""
     module = tg.nn.Linear(1, 1, rng=0, dtype="float64")
     h = _deep(module(tg.reshape(x, (1, 1))))
     twin = copy.deepcopy(module)

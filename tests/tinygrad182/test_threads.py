@@ -1,4 +1,4 @@
-"""What holds when threads and tasks share parameters and contexts, and when a pass is interrupted."""
+"""Threads and tasks that share parameters and contexts, and passes that are interrupted."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_no_thread_s_contribution_is_lost(add: Any, passes: int) -> None:
 
 
 def test_a_gradient_that_was_dropped_does_not_come_back() -> None:
-    """Nothing that is read before ``.grad = None`` is written after it."""
+    """A sum that was read before ``.grad = None`` is not written after it."""
     w = leaf([0.0])
     w.grad = const([1.0])
     reading, going_on = threading.Event(), threading.Event()
@@ -367,7 +367,7 @@ def test_an_interrupted_entry_leaves_the_modes() -> None:
 
 
 def _entries() -> dict[str, Callable[[], Any]]:
-    """What changes the modes inside, each in a small case."""
+    """Functions that change the modes inside, each in a small case."""
     x, w = leaf([0.5, 2.0]), leaf([[0.3, 0.1], [0.2, 0.4]])
     rnn = tg.nn.RNN(2, 2, rng=0).to(device())
 
@@ -409,7 +409,7 @@ def _entries() -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("name", _entries())
 def test_an_interrupt_leaves_the_modes(name: str) -> None:
-    """Also one that comes as a context is left, before it has put the modes back."""
+    """This includes an interrupt as a context is left, before it has restored the modes."""
     given = modes.MODES.get()
     run = _entries()[name]
     run()
@@ -428,7 +428,7 @@ CONTEXTS = {name for name, found in vars(modes).items() if isinstance(found, typ
 
 
 def _own(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What is in a function, without the functions inside it."""
+    """Syntax nodes of a function, without those of the functions inside it."""
     left: list[ast.AST] = list(function.body)
     while left:
         part = left.pop()

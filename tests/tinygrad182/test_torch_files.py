@@ -244,9 +244,9 @@ def whole(folder: Path) -> bytes:
 
 
 def outcome(path: Path, content: bytes) -> dict[str, Array] | None:
-    """What is read, or None for an error of ours."""
+    """The arrays that are read, or None for one of our errors."""
     path.touch()
-    with path.open("r+b") as file:  # a new file, or an emptied one, takes the system far longer
+    with path.open("r+b") as file:  # making or emptying a file takes the system far longer
         file.write(content)
         file.truncate()
     try:
@@ -281,7 +281,7 @@ def test_a_file_with_one_byte_changed(tmp_path: Path) -> None:
     )
 )
 def test_random_programs(parts: list[bytes]) -> None:
-    """Programs of the instructions that are known, in any order."""
+    """Programs are known instructions in any order."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "f"
         write_archive(path, pickled({"a": tensor("0", W)})[:-1] + b"".join(parts) + b".", DATA)

@@ -1,4 +1,4 @@
-"""A step's program is the step: for any step that is elementwise in its gates, and for no other."""
+"""Programs of steps: every step that is elementwise in its gates has one, and no other step has."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_any_step_has_a_program_that_gives_what_it_means(
 
 @pytest.mark.parametrize("add", [lambda x, h: x + (h + h), lambda x, h: (x + x) + h], ids="hx")
 def test_a_sum_that_is_added_to_itself(add: Any) -> None:
-    """Is twice that sum; x + h alone is one sum for both."""
+    """The result is twice that sum; x + h alone is one sum for both."""
     scan = Scan.of("twice", lambda xp, x, h, s: (xp.tanh(add(x, h)),), ("g",), ("h",))
     shapes = (3, 2, 2), (2, 2), (2, 2), (2, 2), (2,), (2,)
     operands = [np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)]
@@ -229,7 +229,7 @@ EACH: list[Any] = [
 
 @pytest.mark.parametrize("first", range(0, len(EACH), 6))
 def test_each_operation_compiled(first: int) -> None:
-    """Each is a part of one state, beside a first that is bounded."""
+    """Each operation is a part of one state, beside a first part that is bounded."""
     bounded = ("unary", "tanh", ("z", 0, 1))
     cell = Cell(1, (), (bounded, *EACH[first : first + 6]))
     operands = cell.operands(4, 3, 2, 5)
@@ -242,7 +242,7 @@ def test_each_operation_compiled(first: int) -> None:
         assert_close(a, b, 1e-14, floor=1.0)
 
 
-# --- steps that have none -------------------------------------------------------------------------
+# --- steps without a program ----------------------------------------------------------------------
 
 
 def _sum(x: Any, h: Any) -> Any:
@@ -309,13 +309,13 @@ WHY: dict[str, str] = {
     "through whole numbers": "step changes a dtype, to int64",
     "through halves": "step changes a dtype, to float16",
 }
-"""What else than a shape they depend on."""
+"""Things other than a shape on which they depend."""
 
 
 @pytest.mark.parametrize("H", [4, 5])
 @pytest.mark.parametrize("name", WHOLE)
 def test_units_that_depend_on_each_other_have_no_program(name: str, H: int) -> None:
-    """Such a step is run by its definition: right, and differentiated again."""
+    """Such a step runs by its definition, which is right and can be differentiated again."""
     cell = Cell(1, (), (("state", 0),))
     scan = Scan.of("whole", WHOLE[name], ("z",), ("h",))
     assert scan.program() is None
@@ -328,7 +328,7 @@ def test_units_that_depend_on_each_other_have_no_program(name: str, H: int) -> N
 
 @pytest.mark.parametrize("keep", [0.0, 0.5])
 def test_what_is_drawn_anew_has_no_program(keep: float) -> None:
-    """Other numbers at every step, not those of the recording."""
+    """Every step draws other numbers than the recording."""
     draw = np.random.default_rng(0)
 
     def dropping(xp: Any, x: Any, h: Any, state: Any) -> Any:
@@ -393,7 +393,7 @@ def test_steps_at_the_edge_have_one(name: str, ragged: bool) -> None:
 @pytest.mark.parametrize("op", ["add", "subtract", "divide", "maximum"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_number_beside_every_gate(op: str, swapped: bool) -> None:
-    """What one operation does to several gates is done at once."""
+    """An operation on several gates runs once for all of them."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
         n = state[0].shape[-1]
@@ -477,7 +477,7 @@ def test_numbers_that_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what is there only later, what is no number, and what is read by a function inside."""
+    """This includes names defined later, values that are not numbers, and reads of an inner function."""
     inner = "sin"
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
@@ -499,7 +499,7 @@ def test_whatever_a_step_reads_may_change(monkeypatch: pytest.MonkeyPatch) -> No
             assert_same(found, expected, "of it")
 
 
-def test_an_option_is_told_by_its_type_too() -> None:
+def test_equal_options_of_different_types_differ() -> None:
     def step(xp: Any, x: Any, h: Any, state: Any, k: Any = 1) -> Any:
         return (xp.tanh(x + h) if k is True else xp.sigmoid(x + h),)
 
@@ -552,7 +552,7 @@ def test_it_is_derived_once_for_each_choice_of_parameters(monkeypatch: pytest.Mo
 
 
 def test_threads_may_derive_at_once() -> None:
-    """Each finds a whole program, and the same one."""
+    """Every thread gets one and the same whole program."""
     with ThreadPoolExecutor(8) as pool:
         for kind, (scan, params) in KINDS.items():
             fresh = Scan.of(kind, scan.step, scan.gates, scan.parts, scan.weights)
@@ -561,7 +561,7 @@ def test_threads_may_derive_at_once() -> None:
 
 
 def text(scan: Scan, **params: Any) -> str:
-    """All of a program."""
+    """The text of a whole program."""
     program = scan.program(**params)
     assert program is not None
     return f"{program.x_only} {program.shared}\n{program.forward}\n{program.backward}"

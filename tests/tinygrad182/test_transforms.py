@@ -247,7 +247,7 @@ def test_a_penalty_on_a_jacobian_reaches_the_weights() -> None:
         assert not tg.jacobian(lambda v: tg.tanh(v @ w), v).requires_grad
 
 
-def test_a_tangent_passes_a_condition_that_is_no_mask() -> None:
+def test_a_tangent_passes_a_condition_that_is_not_a_mask() -> None:
     x, v = tg.tensor([1.0, 0.0]), tg.tensor([3.0, 5.0])
     _, tangent = tg.jvp(lambda x: tg.where(x, x * 2, 0.0), x, v)
     assert tangent.tolist() == [6.0, 0.0]

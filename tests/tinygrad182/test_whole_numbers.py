@@ -38,7 +38,7 @@ def _layer(fused: bool, truncate: Any = None, last: bool = False) -> Call:
 
 
 def _unrecorded(n: Any) -> Any:
-    """Long enough to be run in windows."""
+    """The sequence is long enough to run in windows."""
     rnn = tg.nn.RNN(2, 64, rng=0, dtype="float64")
     x = const(np.repeat(X, 3, axis=1).repeat(100, axis=0))
     with tg.no_grad():

@@ -1,4 +1,4 @@
-"""Files as ``torch.save`` writes them, and such as nobody should: made without PyTorch."""
+"""Files as ``torch.save`` writes them, and malicious ones, made without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import Array
 
 
 class Named:
-    """A name of Python's, which pickle writes as it stands here, and what it is called with."""
+    """A Python name, which pickle writes as it is here, and the arguments of its call."""
 
     def __init__(self, name: str, *arguments: Any) -> None:
         self.name, self.arguments = name, arguments
@@ -38,7 +38,7 @@ class Writer(pickle._Pickler):  # type: ignore[name-defined, misc]
 
 
 class Persistent:
-    """What pickle leaves outside."""
+    """An object that pickle stores outside of its stream."""
 
     def __init__(self, *what: Any) -> None:
         self.what = what

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, where, and with which exit status."""
+"""The command line from outside: its output, error text and exit status."""
 
 import contextlib
 import io
@@ -191,7 +191,7 @@ def started(*arguments):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
-def test_a_run_that_is_told_to_end_cleans_up(tmp_path, number):
+def test_a_run_that_is_terminated_cleans_up(tmp_path, number):
     many = ("gradient-flow", "--steps", "1000000", "--out", str(tmp_path / "new" / "out"))
     before = signal.signal(number, signal.SIG_IGN)  # as after nohup
     try:
@@ -218,10 +218,10 @@ TOLD_IN_EXEC = (
     "command_line.load = lambda name: Experiment('Is it?', Options, lambda *given: exec(told))\n"
     "runpy.run_module('experiments', run_name='__main__', alter_sys=True)\n"
 )
-"""An experiment that is told to end in ``exec`` of a text, which is how a dataclass is made."""
+"""An experiment that gets SIGTERM inside ``exec`` of a text, which is how a dataclass is made."""
 
 
-def test_a_run_that_is_told_to_end_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):
+def test_a_run_that_is_terminated_in_code_made_from_a_text_cleans_up(tmp_path, monkeypatch):
     """Python would end such a process with SIGINT, although the interrupt was caught."""
     (tmp_path / "told_in_exec.py").write_text(TOLD_IN_EXEC)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

@@ -45,7 +45,7 @@ def test_a_number_is_written_from_its_logarithm(log10, text):
     assert power_text(log10) == text
 
 
-def test_a_column_of_words_is_told_from_one_of_numbers():
+def test_columns_of_words_and_of_numbers_are_distinguished():
     table = Table("t", "t", [{"a": None, "b": 1.0, "c": True}, {"a": "x", "b": None, "c": False}])
     assert [Column(key, key).is_text(table) for key in "abc"] == [True, False, False]
     assert [Column(key, key).text(table.rows[0]) for key in "abc"] == ["–", "1.0", "yes"]

@@ -150,7 +150,7 @@ def test_csv_holds_every_row_at_full_precision(published):
 
 
 class Page(HTMLParser):
-    """What a page asks its browser for, and what it shows."""
+    """A parsed page: the resources that it requests, its policy, its text and its scripts."""
 
     def __init__(self, text):
         super().__init__()

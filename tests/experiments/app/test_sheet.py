@@ -113,7 +113,7 @@ def test_a_choice_that_cannot_be_is_refused_before_any_runs(
 
 
 def test_the_page_shows_the_pictures_that_its_questions_ask_about(tmp_path):
-    """By name where an experiment names them, the first two otherwise."""
+    """An experiment names its pictures; otherwise the first two are shown."""
     drawn = [dataclasses.replace(figure, name=name) for name in "abc" for figure in a_figure()]
     run = a_run(a_chart())
     run = dataclasses.replace(run, result=dataclasses.replace(run.result, figures=drawn))

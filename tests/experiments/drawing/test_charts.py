@@ -1,4 +1,4 @@
-"""What the charts' axes say."""
+"""The axes of charts and their titles."""
 
 import numpy as np
 import pytest

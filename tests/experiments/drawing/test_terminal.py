@@ -79,7 +79,7 @@ def test_a_cell_wider_than_the_terminal_is_folded_alone():
     assert text.count("a") == 70 + "What becomes of it".count("a")
 
 
-def test_what_is_no_terminal_gets_whole_lines():
+def test_a_file_that_is_not_a_terminal_gets_whole_lines():
     stream = io.StringIO()
     console = console_for(stream)
     print_table(

@@ -58,7 +58,7 @@ def values(chart):
 
 
 def test_each_point_is_measured_once_and_drawn_as_it_stands_in_the_table(monkeypatch):
-    """Where lines over T, K and M cross, there is one measurement."""
+    """Lines over T, K and M share one measurement at the point where they cross."""
     measured, time_both = [], beam_cost.time_both
 
     def counted(decoder, length, width, repeats, advance):

@@ -102,7 +102,7 @@ def test_a_wrong_gate_fails_the_claims(fault, monkeypatch):
 
 
 def last_of(paths):
-    """The same as if measured with the loss at the last step, which two claims are about."""
+    """These paths, labelled as measured with the loss at the last step, which two claims are about."""
     return [type(paths)(**{**vars(paths), "target": "last"})]
 
 

@@ -1,4 +1,4 @@
-"""char-lm: training against one long run, searches against all texts there are, and what is said."""
+"""char-lm: training against one long run, searches against all texts, and the sentences."""
 
 import copy
 import dataclasses
@@ -198,7 +198,7 @@ def mutated(facts, depth=0):
 
 
 def go_on(checkpoint, path):
-    """What --resume does before and after training, with a step in between."""
+    """Do what --resume does before and after training, with a step in between."""
     model = model_of(checkpoint, path)
     learner = a_learner()
     assert learner.model.vocabulary == model.vocabulary
@@ -211,7 +211,7 @@ def go_on(checkpoint, path):
     learner.history.gradient()
 
 
-def test_damaged_checkpoints_are_told_before_anything_is_made_of_them(tmp_path):
+def test_damaged_checkpoints_raise_before_anything_is_made_of_them(tmp_path):
     """Every mutation ends in an error of ours, or in a training that goes on."""
     path = tmp_path / "model.safetensors"
     learner = a_learner()
@@ -482,7 +482,7 @@ def test_a_text_and_a_name_with_control_characters(tmp_path, brief, draw_only):
 
 @pytest.mark.parametrize(("text", "better"), [("abc def ghi\n", False), ("a", True)])
 def test_a_text_that_counting_predicts_without_error(tmp_path, brief, draw_only, text, better):
-    """n-gram models leave nothing of it; also, its name is not UTF-8."""
+    """The n-gram models have a loss of 0; also, the file's name is not UTF-8."""
     draw_only(*["reach", "saliency"] * better)  # of which no gradient has a logarithm
     data = tmp_path / ("für.txt" if sys.platform == "win32" else "f\udcfcr.txt")
     data.write_text(text * (LEAST // len(text) + 1))

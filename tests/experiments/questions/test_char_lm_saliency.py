@@ -1,4 +1,4 @@
-"""Which characters a prediction depends on: numbers against plain gradients, and what the chart holds."""
+"""Saliency of characters: its numbers against plain gradients, and the contents of the chart."""
 
 import dataclasses
 import re
@@ -146,7 +146,7 @@ def test_the_heads_say_what_is_expected_and_what_comes():
     assert said == "expects “⏎” 90%, “b” 10%, “a” 0%; the text goes on with “b” 9.6%"
 
 
-def test_norms_that_are_0_or_no_number_are_told_by_name():
+def test_norms_that_are_0_or_nan_are_named():
     logs = np.array([-0.123456, -np.inf, np.nan, -412.0, np.inf])
     assert saliency_figures._drawable(logs) == [
         -0.1235, "exactly 0", "not a number", -412.0, "not a number",

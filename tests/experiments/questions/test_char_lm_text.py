@@ -41,7 +41,7 @@ def test_a_file_is_cut_in_two(tmp_path):
     assert len(found.held_out) == len(text) // 10
 
 
-def test_files_that_are_no_text_are_named(tmp_path):
+def test_files_that_are_not_text_are_named(tmp_path):
     path = tmp_path / "mine.txt"
     with pytest.raises(DataError, match=r"mine\.txt: there is no such file"):
         read_text(path)

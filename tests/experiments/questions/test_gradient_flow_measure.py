@@ -1,4 +1,4 @@
-"""What is made of a measurement: slopes, verdicts, training that ends, and the words for it."""
+"""Conclusions from a measurement: slopes, verdicts, training that ends, and the words for it."""
 
 import numpy as np
 import pytest
@@ -193,7 +193,7 @@ def test_the_last_target_is_the_last_step_alone():
 
 
 def test_slopes_are_drawn_where_they_apply():
-    """For a loss at the last step, of one W_h."""
+    """Slopes belong to a loss at the last step and a single W_h."""
     chart = figures.gradient_chart([measured(line(-9, 0), target="all")], "t", "s").to_dict()
     assert len(chart["spec"]["layer"]) == 1
     assert "λ" not in str(chart)
@@ -204,7 +204,7 @@ def test_slopes_are_drawn_where_they_apply():
     assert drawn == {"loss at the last step"}
 
 
-def test_the_states_of_an_lstm_are_told_apart():
+def test_the_states_of_an_lstm_are_distinguished():
     h, c = (
         measured(line(n, 0), nonlinearity="lstm", name=name) for n, name in ((-9, "h"), (9, "c"))
     )

@@ -1,4 +1,4 @@
-"""What the spectrum promises, against brute force; the claims, on planted faults."""
+"""Predictions from the spectrum against brute force, and the claims on planted faults."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""penalty: the term against its definition, training with it and without, and who has learned."""
+"""penalty: the term against its definition, training with and without it, and which networks learned."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""sensitivity: the unit and the cells against plain NumPy and complex steps, and what powers are found."""
+"""sensitivity: the unit and the cells against plain NumPy and complex steps, and the fitted powers."""
 
 import dataclasses
 import json

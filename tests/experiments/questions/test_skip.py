@@ -140,7 +140,7 @@ def test_shares_by_products_sum_to_one_and_begin_with_the_cell_path():
         assert cut[kind].rest == pytest.approx(found[kind].shares[3:].sum(), rel=1e-9)
 
 
-def test_classes_that_are_not_told_apart_and_shares_that_cancel_are_named():
+def test_classes_that_are_not_distinguished_and_shares_that_cancel_are_named():
     whole = skips.Products(np.array([0.2, 0.8]), None)
     said = skip.words.by_products("ResNet", whole, 3)
     assert said == (

@@ -1,4 +1,4 @@
-"""The running average task against sums by hand, and batches of a person's own sequences."""
+"""The running average task against sums by hand, and batches of the user's sequences."""
 
 import numpy as np
 import pytest

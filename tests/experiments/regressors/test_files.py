@@ -89,7 +89,7 @@ def test_bad_csv_is_named_with_its_place(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
-def test_csv_that_is_no_text(tmp_path):
+def test_csv_that_is_not_text(tmp_path):
     path = tmp_path / "data.csv"
     path.write_bytes(b"\xff\xfe1\x00,\x002\x00")  # what a spreadsheet calls Unicode text
     with pytest.raises(DataError, match="not a text file; save it as CSV"):

@@ -18,7 +18,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in told for name in COMMANDS)
 
 
-def test_a_misspelt_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_command_is_corrected(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dif"]) == 2
     told = capsys.readouterr()
     assert "there is no command 'dif'; did you mean diff?" in told.err

@@ -185,12 +185,12 @@ def test_errors_are_a_line_and_leave_no_files(
 
 
 STEER = "<b>\x1b[31m</script>\x9b"
-"""What nobody wants in a name."""
+"""Dangerous text in a name."""
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_names_of_other_people_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A state dict's names, and those of columns, reach a table and a terminal."""
+    """Names in a state dict and of columns are printed in a table and a terminal."""
     state = tg.nn.RNN(1, 1, rng=0).state_dict()
     arrays = {f"{STEER}.{name}": value.numpy() for name, value in state.items()}
     torch_files.write(tmp_path / "f", {**arrays, f"{STEER}\n": np.ones(2)})

@@ -1,4 +1,4 @@
-"""Sequences from files: what is read, what is left out and told, and which cell is wrong."""
+"""Sequences from files: their values, reports of what is left out, and the cell that is wrong."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Two cards: everything runs where its arrays are, whichever card is the current one.
 
-The stand-in for CuPy plays two with ``FAKECUPY_DEVICES=2``, and refuses what is on another card.
+The fake CuPy simulates two with ``FAKECUPY_DEVICES=2``, and refuses arrays on another card.
 """
 
 from __future__ import annotations

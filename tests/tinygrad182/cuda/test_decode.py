@@ -1,4 +1,4 @@
-"""Decoding on CUDA: how often the host waits, where things have to be, and the numbers of the CPU."""
+"""Decoding on CUDA: the number of waits, the places of arrays, and the numbers of the CPU."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_rescoring_finds_what_the_cpu_finds(card: str) -> None:
             np.testing.assert_allclose(gpu, cpu, rtol=1e-11, atol=1e-13)
 
 
-# --- where things are -------------------------------------------------------------------------------
+# --- places of arrays -------------------------------------------------------------------------------
 
 
 @cards
@@ -331,7 +331,7 @@ def test_an_array_of_a_state_elsewhere_is_named(card: str) -> None:
 
 @cards
 def test_the_state_of_a_hypothesis_is_on_its_card(card: str) -> None:
-    """Read when another card is the current one; in memory of its own."""
+    """The state is read while another card is the current one, and has memory of its own."""
     make, state, axis = KINDS["CharLM.step"]
     step = make(card)
     for found in (
@@ -346,7 +346,7 @@ def test_the_state_of_a_hypothesis_is_on_its_card(card: str) -> None:
         assert len(on.tokens) == 3  # type: ignore[union-attr]
 
 
-# --- what is told later on a card --------------------------------------------------------------------
+# --- errors that come later on a card ---------------------------------------------------------------
 
 
 def looking_up(device: str, rows: int, change: Any = None) -> Any:
@@ -379,7 +379,7 @@ LATE: dict[str, Callable[[Any, Any], Any]] = {
 
 @cards
 @pytest.mark.parametrize("name", LATE)
-def test_a_token_beyond_the_table_is_told(name: str, card: str) -> None:
+def test_a_token_beyond_the_table_raises(name: str, card: str) -> None:
     """CuPy wraps it around; the bounds are looked at when the host reads the step."""
     told = r"indices from \d to 6; they must lie in \[0, 6\), in call [23] of the step"
     with pytest.raises(tg.IndexOutOfRangeError, match=told):
@@ -398,7 +398,7 @@ def test_tokens_that_the_step_has_changed_are_looked_at_too(card: str) -> None:
 
 
 def test_what_a_step_has_indexed_is_not_kept_for_the_check() -> None:
-    """Else a search would hold the activations of all its steps."""
+    """Otherwise a search would hold the activations of all its steps."""
     seen: list[Any] = []
 
     def step(tokens: Any, state: Any) -> Any:
@@ -461,7 +461,7 @@ def tabled(card: str, *rows: list[float]) -> Any:
 
 
 @cards
-def test_wrong_numbers_are_told_with_their_step(card: str) -> None:
+def test_wrong_numbers_raise_with_their_step(card: str) -> None:
     ok, wrong = [math.log(0.5)] * 2, [math.nan, math.log(0.5)]
     step, state = tabled(card, ok, wrong, ok), zeros(card, 1)
     with pytest.raises(tg.DecodingError, match=r"NaN at step 2, parent 0, .*after tokens \[0\]"):

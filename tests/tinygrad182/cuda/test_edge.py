@@ -1,6 +1,6 @@
 """The edge between host and device: data of the host goes where it is used, operands never move.
 
-Runs on every device (``pytest --device``); waits and launches are counted on a stand-in for CuPy alone.
+Runs on every device (``pytest --device``); waits and launches are counted on the fake CuPy alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ G = np.array([[1.0, 2.0, 4.0], [-1.0, 0.5, 8.0]])
 
 
 def on_stand_in() -> Any:
-    """CuPy's stand-in, which counts; the test is skipped without it, and on other devices."""
+    """The fake CuPy, which counts; the test is skipped without it, and on other devices."""
     cupy = pytest.importorskip("cupy")
     if not (getattr(cupy, "__fake__", False) and device() != "cpu"):
         pytest.skip("only a stand-in for CuPy counts what a device waits for")
@@ -616,7 +616,7 @@ def test_nan_has_no_sign() -> None:
     "dtype", ["int8", "uint16", "bool", "complex64", "complex128", "float16", "int64"]
 )
 def test_adding_at_indices(dtype: str) -> None:
-    """Where indices repeat: also in the types that a card cannot add atomically."""
+    """Indices may repeat, also in the types that a card cannot add atomically."""
     index, values = np.array([0, 2, 0, 0]), np.array([1, 2, 3, 127]).astype(dtype)
     if dtype.startswith("complex"):
         values = (values * (1 - 2j)).astype(dtype)

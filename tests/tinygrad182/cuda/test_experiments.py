@@ -1,4 +1,4 @@
-"""Every experiment finds on a card what it finds on the CPU: the same claims, tables and sentences."""
+"""Every experiment has equal claims, tables and sentences on a card and on the CPU."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Sizes near the smallest that each experiment takes."""
 
 SECONDS = ("stored_ms", "again_ms", "ratio")
-"""Keys of what differs from run to run."""
+"""Keys whose values differ from run to run."""
 
 
 @pytest.fixture(autouse=True)
@@ -107,14 +107,14 @@ def run(name: str, where: str, **more: Any) -> Result:
 
 
 def same(found: Any, expected: Any, tolerance: float) -> bool:
-    """Numbers to rounding, anything else as it is."""
+    """Compare numbers up to rounding, and anything else exactly."""
     if isinstance(expected, float) and isinstance(found, float):
         return found == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
     return bool(found == expected)
 
 
 def words(result: Result) -> list[str]:
-    """Headline and sentences; errors of rounding are all one."""
+    """Headline and sentences, with one placeholder for rounding errors."""
     return [
         re.sub(r"\b[\d.]+e-1\d\b|\b0\b", "rounding", text)
         for text in (result.headline, *result.reading)

@@ -138,7 +138,7 @@ def make(
 
 
 Saved = tuple[Any, Any]
-"""What forward fills: the states, and what it keeps for backward."""
+"""The arrays that forward fills: the states, and the values saved for backward."""
 
 
 def forward(run: Any, m: Any, case: Case, dtype: str) -> Saved:
@@ -248,7 +248,7 @@ def test_plain_backward_hands_out_the_same_numbers(
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 @pytest.mark.parametrize("kind", CELLS)
 def test_rows_are_brought_to_about_1(kind: str, size: float, options: dict[str, Any]) -> None:
-    """However small or large what arrives is; a row of zeros keeps its power."""
+    """This holds for cotangents of any size; a row of zeros keeps its power."""
     case = make(kind, (110, 3, 2, 4), last=True, **options)
     kept = forward(numpy_loops, np, case, "float64")
     case.g *= size
@@ -275,7 +275,7 @@ def test_the_largest_element_counts_wherever_it_is(unit: int) -> None:
 
 
 def test_what_is_not_finite_does_not_count() -> None:
-    """It would hide all else beside it where its power of two is far above."""
+    """Otherwise its large power of two would hide all other elements."""
     case = make("identity", last=True, powers=True)
     kept = forward(numpy_loops, np, case, "float64")
     case.powers[:] = 0
@@ -330,7 +330,7 @@ def test_four_launches_a_step_and_no_waits(
 
 
 def test_no_kernel_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in takes it for a null pointer, but CuPy gives the driver no value then."""
+    """The fake CuPy takes it for a null pointer, but CuPy gives the driver no value then."""
     given = []
 
     class Spy:
@@ -432,7 +432,7 @@ def test_each_operation_does_what_numpy_does(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gates_are_accurate_on_both_tails(dtype: str) -> None:
-    """To the last bits, as far as e⁻ᶻ is finite."""
+    """They are accurate to the last bits, as far as e⁻ᶻ is finite."""
     tape, end = Tape(), 85 if dtype == "float32" else 700
     z = tape.input("sum", 0)
     listing = Listing({("after", 0): tape.make("sigmoid", z), ("saved", 0): tape.make("tanh", z)})

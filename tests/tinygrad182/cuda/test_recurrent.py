@@ -79,7 +79,7 @@ def test_launches_per_step(kind: str, dtype: str, bias: bool, look: bool) -> Non
 @counts
 @pytest.mark.parametrize("kind", KINDS)
 def test_launches_of_a_layer(kind: str) -> None:
-    """What :func:`gradient_flow` launches besides its steps: once for a layer, however long it is."""
+    """Besides its steps, :func:`gradient_flow` launches at most 240 kernels for each layer."""
     several = [launches(kind, 4, True, dtype="float32", num_layers=n) for n in (1, 2, 3)]
     assert several[0] <= 240
     assert np.diff(several).max() <= 240
@@ -117,7 +117,7 @@ def test_a_training_step_never_waits(
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_lengths_go_to_a_card_once(fused: bool, bidirectional: bool) -> None:
-    """However many steps, windows and layers need something that was made of them."""
+    """They go once, however many steps, windows and layers use them."""
     sent = []
     for steps, truncate, layers in ((8, 8, 1), (16, 8, 1), (16, 2, 1), (8, 8, 3)):
         options = {"num_layers": layers, "bidirectional": bidirectional, "fused": fused}
@@ -187,7 +187,7 @@ def test_the_numbers_of_the_cpu(kind: str, device: str, options: dict[str, Any])
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 @pytest.mark.parametrize("lengths", [None, [20, 3, 7, 20]])
 def test_the_views_of_the_cpu(kind: str, device: str, gain: float, lengths: Any) -> None:
-    """Gradients of all states, for one they are far below what the type of the model holds."""
+    """Compare the gradients of all states; in one case they are far below the model's type."""
     found = []
     for where in (device, "cpu"):
         dtype = "float32" if where == device and gain < 1 else "float64"
@@ -252,7 +252,7 @@ def test_log_norms_of_a_gradient_of_1e_600(dtype: str) -> None:
 @pytest.mark.parametrize("look", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_finite(kind: str, look: bool, value: float) -> None:
-    """It goes where it goes on the CPU; where a ReLU is 0, 0 is sent back."""
+    """NaN and ∞ reach the elements that they reach on the CPU; a ReLU that is 0 passes back 0."""
     found = []
     for where in ("cuda:0", "cpu"):
         layer, x = make(kind, where), tensor(data(6), where)

@@ -38,7 +38,7 @@ def _made_where_told() -> Iterator[None]:
 
 @contextmanager
 def waits(at_most: int) -> Iterator[None]:
-    """Only the stand-in counts."""
+    """Only the fake CuPy counts."""
     if not STAND_IN:
         yield
         return
@@ -107,7 +107,7 @@ def own_loop(steps: int, gain: float = 1.0, dtype: str = "float64") -> Callable[
 
 
 def with_a_gap(steps: int, gain: float, wide: bool = True) -> Callable[[str], Loss]:
-    """Two layers, between which something else stands; ``wide``: that changes nothing."""
+    """Two layers with another operation in between; if ``wide``, it changes nothing."""
 
     def loss(device: str) -> Loss:
         below = layer("tanh", device, gain, dtype="float64")

@@ -1,4 +1,4 @@
-"""Searches to check: a model, examples to search for together, and what the search is told."""
+"""Searches to check: a model, examples to search for together, and the search's options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case:
     starts: tuple[int, ...]
     width: int
     rules: Rules
-    told: str  # how the model was drawn
+    told: str  # description of how the model was drawn
 
     def __repr__(self) -> str:
         return f"{self.told}: examples {self.examples} from {self.starts}, K = {self.width}, {self.rules}"
@@ -56,7 +56,7 @@ class Case:
         return results
 
     def of(self, order: Sequence[int]) -> Case:
-        """The same with some of the examples, in an order of their own."""
+        """This case with some of its examples, in a given order."""
         examples = tuple(self.examples[b] for b in order)
         return replace(self, examples=examples, starts=tuple(self.starts[b] for b in order))
 
@@ -66,7 +66,7 @@ class Case:
 
     @property
     def tolerance(self) -> float:
-        """Tables are looked up; a network's sums round otherwise for other batches."""
+        """0 for a table, which is looked up; a network's sums round differently for other batches."""
         return 0.0 if self.model.exact else 1e-12
 
     def same(self, a: float, b: float) -> bool:
@@ -85,7 +85,7 @@ def models(draw: st.DrawFn, tokens: int) -> tuple[Model, str]:
 
 @st.composite
 def cases(draw: st.DrawFn, wide: bool = True, penalties: Sequence[float] = PENALTIES) -> Case:
-    """Searches; those that are not wide have few enough sequences to try all.
+    """Searches; unless they are wide, they have few enough sequences to try all.
 
     Sizes are sampled from lists, those that ask most among them more often.
     """

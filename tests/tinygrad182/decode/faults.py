@@ -1,4 +1,4 @@
-"""Beam searches with a fault: faults of other libraries, and faults that ours could have had.
+"""Beam searches with a fault: faults of other libraries, and possible faults of ours.
 
 A fault wraps one function of ``tinygrad182.decode`` while a search runs. The wrapper is given the function
 and its arguments, and calls it with other arguments, or returns something else.
@@ -95,7 +95,7 @@ def having(owner: Any, **values: Any) -> Iterator[None]:
 
 
 def _without_reordering(leaf: Any, axis: int, count: int) -> Any:
-    """Rows that leave a leaf as it is; they begin again where there are more rows to fill."""
+    """Rows that leave a leaf of the state in its order, repeated if there are more rows to fill."""
     leaf = leaf.numpy() if isinstance(leaf, tg.Tensor) else leaf
     return np.arange(count) % (leaf.shape[axis] if backend.is_array(leaf) else 1)
 
@@ -140,7 +140,7 @@ def states_in_the_steps_memory(keep_states: Any, self: Any, step: Any, state: An
         keep_states(self, step, state)
 
 
-# --- what is kept, and what ends ------------------------------------------------------------------
+# --- pruning and ends -----------------------------------------------------------------------------
 
 
 def counts_only_the_best(
@@ -270,7 +270,7 @@ def candidates_with(change: Callable[[Any], Any]) -> Change:
 def candidates_from_behind(
     best_candidates: Any, prefixes: Any, tokens: Any, count: int, without: int | None = None
 ) -> Any:
-    """Ties go by the last parent and token: all is turned round, and the answer turned back."""
+    """Ties go by the last parent and token: the candidates are reversed, and the result reversed back."""
     (A, K), M = prefixes.shape, tokens.shape[1]
     turned = tokens.reshape(A, K, M)[:, ::-1, ::-1].reshape(A * K, M)
     without = None if without is None else M - 1 - without
@@ -398,7 +398,7 @@ FAULTS = (
         results_finished_by_length,
         p.ended_sequences_are_not_extended,
     ),
-    # What cannot be reached.
+    # Unreachable sequences.
     Fault(
         "more beams than sequences: junk at −1e9", "best_candidates",
         candidates_with(lambda x: np.maximum(x, -1e9)),

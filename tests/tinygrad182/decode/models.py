@@ -86,7 +86,7 @@ VALUES: dict[str, Callable[[np.random.Generator, tuple[int, int]], Array]] = {
 
 
 class Table:
-    """An automaton: the state is a number, and a row of a table says what comes next.
+    """An automaton: the state is a number, and a table's row has the next token's log-probabilities.
 
     The number is kept in two parts, neither of which says anything without the other.
     """
@@ -149,7 +149,7 @@ class Network:
         self.embedding = tg.nn.Embedding(tokens, 3, dtype=dtype, rng=rng)
         self.layer = layer(3, self.H, layers, dtype=dtype, rng=rng)
         for p in self.layer.parameters():
-            p.assign(p.detach() * 3)  # states that say something
+            p.assign(p.detach() * 3)  # states that differ clearly
         self.output = const(rng.normal(size=(self.H, tokens)).astype(dtype) * 3)
         shape = (1 if kind == "RNN" else 2, layers, EXAMPLES, self.H)
         self.initial = rng.normal(size=shape).astype(dtype)
@@ -176,7 +176,7 @@ class Network:
         return self.seen[key]
 
     def _look_up(self, example: int, start: int, prefix: Prefix) -> None:
-        """Run over whole sequences from the start: over all of that length, if they are few."""
+        """Run over whole sequences from the start: over all sequences of a length, if they are few."""
         prefixes = [prefix]
         if self.M ** len(prefix) <= 300:
             prefixes = list(itertools.product(range(self.M), repeat=len(prefix)))

@@ -1,4 +1,4 @@
-"""What holds for every beam search. Each property takes the search to check: it may be a wrong one."""
+"""Properties of every beam search. Each one takes the search to check, which may be a faulty one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Property = Callable[[Case, Search], None]
 
 
 def _assert_same(case: Case, found: Any, expected: Any) -> None:
-    """The same hypotheses."""
+    """Check that two searches found equal hypotheses."""
     assert [h.tokens for h in found] == [h.tokens for h in expected]
     for h, e in zip(found, expected, strict=True):
         assert case.same(h.log_probability, e.log_probability)
@@ -30,7 +30,7 @@ def _assert_same(case: Case, found: Any, expected: Any) -> None:
 
 
 def equals_the_textbook(case: Case, search: Search) -> None:
-    """Ties by (score, length, parent, token), ends from every beam, no example stopped too early.
+    """Equal to the textbook: ties by (score, length, parent, token), ends from every beam, no early stop.
 
     The bound too is that of the textbook, which goes on to the last step.
     """
@@ -56,7 +56,7 @@ def certificate_is_sound(case: Case, search: Search) -> None:
 
 
 def certificate_covers_what_is_missing(case: Case, search: Search) -> None:
-    """A sequence that was not returned is no better than the last one returned, or than a pruned prefix."""
+    """A sequence that was not returned is not better than the last one returned, or a pruned prefix."""
     for b, result in enumerate(case.run(search)):
         full = len(result) == case.width
         excused = max(result.pruned, result[-1].score if full else -math.inf)
@@ -113,7 +113,7 @@ def scores_are_the_models(case: Case, search: Search) -> None:
 
 
 def ended_sequences_are_not_extended(case: Case, search: Search) -> None:
-    """The end token stands last and nowhere else; what has none has ``max_length`` tokens."""
+    """The end token comes last and nowhere else; a hypothesis without one has ``max_length`` tokens."""
     for result in case.run(search):
         for h in result:
             assert case.rules.eos not in h.tokens[:-1]
@@ -131,7 +131,7 @@ def only_what_can_be_reached(case: Case, search: Search) -> None:
 
 
 def companions_do_not_matter(case: Case, search: Search) -> None:
-    """An example has the result that it has alone, whatever the others are and wherever it stands."""
+    """An example has the result that it has alone, whatever the others and its place among them are."""
     alone = [case.of([b]).run(search)[0] for b in case.each()]
     for order in (list(case.each()), [*reversed(case.each()), 0, 0]):
         for b, result in zip(order, case.of(order).run(search), strict=True):
@@ -142,7 +142,7 @@ def companions_do_not_matter(case: Case, search: Search) -> None:
 
 
 def states_are_those_of_running_again(case: Case, search: Search) -> None:
-    """A hypothesis's state, one row of it, is the model's after all tokens but the last."""
+    """The state of a hypothesis is one row, and the model's state after all tokens but the last."""
     for b, result in enumerate(case.run(search)):
         for h in result:
             tokens = (case.starts[b], *h.tokens[:-1])
@@ -153,7 +153,7 @@ def states_are_those_of_running_again(case: Case, search: Search) -> None:
 
 
 def states_go_on(case: Case, search: Search) -> None:
-    """A search from a hypothesis's state and last token is one behind all of its tokens."""
+    """A search from a hypothesis's state and last token continues after all of its tokens."""
     for b, result in enumerate(case.run(search)):
         for h in result[:2]:
             on = search(
@@ -170,7 +170,7 @@ def states_go_on(case: Case, search: Search) -> None:
 
 
 def a_step_keeps_its_arrays(case: Case, search: Search) -> None:
-    """Nobody writes into what a step returned, it may use that again, and what it is given is its own."""
+    """A step may use its results again and write into its arguments: the search has copies."""
     buffers: dict[Any, Any] = {}
     returned: list[tuple[Any, Any]] = []
 

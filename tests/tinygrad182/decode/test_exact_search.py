@@ -62,7 +62,7 @@ def test_a_spent_budget_leaves_a_bound_that_holds(case: Case, budget: int) -> No
         assert best <= optimum + slack
         assert optimum <= result.bound + slack
         assert not result.certified or case.same(best, optimum)
-        # It begins with a beam search, and does not lose what that one has found and proven.
+        # Exact search begins with a beam search, and keeps what that one has found and proven.
         assert best >= (beams[b].score if beams[b] else -math.inf)
         assert result.bound <= beams[b].bound
         assert result.expanded <= beams[b].expanded + budget
@@ -93,7 +93,7 @@ def test_what_holds_for_beam_search(holds: Any, data: st.DataObject) -> None:
 @pytest.mark.parametrize("eos", [None, 3])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_peaked_models_are_searched_fast(eos: int | None, penalty: float) -> None:
-    """Of 20^30 sequences a few hundred prefixes are looked at."""
+    """The search looks at a few hundred prefixes, although there are 20^30 sequences."""
     rng = np.random.default_rng(1)
     z = rng.normal(size=(20, 20)) * 6
     table = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -131,7 +131,7 @@ def test_flat_models_end_with_their_budget() -> None:
 
 @pytest.mark.parametrize("array", [True, False])
 def test_only_prefixes_of_one_length_are_asked_together(array: bool) -> None:
-    """A state may count the tokens, as a number for all, or grow with them."""
+    """A state may hold one count of tokens for all rows, or grow with them."""
     chain = np.log(np.random.default_rng(5).random((6, 3, 3)))  # by step, token before, token
     rows: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Each planted fault is seen by the property that is named beside it."""
+"""The property named beside a planted fault fails with it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_fault_is_seen(fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_a_wrapper_that_changes_nothing_is_not_seen(fault: Fault) -> None:
-    """It is the change that is seen, not that a function was wrapped."""
+    """Properties notice the change, not that a function was wrapped."""
     unchanged = replace(fault, change=lambda function, *args, **named: function(*args, **named))
 
     @settings(max_examples=3, derandomize=True, database=None, deadline=None)

@@ -1,4 +1,4 @@
-"""The lattice: what became of every prefix, in text and in pictures."""
+"""The lattice: the fate of every prefix, in text and in pictures."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_text_stays_readable() -> None:
     assert any(" more" in line for line in lines)
 
 
-def test_an_optimum_that_cannot_be_reached_is_no_node(tmp_path: Path) -> None:
+def test_an_optimum_that_cannot_be_reached_is_not_a_node(tmp_path: Path) -> None:
     @in_numpy
     def holes(tokens: Any, state: Any) -> tuple[Any, Any]:
         return np.tile([-0.1, -np.inf], (len(tokens), 1)), state

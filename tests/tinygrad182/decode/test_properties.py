@@ -1,4 +1,4 @@
-"""Beam search against the textbook, brute force and the model itself, over drawn models."""
+"""Beam search against the textbook, brute force and the model itself, over random models."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .properties import (
 
 
 def _unread(*args: Any, **named: Any) -> Any:
-    """beam_search on arrays that are not where the host is, as far as it knows."""
+    """Run beam_search as if its arrays were not on the host."""
     if device() != "cpu":
         return tg.decode.beam_search(*args, **named)
     with mock.patch.object(type(backend.NUMPY), "device", return_value="elsewhere"):
@@ -33,7 +33,7 @@ def _unread(*args: Any, **named: Any) -> Any:
 
 @given(cases())
 def test_the_same_is_found(case: Case) -> None:
-    """Also where nothing is left to search, which nobody notices."""
+    """This holds also when all sequences have ended, which the host does not notice."""
     case = case.with_(eos=None)
     for holds in (equals_the_textbook, companions_do_not_matter, states_are_those_of_running_again):
         holds(case, _unread)
@@ -41,7 +41,7 @@ def test_the_same_is_found(case: Case) -> None:
 
 @given(cases(), st.sampled_from([None, 2]))
 def test_the_same_is_drawn(case: Case, top_k: int | None) -> None:
-    """Also after dead ends, which go on until the host reads them."""
+    """This holds also after dead ends, which go on until the host reads them."""
     case = case.with_(eos=None)
 
     def drawn(beam_width: int, length_penalty: float, **told: Any) -> Any:
@@ -58,7 +58,7 @@ def test_the_same_is_drawn(case: Case, top_k: int | None) -> None:
 
 
 def test_nothing_is_read_before_the_end() -> None:
-    """A wrong number is told in the end, with its place."""
+    """A wrong number raises at the end, and the error names its place."""
     asked: list[int] = []
 
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ def language_model(layers: int) -> tuple[CharLM, Any]:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_it_is_the_whole_sequence_at_once(layers: int) -> None:
-    """Values, and the gradient by every state, against one call over the teacher-forced sequence."""
+    """Compare values, and gradients by every state, with one call over the teacher-forced sequence."""
     model, state = language_model(layers)
     best = tg.decode.beam_search(model.step, state, 1, 3, 7, state_axis=1).best  # type: ignore[union-attr]
     each = tg.decode.rescore(model.step, state, 1, best.tokens, state_axis=1)
@@ -256,7 +256,7 @@ def test_a_layer_called_twice_in_a_step_is_two_recurrences() -> None:
     }
 
 
-def test_what_a_state_gathers_from_every_step_is_told_apart() -> None:
+def test_a_state_that_gathers_vectors_is_split_by_step() -> None:
     """A memory that grows by one vector a step: each step's own vector is its state."""
 
     def step(tokens: Any, memory: Any) -> Any:
@@ -284,7 +284,7 @@ def test_a_layer_over_a_sequence_inside_the_step_keeps_its_times() -> None:
 
 
 def test_operations_and_parts_of_a_weights_gradient_belong_to_their_steps() -> None:
-    """Also what a layer, called for one step, records as its time 0."""
+    """This includes operations that a layer, called for one step, records as its time 0."""
     model, state = language_model(1)
     each = tg.decode.rescore(model.step, state, 0, TOKENS, state_axis=1)
     lstm, head = model.lstm, model.head

@@ -61,7 +61,7 @@ def test_log_probabilities_are_the_models_at_temperature_1(case: Case) -> None:
 
 @given(cases(), st.integers(0, 99))
 def test_seeds_companions_and_count(case: Case, seed: int) -> None:
-    """The same seed draws the same; an example's draws depend on neither the others nor the count."""
+    """One seed always draws the same; an example's draws depend on neither the others nor the count."""
     many = _drawn(case, count=6, rng=seed)
     again = _drawn(case, count=6, rng=seed)
     assert [[h.tokens for h in one] for one in many] == [[h.tokens for h in one] for one in again]
@@ -75,7 +75,7 @@ def test_seeds_companions_and_count(case: Case, seed: int) -> None:
 
 @given(cases())
 def test_cold_or_of_one_token_it_is_greedy(case: Case) -> None:
-    """As the temperature goes to 0, and for top_k = 1."""
+    """Sampling is greedy at a temperature close to 0, and for top_k = 1."""
     greedy = case.run(tg.decode.beam_search, beam_width=1, length_penalty=0.0)
     for b, one in enumerate(_drawn(case, top_k=1, count=2)):
         assert [h.tokens for h in one] == [h.tokens for h in greedy[b]] * 2
@@ -150,7 +150,7 @@ def test_what_has_probability_0_is_never_drawn() -> None:
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1 - 2.0**-53])
 @pytest.mark.parametrize("ulps", [-1, 1])
 def test_no_rounding_of_the_running_sum_lets_it_be_drawn(chance: float, ulps: int) -> None:
-    """A sum made in parallel need not stand still where a probability is 0."""
+    """A sum made in parallel may change where a probability is 0."""
     table = np.log([0.25, 0.75, 1.0, 1.0, 1.0])
     impossible = [0, 2, 4]
     table[impossible] = -np.inf

@@ -15,7 +15,20 @@ from tinygrad182.arrays import backend
 from tinygrad182.decode import selection
 from tinygrad182.decode.selection import Candidates, best_candidates
 
-SIZES = [1, 2, 3, 10, 63, 64, 65, 171, 511, 512, 513, 600]  # around where the ways part
+SIZES = [
+    1,
+    2,
+    3,
+    10,
+    63,
+    64,
+    65,
+    171,
+    511,
+    512,
+    513,
+    600,
+]  # sizes around the limits between the methods
 VALUES = {
     "smooth": lambda rng, shape: -rng.exponential(size=shape),
     "ties": lambda rng, shape: rng.choice([-0.5, -1.0, -2.0], size=shape),
@@ -31,7 +44,7 @@ VALUES = {
 def _all_sorted(
     prefixes: Array, tokens: Array, count: int, without: int | None, order: Any = lambda c: c
 ) -> list[Any]:
-    """Of each example the best (−log-probability, parent, token), a loop over all."""
+    """The best (−log-probability, parent, token) of each example, by a loop over all."""
     A, K = prefixes.shape
     M = tokens.shape[1]
     found = []
@@ -60,7 +73,7 @@ def _check(
     make: Any = array,
     find: Any = None,
 ) -> None:
-    """The same candidates as the loop finds; the arrays as they were."""
+    """Check that the candidates are those of the loop, and that the arrays are unchanged."""
     arrays = make(prefixes.copy()), make(tokens.copy())
     values, parent, token, top = (find or _best)(*arrays, count, without)
     expected = _all_sorted(prefixes, tokens, count, without)
@@ -138,7 +151,7 @@ def test_a_large_vocabulary(kind: str, without: int | None) -> None:
 @pytest.mark.parametrize("rows", [1, 6])
 @pytest.mark.parametrize("kind", sorted(VALUES))
 def test_many_rows_of_many_blocks(rows: int, kind: str) -> None:
-    """So many numbers that none of the short ways for few is taken."""
+    """There are too many numbers for the short methods."""
     rng = np.random.default_rng(7)
     A, K, M = rows, 8, 4000
     tokens = VALUES[kind](rng, (A * K, M))
@@ -174,7 +187,7 @@ def test_a_nan_is_in_top(M: int, without: int | None) -> None:
 @pytest.mark.parametrize("direct", [0, 10**6], ids=["in blocks", "all at once"])
 @pytest.mark.parametrize("sort", [0, 10**6], ids=["partitioned", "sorted"])
 def test_all_ways_agree(direct: int, sort: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever way is taken, for few numbers as for many."""
+    """The method does not change the result, for few numbers as for many."""
     rng = np.random.default_rng(3)
     monkeypatch.setattr(selection, "_DIRECT", direct)
     monkeypatch.setattr(selection, "_SORTED", sort)

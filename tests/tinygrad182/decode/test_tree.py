@@ -77,7 +77,7 @@ def test_the_state_holds_all_words_but_the_last() -> None:
 
 
 def test_early_stop_asks_no_more_than_it_needs() -> None:
-    """With ``network`` as end token, one of two beams is left after a step, and none can win after two."""
+    """With end token ``network``, one of two beams is left after one step, and none can win after two."""
     asked: list[int] = []
 
     def counting(tokens: Any, words: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Calls that make no sense end in our errors, which say what is wrong and what would be right."""
+"""Invalid calls raise our errors, which name the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _raises(kind: type[Exception], words: str, name: str, *args: Any, **named: A
 
 @every_search
 @pytest.mark.parametrize("wrong", [None, 3, "step", np.zeros((2, 3))])
-def test_a_step_that_is_no_function(name: str, wrong: Any) -> None:
+def test_a_step_that_is_not_a_function(name: str, wrong: Any) -> None:
     _raises(tg.ArgumentError, type(wrong).__name__, name, wrong, None, 0, 3)
 
 
@@ -95,7 +95,7 @@ def test_a_vocabulary_that_changes(name: str) -> None:
         (2**70, "start"),
     ],
 )
-def test_a_start_that_is_no_token(name: str, start: Any, words: str) -> None:
+def test_a_start_that_is_not_a_token(name: str, start: Any, words: str) -> None:
     _raises(tg.ArgumentError, words, name, step, None, start, 3)
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities that are none, and those of what cannot be."""
+"""Log-probabilities that are not valid numbers, and those of impossible tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROBABILITIES = np.array([0.4, 0.3, 0.2, 0.1])
 def _stepping(
     change: Callable[[np.ndarray[Any, Any], int], None], dtype: str = "float64", M: int = M
 ) -> Any:
-    """A step whose log-probabilities are changed in place, told how many steps went before."""
+    """A step whose log-probabilities ``change`` overwrites; it also gets the number of steps before."""
 
     def step(tokens: Any, count: Any) -> tuple[Any, Any]:
         values = np.log(np.resize(PROBABILITIES, (len(tokens), M))).astype(dtype)
@@ -87,7 +87,7 @@ def test_positive_raises(value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, 0.5])
 @pytest.mark.parametrize("first", [0, 1])
 def test_every_search_raises(name: str, value: float, first: int) -> None:
-    """A search that never comes to a wrong number cannot see it: here it is in every row."""
+    """Every row has the wrong number, because a search sees only the rows that it reaches."""
 
     def change(values: Any, count: int) -> None:
         if count >= first:
@@ -98,7 +98,7 @@ def test_every_search_raises(name: str, value: float, first: int) -> None:
 
 
 def test_the_example_is_named() -> None:
-    """Of three examples the last one, while the first has ended."""
+    """The message names the last of three examples, although the first has ended."""
 
     @in_numpy
     def step(tokens: Any, state: Any) -> tuple[Any, Any]:
@@ -138,7 +138,7 @@ def test_log_softmax_is_never_more_than_0() -> None:
 @pytest.mark.parametrize("M", [4, 700])
 @pytest.mark.parametrize("at", [0, 1])
 def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> None:
-    """No hypothesis, not one of log-probability −inf, and a proof that there is none."""
+    """The search returns an empty result with a proof, not a hypothesis of log-probability −inf."""
 
     def change(values: Any, count: int) -> None:
         if count >= at:
@@ -160,7 +160,7 @@ def test_nothing_can_be_reached(name: str, eos: int | None, M: int, at: int) -> 
         assert "nothing" in repr(result)
 
 
-def test_nothing_found_is_no_proof_that_there_is_nothing() -> None:
+def test_an_empty_result_is_not_a_proof_that_there_is_nothing() -> None:
     """Greedy decoding runs into a dead end that it could have avoided."""
 
     @in_numpy

@@ -39,7 +39,7 @@ def test_views_of_states(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_mirrored(forward: tg.Tensor, backward: tg.Tensor, path: str = "") -> None:
-    """The views of one loop are those of the other, in the opposite order."""
+    """Check that the views of one loop are those of the other, in the opposite order."""
     splits = path_split(forward, ""), path_split(backward, path)
     assert list(splits[0]) == list(splits[1])
     for name in splits[0]:

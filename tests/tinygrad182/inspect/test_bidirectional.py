@@ -27,7 +27,7 @@ def both_ways(kind: str, fused: bool, layers: int = LAYERS) -> Any:
 
 
 class ByHand(tg.nn.Module):
-    """What layers of one direction each find, on sequences that are turned round one by one."""
+    """Two layers of one direction, each on sequences that are reversed one by one."""
 
     def __init__(self, kind: str, fused: bool) -> None:
         whole = both_ways(kind, fused)
@@ -107,7 +107,7 @@ def test_every_view_is_that_of_a_layer_in_one_direction(kind: str, fused: bool, 
     here, there = leaf(x), leaf(x)
     losses = losses_of(layer(here, None, ends)[0], ends)
     expected = losses_of(by_hand(there, ends), ends)
-    name, gains = kind.lower(), kind == "RNN" and ends is None  # a state that is held has no gain
+    name, gains = kind.lower(), kind == "RNN" and ends is None  # a state past an end has no gain
     assert list(inspect.gradient_flow(losses[0])) == [f"{name}.l{k}{d}" for k, d in PLACES]
     for i, (k, direction) in enumerate(PLACES):
         own = [p for n, p in layer.named_parameters() if n.endswith(f"_l{k}{direction}")]
@@ -156,10 +156,8 @@ def test_gradients_far_below_float32_come_through_turned_sequences(ends: Any) ->
 
 @fusions
 @lengths
-def test_layers_before_and_after_are_told_apart_by_the_time_of_the_input(
-    fused: bool, ends: Any
-) -> None:
-    """What is not of a direction keeps the time of x, against a weight of its own for every step."""
+def test_layers_before_and_after_are_split_by_the_time_of_the_input(fused: bool, ends: Any) -> None:
+    """Layers outside the two directions keep the time of x; the reference has a weight for every step."""
     layer = both_ways("LSTM", fused)
     draw = np.random.default_rng(3)
     x = const(draw.normal(size=(T, B, I)))

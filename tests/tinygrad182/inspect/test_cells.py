@@ -1,4 +1,4 @@
-"""Views of any cell: what they give of a cell that runs as one operation, they give of its steps."""
+"""Views of any cell: they show the same of a cell as one operation and of its steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def leaky(xp: Any, x: Any, h: Any, state: Any, rate: Any) -> Any:
 
 
 def integrator(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
-    """The first part needs the second of the step before, and the second the first of this one."""
+    """The first part reads the previous step's second part; the second part reads this step's first."""
     n = x.shape[-1] // 2
     new = xp.tanh(x[..., :n] + h[..., :n]) * xp.sigmoid(x[..., n:]) + 0.3 * state[1]
     return new, 0.8 * state[1] + gain[:n] * new - gain[n:] * h[..., n:]
@@ -92,7 +92,7 @@ class Run(NamedTuple):
 
 
 def numbers(scan: Scan, seed: int = 0) -> list[Array]:
-    """What a cell is applied to."""
+    """Random operands of a cell."""
     rng, n = np.random.default_rng(seed), len(scan.gates)
     shapes: list[Any] = [(T, B, 2), *[(B, H)] * len(scan.parts), (n * H, 2), (n * H, H), (n * H,)]
     shapes += [(n * H,)] * scan.separate + [(k * H,) for k in scan.weights.values()]
@@ -132,7 +132,7 @@ lengths = pytest.mark.parametrize("ends", ENDS.values(), ids=list(ENDS))
 
 
 def compare(view: Callable[[Run], dict[str, Any]], name: str, ends: Any = None) -> None:
-    """A view of the cell as one operation gives what it gives of the steps."""
+    """Check that a view shows the same of the cell as one operation and of its steps."""
     found, expected = (view(run(name, fused, ends)) for fused in (True, False))
     assert found.keys() == expected.keys()
     for key, value in expected.items():
@@ -213,7 +213,7 @@ def test_a_view_is_that_of_the_steps(view: Any, name: str, ends: Any) -> None:
 
 
 @cells
-def test_saturation_and_weight_are_told_apart_or_not(name: str) -> None:
+def test_saturation_and_weight_that_cannot_be_split_raise(name: str) -> None:
     for fused in (True, False):
         with pytest.raises(tg.GraphError, match=r"is not a nonlinearity|is not linear"):
             inspect.gain_split(run(name, fused).loss, state=SCANS[name].parts[0])
@@ -231,7 +231,7 @@ STEP = 1e-6
 
 
 def walk(scan: Scan, given: list[Array], time: int = -1, place: int = 0, change: Any = 0.0) -> Any:
-    """The states of every step; one operand, or a part of the state behind it, differs at a step."""
+    """The states of every step; at one step an operand, or a part of the state after it, is changed."""
     operands, n = [a.copy() for a in given], 1 + len(scan.parts)
     if not scan.separate:
         operands.insert(n + 3, 0)
@@ -406,7 +406,7 @@ def test_layers_above_each_other(kinds: list[Any], truncate: int | None) -> None
 
 @cells
 def test_states_as_the_inputs_of_what_comes_after(name: str) -> None:
-    """Also behind a cell that runs by its definition, which a view opens."""
+    """This holds also after a cell that runs by its definition, which a view opens."""
     case = run(name, True)
     y = 2 * case.states[0]
     losses = [(y[t] * y[t]).sum() for t in range(T)]

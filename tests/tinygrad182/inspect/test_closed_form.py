@@ -34,7 +34,7 @@ def data(T: int) -> tuple[Array, Array]:
 
 
 def in_float32(model: Regressor) -> None:
-    """The same model with every weight rounded to float32, as a float32 one has them."""
+    """Round every weight of the model to float32, so that it equals a float32 model."""
     for p in model.parameters():
         write(p, p.numpy().astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""``diff`` names a planted change, and what is no change it does not name."""
+"""``diff`` names a planted change, and nothing that is not a change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def words(found: tg.inspect.TraceDiff) -> str:
     return " ".join(found.sentences)
 
 
-# --- what is no change ----------------------------------------------------------------------------
+# --- differences that are not changes -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -138,8 +138,8 @@ def test_a_gradient_whose_rounding_grows_over_many_steps_arises_nowhere() -> Non
     assert found.gradients is None
 
 
-def test_a_sum_that_cancels_is_no_parting() -> None:
-    """A prediction near its target: the digits that float32 lacks show, and arise nowhere."""
+def test_a_sum_that_cancels_is_not_a_cause() -> None:
+    """A prediction near its target shows the digits that float32 lacks, but no operation causes this."""
     runs = []
     for dtype in ("float32", "float64"):
         rnn = tg.nn.RNN(3, 4, rng=0, dtype="float64").to(dtype=dtype)
@@ -274,7 +274,7 @@ def loop(cut: int | None = None, bump: int | None = None, all_steps: bool = Fals
 
 
 def test_steps_that_a_detach_cuts_off_have_no_gradient() -> None:
-    """Where a loss leads to no step before, the other run has no such steps at all."""
+    """One run cuts off the earlier steps, and so has no gradients there to compare."""
     w = tg.tensor(np.random.default_rng(0).normal(size=(H, H)) / 2, requires_grad=True)
 
     def run(cut: int | None) -> tg.Tensor:
@@ -363,7 +363,7 @@ def test_the_first_step_of_a_loop_is_compared_under_the_names_of_later_steps() -
     assert "W x1" not in series
 
 
-def test_marks_of_one_name_in_two_layers_are_no_input_of_the_run() -> None:
+def test_marks_of_one_name_in_two_layers_are_not_an_input_of_the_run() -> None:
     def run(bump: int | None = None) -> tg.Tensor:
         w = [tg.tensor(np.eye(H) / k, requires_grad=True) for k in (2, 3)]
         x, states = np.random.default_rng(0).normal(size=(T, B, H)), [np.zeros((B, H))] * 2
@@ -401,7 +401,7 @@ def test_a_wrong_backward_rule_is_found_behind_a_change_of_values() -> None:
 
 
 def test_vanished_gradients_are_compared_truly() -> None:
-    """Gradients of 1e-60, which float32 has no numbers for, and one gate's change of them."""
+    """One gate changes gradients of 1e-60, which float32 cannot represent."""
     rnn = tg.nn.RNN(1, 4, rng=0)
     rnn.weight_hh_l0.data[...] *= 0.02
     x = tg.ones((40, 1, 1))
@@ -439,7 +439,7 @@ def test_without_values_no_cause_is_claimed() -> None:
 # --- what cannot be compared ----------------------------------------------------------------------
 
 
-def test_other_lengths_are_told_and_what_both_have_is_compared() -> None:
+def test_other_lengths_are_named_and_common_steps_are_compared() -> None:
     model = Model()
     found = tg.inspect.diff(model.loss(12), model.loss(9))
     told = words(found)
@@ -448,7 +448,7 @@ def test_other_lengths_are_told_and_what_both_have_is_compared() -> None:
     assert (found.series["values"]["lstm.l0"]["h"][:9] == 0).all()
 
 
-def test_other_batch_sizes_and_layers_are_told() -> None:
+def test_other_batch_sizes_and_layers_are_named() -> None:
     told = words(tg.inspect.diff(Model().loss(6), Model(num_layers=1).loss(6)))
     assert "lstm.l1 is in a alone." in told
     found = tg.inspect.diff(Model().loss(6), Model(hidden_size=3).loss(6))
@@ -475,7 +475,7 @@ def test_what_follows_from_other_shapes_is_not_called_a_change(options: dict[str
     assert "as by an intervention" not in told
 
 
-def test_another_mask_of_dropout_is_no_other_input() -> None:
+def test_another_mask_of_dropout_is_not_another_input() -> None:
     model = Model(dropout=0.3)
     found = tg.inspect.diff(model.loss(6), model.loss(6))
     assert found.values is not None
@@ -592,7 +592,7 @@ def test_long_runs_are_drawn_with_the_largest_difference_of_each_column() -> Non
 
 
 def test_curves_are_those_of_a_state_that_differs() -> None:
-    """Where one loop has two layers, the curves are those of the layer that was changed."""
+    """If one loop has two layers, the curves are those of the layer that was changed."""
     found = tg.inspect.diff(loop(), loop(bump=15))
     assert found.boxes[0].a.states == ("h", "g")
     assert chart._state_of_interest(found.boxes[0], found.tolerance) == "g"

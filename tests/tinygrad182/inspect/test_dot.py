@@ -130,7 +130,7 @@ def test_a_recurrence_has_a_cluster_for_each_step() -> None:
         assert {"multiply h", "add c"} <= set(inside)
 
 
-def test_operations_of_a_loop_of_your_own_stand_in_the_step_they_lead_to() -> None:
+def test_operations_of_a_loop_of_your_own_are_in_the_step_they_lead_to() -> None:
     graph = tg.inspect.trace(looped(4))
     read = Parsed(to_dot(rolled(graph), opened=True))
     for t in range(4):
@@ -143,7 +143,7 @@ def test_operations_of_a_loop_of_your_own_stand_in_the_step_they_lead_to() -> No
 
 
 @pytest.mark.parametrize("most", [1, 60, 400])
-def test_what_is_left_out_is_told(most: int) -> None:
+def test_the_text_says_what_is_left_out(most: int) -> None:
     graph = tg.inspect.trace(looped(500))
     text = to_dot(rolled(graph), opened=True, most=most)
     told = re.match(r"// (\d+) of (\d+) nodes are written; (\d+) are left out\n", text)
@@ -158,7 +158,7 @@ def test_what_is_left_out_is_told(most: int) -> None:
     assert written >= min(most - 8, 400)
     counted = sum(int(re.search(r"(\d+) nodes", label)[1]) for label in stand_ins)  # type: ignore[index]
     assert counted == out
-    # what stands for the steps between is fed by the first ones, and feeds the last ones
+    # the first steps feed the node for the steps in between, which feeds the last ones
     assert "b1_out" in {target for _, target in read.edges}
     assert "b1_out" in {source for source, _ in read.edges}
 

@@ -1,4 +1,4 @@
-"""``fixed_points`` against points that are known: in closed form, by bisection, and where a run ends."""
+"""``fixed_points`` against known points: in closed form, by bisection, and at the end of a run."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_where_everything_stays_every_start_is_a_point() -> None:
 
 
 class Away(tg.nn.RecurrentCell):
-    """h' = h + exp(−h): each step is smaller than the one before, and there is no end."""
+    """h' = h + exp(−h): each step is smaller than the one before, but they never end."""
 
     gates, state = 1, ("h",)
 
@@ -152,7 +152,7 @@ class Away(tg.nn.RecurrentCell):
         return (state[0] + xp.exp(-state[0]) + 0 * (x + h),)
 
 
-def test_a_search_that_runs_away_is_told() -> None:
+def test_a_search_that_runs_away_is_reported() -> None:
     points = fixed_points(Away(1, 1, rng=0), max_steps=10)
     assert len(points) == 0
     assert points.unsettled["h"].shape == (64, 1)
@@ -242,7 +242,7 @@ def test_the_jacobian_is_that_of_a_run() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_the_cell_is_left_as_it_is(dtype: str) -> None:
-    """All is found in float64 whatever the cell is of, in any mode, and nothing is written to it."""
+    """The search runs in float64 whatever the cell's dtype and mode, and writes nothing to the cell."""
     lstm = tg.nn.LSTM(1, 4, rng=0, dtype=dtype)
     before = {name: host(p).copy() for name, p in lstm.named_parameters()}
     wide = tg.nn.LSTM(1, 4, rng=0, dtype="float64")
@@ -262,7 +262,7 @@ def test_the_cell_is_left_as_it_is(dtype: str) -> None:
 
 
 def test_gains_of_a_run_come_to_the_largest_eigenvalue() -> None:
-    """Where the state has come to a stable point, every step multiplies the gradient by |λ|max."""
+    """At a stable point, every step multiplies the gradient by |λ|max."""
     rnn = tg.nn.RNN(1, 2, rng=0, dtype="float64", return_states=True)
     rnn.weight_hh_l0.assign(np.array([[1.2, 0.3], [0.2, 0.6]]))
     output, _, states = rnn(const(np.full((200, 3, 1), 0.4)), const(0.1 * np.ones((1, 3, 2))))
@@ -277,7 +277,7 @@ def test_gains_of_a_run_come_to_the_largest_eigenvalue() -> None:
     assert_close(gains, np.full(50, math.log(point.spectral_radius)), 1e-9)
 
 
-def test_starts_are_those_of_a_run_and_drawn_as_told() -> None:
+def test_starts_are_those_of_a_run_and_drawn_as_requested() -> None:
     lstm = tg.nn.LSTM(1, 3, rng=0, return_states=True)
     _, _, states = lstm(const(np.ones((30, 4, 1), "float32")))
     some = fixed_points(lstm, starts=states, count=10)
@@ -357,7 +357,7 @@ class Parabolas:
         return found
 
 
-def test_minima_that_are_no_roots() -> None:
+def test_minima_that_are_not_roots() -> None:
     starts = np.random.default_rng(0).normal(size=(50, 2)) * 10
     ends = minimized(Parabolas(), starts, 1e-12, 100)
     assert ends.is_minimum.all()

@@ -1,4 +1,4 @@
-"""Recurrences that are one node: every view gives what it gives of the steps, and they can be opened."""
+"""Recurrences that are one node: every view shows what it shows of the steps, and they can be opened."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_what_has_changed_since_is_not_expanded(time: int | None) -> None:
 
 @pytest.mark.parametrize("steps", [5, 40])
 def test_a_step_of_many_windows(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One way back to the step, whichever window it is in."""
+    """There is one path back to the step, whichever window it is in."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64")
     graph = inspect.trace((lstm(leaf(np.ones((steps, 2, 2))))[0] ** 2).sum())
     (node,) = graph.select(op="lstm_scan")
@@ -281,7 +281,7 @@ def test_no_view_is_made_of_what_has_changed_since() -> None:
 
 @pytest.mark.parametrize("vanishing", [False, True])
 def test_leaves_before_a_layer_get_their_gradient_in_the_same_pass(vanishing: bool) -> None:
-    """As backward gives it, a table of vectors and a linear layer; however far the states vanish."""
+    """An embedding and a linear layer get the gradients of backward, however far the states vanish."""
     draw = np.random.default_rng(0)
     table, linear = tg.nn.Embedding(5, 3, rng=0), tg.nn.Linear(3, 3, rng=1)
     rnn = tg.nn.RNN(3, 4, rng=2)
@@ -303,7 +303,7 @@ def test_leaves_before_a_layer_get_their_gradient_in_the_same_pass(vanishing: bo
 @host_only("what CUDA shows are copies")
 @pytest.mark.parametrize("fused", [True, False])
 def test_what_is_shown_cannot_be_written_to(fused: bool) -> None:
-    """It is, or may be, the layer's own memory."""
+    """The arrays may be the layer's own memory."""
     lstm = tg.nn.LSTM(2, 3, rng=0, fused=fused)
     flow = inspect.gradient_flow(lstm(tg.ones((4, 1, 2)))[0].sum())["lstm.l0"]
     for array in (flow.h.value, flow.c.value, flow.h.grad, flow.c.grad):

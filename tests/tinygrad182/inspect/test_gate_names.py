@@ -1,4 +1,4 @@
-"""Gates by name: the nodes that are called so hold what NumPy computes for the gates."""
+"""Gates by name: the named nodes hold the values that NumPy computes for the gates."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def named(layer: Any) -> list[tuple[str, str]]:
 
 
 def test_gates_computed_side_by_side() -> None:
-    """What is called by the gate's name is the part of the result that it is."""
+    """A gate's name belongs to its part of the result."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
         n = x.shape[-1] // 3
@@ -211,7 +211,7 @@ def test_a_gate_computed_twice_is_both_times_the_gate() -> None:
     ]
 
 
-def test_gates_that_cannot_be_told_have_no_name() -> None:
+def test_gates_that_cannot_be_identified_have_no_name() -> None:
     def halves(z: Any) -> tuple[Any, Any]:
         n = z.shape[-1] // 2
         return z[..., :n], z[..., n:]
@@ -229,7 +229,7 @@ def test_gates_that_cannot_be_told_have_no_name() -> None:
 
 
 def test_weights_and_means_inside_a_gate() -> None:
-    """What all sequences or all units have in common is a number to each of them."""
+    """A value that all sequences or all units share counts as a number, not as an operand of the gate."""
 
     def step(xp: Any, x: Any, h: Any, state: Any, gain: Any) -> Any:
         n = x.shape[-1] // 2
@@ -241,8 +241,8 @@ def test_weights_and_means_inside_a_gate() -> None:
     assert named(own(step, ("a", "b"), weights=("gain",))) == [("a", "sigmoid"), ("b", "tanh")]
 
 
-def test_a_gate_is_no_function_of_a_state() -> None:
-    """That its value goes through the state m first, which is returned, is where the gate ends."""
+def test_a_gate_is_not_a_function_of_a_state() -> None:
+    """The gate ends at the returned state m, so tanh(m) is not a part of the gate."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
         m = xp.sigmoid(x + h + state[1])
@@ -268,7 +268,7 @@ def test_steps_that_differ_only_in_what_their_sums_are() -> None:
 
 
 def test_what_a_gate_is_does_not_depend_on_the_step_that_was_read_first() -> None:
-    """Two layers whose steps look alike and name their blocks in another order."""
+    """Two layers have equal steps, but name their blocks in different orders."""
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
         n = x.shape[-1] // 2

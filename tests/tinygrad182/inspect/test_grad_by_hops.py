@@ -39,7 +39,7 @@ def test_parts_and_rest_are_the_gradient(case: Case, max_hops: int) -> None:
             hops = by_hops(case.loss, max_hops, state=name, path=path)
             assert_adds_up(hops, flow, max_hops)
             if max_hops >= case.T:
-                assert not hops.rest.any()  # there are no more steps than that
+                assert not hops.rest.any()  # a path has at most that many steps
 
 
 @pytest.mark.parametrize("loop", loops.LOOPS)
@@ -82,7 +82,7 @@ def sigmoid(z: Array) -> Array:
 
 @given(seed=loops.seeds, T=loops.steps, B=loops.sides, H=loops.sides)
 def test_the_pure_cell_path(seed: int, T: int, B: int, H: int) -> None:
-    """Class 0 of the LSTM is (∏ f_s) ∘ δ_{c_T} for a loss at the last step."""
+    """Paths of no hop in an LSTM give (∏ f_s) ∘ δ_{c_T} for a loss at the last step."""
     case = Case("lstm", T, B, H, 1, "last", seed, False, False)
     flow = flow_of(case.loss)["lstm.l0"]
     p = {name: w.numpy() for name, w in case.layer.named_parameters()}
@@ -210,7 +210,7 @@ def test_what_is_refused() -> None:
 
 
 def test_a_mark_that_no_path_takes() -> None:
-    """One step: nothing hops, but the mark is there."""
+    """With one step there are no hops, but the mark exists."""
     h = mark(tg.tanh(leaf(np.ones((2, 3)))), "h", 0)
     hops = by_hops(h.sum(), 2)
     assert not hops.grad[1:].any()

@@ -38,7 +38,7 @@ def test_nodes_of_a_plain_graph() -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_states_and_gates_of_a_layer(fused: bool) -> None:
-    """Inside a fused layer too, beside its parameters, and with what was recorded before it."""
+    """This holds inside a fused layer too, beside its parameters and operations before the layer."""
     layer, loss = model(fused)
     graph = tg.inspect.trace(loss)
     nodes = [*graph.select(name="c", time=2), *graph.select(name="f", time=4)]

@@ -1,4 +1,4 @@
-"""``gradient_flow``: every state's gradient, whatever made the state and whatever the loss reads."""
+"""``gradient_flow``: the gradient of every state, for any layer, loop and loss."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_one_pass_gives_what_two_give(case: Case) -> None:
 @pytest.mark.parametrize("kind", ["tanh", "lstm"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_in_windows_of_time(kind: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in one, also where the gradients of one window lie far from those of the next."""
+    """Windows give the flow of a single pass, also where their gradients differ by many decades."""
     case = Case(kind, 40, 3, 4, 2, "all", 0, False, True)
     write(case.layer.weight_hh_l0, host(case.layer.weight_hh_l0) * scale)
     output, _ = case.layer(leaf(case.x), None, case.lengths)
@@ -103,7 +103,7 @@ def test_a_gradient_shares_memory_with_nothing() -> None:
 
 
 def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
-    """10**48 is not a float32; what comes of it here is."""
+    """10**48 exceeds float32 on the way, but the gradients that come of it do not."""
     x = tg.tensor([3.0], requires_grad=True)
     y = tg.inspect.mark(x * 1.0, "h", 0)
     for factor in (1e-12,) * 4 + (1e12,) * 4:
@@ -116,7 +116,7 @@ def test_gradients_that_the_type_cannot_hold_on_the_way() -> None:
 @pytest.mark.parametrize("retained", [False, True])
 @pytest.mark.parametrize("gain", [1e-3, 1e3])
 def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -> None:
-    """Far below 1e-308 and above 1e308 in every layer, with losses at some states in between."""
+    """Gradients lie far below 1e-308 and above 1e308 in every layer, with losses at some states between."""
     flows = []
     for fused in (True, False):
         options: dict[str, Any] = {"rng": 0, "dtype": "float64", "fused": fused}
@@ -146,7 +146,7 @@ def test_powers_go_from_layer_to_layer(kind: str, retained: bool, gain: float) -
 
 
 def test_figures_are_of_the_time_of_the_call() -> None:
-    """Norms are made when they are asked for: of what was there then."""
+    """Norms are computed on demand, but from the values at the time of the call."""
     h = leaf(np.ones((2, 3)))
     marked = tg.inspect.mark(h, "h", 0)
     flow = flow_of((marked * 2.0).sum())[""].h
@@ -173,7 +173,7 @@ def test_a_gradient_is_rounded_once_to_a_subnormal_number(dtype: str, T: int) ->
     found = host(x.grad)[:, 0, 0]
     expected = np.ldexp(np.ones((), dtype), -np.arange(T)[::-1])
     assert 0 < expected[0] < np.finfo(dtype).smallest_normal
-    if x.device != "cpu" and dtype == "float32":  # there they count as 0
+    if x.device != "cpu" and dtype == "float32":  # at those steps they count as 0
         expected[expected < np.finfo(dtype).smallest_normal] = 0
     np.testing.assert_array_equal(found, expected)
 

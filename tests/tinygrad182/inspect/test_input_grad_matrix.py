@@ -77,7 +77,7 @@ def test_only_what_comes_through_the_layer_counts(fused: bool) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_logarithms_down_to_1e_400(fused: bool, dtype: str) -> None:
-    """A linear recurrence W = r I of inputs as they are: ‖∂L_k/∂x_t‖ = √(B H) r^(k − t)."""
+    """A linear recurrence W = r I that adds its inputs: ‖∂L_k/∂x_t‖ = √(B H) r^(k − t)."""
     T, H, B, radius = 210, 3, 2, 0.0098
     rnn = tg.nn.RNN(H, H, nonlinearity="identity", bias=False, dtype=dtype, fused=fused)
     write(rnn.weight_hh_l0, radius * np.eye(H))
@@ -152,7 +152,7 @@ def test_nothing_is_touched() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("fused", [True, False])
 def test_what_is_not_finite_shows(fused: bool, value: float) -> None:
-    """Before a loss that is not finite so are the inputs' gradients, as those of the states."""
+    """The inputs' gradients before a loss that is not finite are not finite, as are the states'."""
     rnn = tg.nn.RNN(2, 3, nonlinearity="identity", rng=0, dtype="float64", fused=fused)
     output, _ = rnn(const(loops.inputs(0, 5, 2, 2)))
     with np.errstate(invalid="ignore"):

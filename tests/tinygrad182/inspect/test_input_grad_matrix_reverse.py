@@ -15,7 +15,7 @@ matrix_of = tg.inspect.input_grad_matrix
 def test_a_reverse_direction(
     of: str, fused: bool, ends: list[int] | None, truncate: int | None
 ) -> None:
-    """Both directions' inputs stand at their own time: what comes back through each adds up to ∂L/∂x."""
+    """Inputs of both directions have the time of x; the gradients through both add up to ∂L/∂x."""
     options = {"lengths": ends, "truncate": truncate}
     lstm = tg.nn.LSTM(2, 3, bidirectional=True, rng=0, dtype="float64", fused=fused)
 

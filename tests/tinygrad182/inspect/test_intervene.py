@@ -145,7 +145,7 @@ class Model(NamedTuple):
         return {name: host(p) for name, p in self.layer.named_parameters()}
 
     def states(self, x: Any) -> list[tg.Tensor]:
-        """What the layer finds."""
+        """The last layer's states, for each part."""
         states = self.layer(x)[2]
         return [part[-1] for part in states]
 
@@ -157,7 +157,7 @@ def model(kind: Any, layers: int = 1, **options: Any) -> Model:
 
 
 def weighted(states: list[Any]) -> Any:
-    """A number in which every element counts, and not only linearly."""
+    """A number to which every element contributes, not only linearly."""
     rng, total = np.random.default_rng(2), 0.0
     for y in states:
         a: Any = rng.normal(size=y.shape)
@@ -214,11 +214,11 @@ def test_contexts_nest_by_gates_layers_and_order() -> None:
     assert_as_by_hand(m, [(0, less), (1, shut), (0, times_two), (1, less)])
 
 
-# --- what one expects to see ------------------------------------------------------------------------
+# --- expected effects -------------------------------------------------------------------------------
 
 
 def test_with_f_1_and_i_0_the_cell_path_passes_the_gradient_unchanged() -> None:
-    """Not to rounding: the very numbers, at every step."""
+    """The numbers are equal at every step, without any rounding."""
     lstm = tg.nn.LSTM(I, H, rng=0, dtype="float64")
     x = const(np.random.default_rng(0).normal(size=(40, B, I)))
     with intervene("lstm.l0", gate="f", value=1.0), intervene("lstm.l0", gate="i", value=0.0):
@@ -244,7 +244,7 @@ def test_a_scale_of_1_changes_nothing(kind: Any) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(cell=cells(depth=2), seed=st.integers(0, 9))
-def test_in_any_step_a_gate_is_the_step_unless_it_is_told_not_to_be_there(
+def test_in_any_step_a_gate_scaled_by_one_changes_nothing_or_is_refused(
     cell: Cell, seed: int
 ) -> None:
     class Own(tg.nn.RecurrentLayer):
@@ -259,7 +259,7 @@ def test_in_any_step_a_gate_is_the_step_unless_it_is_told_not_to_be_there(
 
 
 def views(loss: tg.Tensor, path: str, weight: tg.Tensor) -> list[Array]:
-    """What all views find of a layer."""
+    """The results of all views of a layer."""
     flow = inspect.gradient_flow(loss)[path]
     split = inspect.path_split(loss, path)
     found = [flow.h.grad, flow.c.grad, flow.c.grad_norm, *split["c"].shares.values()]
@@ -519,7 +519,7 @@ def test_the_dtype_stays(dtype: str) -> None:
         assert output.dtype == dtype
 
 
-# --- what is told -----------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 def refused(
@@ -530,7 +530,7 @@ def refused(
         run()
 
 
-def test_names_that_are_not_there_are_told() -> None:
+def test_unknown_names_raise() -> None:
     m = model(tg.nn.LSTM, 2)
     x = const(m.x)
     run, unknown = lambda: m.layer(x), tg.UnknownPathError
@@ -545,7 +545,7 @@ def test_names_that_are_not_there_are_told() -> None:
     refused(unknown, late, "lstm.l0", "f", 1, run=lambda: inspect.gradient_flow(output.sum()))
 
 
-def test_steps_that_are_not_there_are_told() -> None:
+def test_unknown_steps_raise() -> None:
     m = model(tg.nn.LSTM)
     x = const(m.x)
     for time, missed in (
@@ -591,7 +591,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
-def test_a_gate_that_cannot_be_told_is_refused(name: str) -> None:
+def test_a_gate_that_cannot_be_identified_is_refused(name: str) -> None:
     layer = step_of(AMBIGUOUS[name], "a", "b")
     words, run = "'own.l0' is that of 'a' alone; let the step", lambda: layer(tg.ones((T, B, I)))
     refused(tg.ArgumentError, words, "own.l0", "a", 1, run=run)
@@ -621,7 +621,7 @@ GATES: dict[str, tuple[Callable[..., Any], Callable[[Array], Array]]] = {
 
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_is_the_whole_of_its_nonlinearity(name: str) -> None:
-    """Also where that is several operations; and of 1 − f it is f."""
+    """It may be several operations; in 1 − f the gate is f."""
     ours, numpys = GATES[name]
 
     def step(xp: Any, x: Any, h: Any, state: Any) -> Any:
@@ -662,7 +662,7 @@ def test_a_gate_may_have_weights_and_end_inside_a_nonlinearity() -> None:
 
 
 def test_a_gate_without_a_function_of_its_own_is_its_sum() -> None:
-    """It is not the state, whose nonlinearity it goes through together with others."""
+    """The gate is not the state, whose nonlinearity also takes other terms."""
     layer = step_of(
         lambda xp, x, h, s: (xp.tanh(_halves(x + h)[0] * s[0] + _halves(x + h)[1]),), "a", "b"
     )
@@ -693,7 +693,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("message", WRONG)
-def test_wrong_arguments_are_told_at_once(message: str) -> None:
+def test_wrong_arguments_raise_at_once(message: str) -> None:
     for how in WRONG[message]:
         with pytest.raises(tg.TinygradError, match=message):
             intervene("lstm.l0", **{"gate": "f", **how})
@@ -710,7 +710,7 @@ def test_wrong_arguments_are_told_at_once(message: str) -> None:
         ({"value": tg.ones(H)}, tg.DTypeError, r"is float32; write .astype\('float64'\)"),
     ],
 )
-def test_what_does_not_fit_the_gate_is_told(how: Any, error: Any, message: str) -> None:
+def test_values_that_do_not_fit_the_gate_raise(how: Any, error: Any, message: str) -> None:
     m = model(tg.nn.LSTM)
     with pytest.raises(error, match=message), intervene("lstm.l0", "f", **how):
         m.layer(const(m.x))

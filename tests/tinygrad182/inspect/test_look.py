@@ -230,7 +230,7 @@ def test_an_opened_step_is_drawn_too(tmp_path):
         (lambda: _look(sample=5)._rows, ArgumentError, "the batch has 2 sequences"),
     ],
 )
-def test_what_cannot_be_looked_at_is_told(what, error, message):
+def test_objects_that_cannot_be_shown_raise(what, error, message):
     with pytest.raises(error, match=message):
         what()
 

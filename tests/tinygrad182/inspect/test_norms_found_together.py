@@ -1,4 +1,4 @@
-"""Gradients that are looked at many at a time, after they have gone on: nothing is lost by that.
+"""Norms of many gradients are found together, later in the pass, and nothing is lost by that.
 
 Every step multiplies by a power of two, so that the gradients' logarithms are known exactly. A state is 0,
 whose values neither vanish nor explode.
@@ -36,7 +36,7 @@ def chain(
 
 
 def behind(rates: Sequence[float]) -> Array:
-    """The power of two of the gradient of the last state by each."""
+    """The power of two of the last state's gradient by each state."""
     return np.append(np.cumsum(rates[:0:-1])[::-1], 0.0)
 
 
@@ -48,7 +48,7 @@ def logs(loss: tg.Tensor, name: str = "h") -> Array:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Grows by one with every backward pass of a view."""
+    """A list that grows by one with every backward pass of a view."""
     made: list[Any] = []
     run = gradients.backpropagate
     monkeypatch.setattr(gradients, "backpropagate", lambda *a, **k: made.append(a) or run(*a, **k))
@@ -117,7 +117,7 @@ def test_a_loss_of_any_size(power: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_types_are_looked_at_each_by_its_own_limit(dtype: str) -> None:
-    """What float64 holds well is lost in half precision."""
+    """Half precision loses gradients that float64 represents well."""
     rates = [-7.0] * 20
     other = [0.0] * 20
     narrow, wide = chain(rates, "float32", name="a"), chain(other, dtype, name="b")
@@ -135,7 +135,7 @@ def test_types_are_looked_at_each_by_its_own_limit(dtype: str) -> None:
 
 @pytest.mark.parametrize("rate", [-0.5, -12.0, 59.0])
 def test_several_losses_go_back_together(rate: float) -> None:
-    """Each from a step of its own, at sizes far apart."""
+    """Each loss begins at another step, and their sizes are far apart."""
     states = chain([rate] * 30)
     losses = [(states[k].sum() * 2.0 ** (k - 15)) for k in (5, 17, 29)]
     found = tg.inspect.state_grad_matrix(losses, log=True)

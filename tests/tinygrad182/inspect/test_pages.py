@@ -1,4 +1,4 @@
-"""What has a page: it is written as a whole, and opened in a browser."""
+"""Results with a page write it as a whole file, and open it in a browser."""
 
 from __future__ import annotations
 

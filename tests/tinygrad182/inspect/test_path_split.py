@@ -115,7 +115,7 @@ def test_nothing_local_is_exactly_nothing() -> None:
 
 
 def test_a_state_that_is_handed_on() -> None:
-    """A cell that skips every other step: there, all comes from the next step, which is the same state."""
+    """A skipped step hands its state on, so all of its gradient comes from the next step."""
     w = Weights()
     h, hs = const(np.ones((2, 3))), []
     for t in range(5):
@@ -149,7 +149,7 @@ def test_one_state_with_two_names() -> None:
 
 
 def test_a_loop_from_the_end_to_the_start() -> None:
-    """What reads a state is told from the graph, not from the numbers of the steps."""
+    """Readers of a state are found in the graph, not from the numbers of the steps."""
     w = Weights()
     h, hs = const(np.ones((2, 3))), []
     for t in reversed(range(4)):
@@ -336,7 +336,9 @@ def looped(pre: Any, outer: Any = tg.tanh) -> tg.Tensor:
 
 @pytest.mark.parametrize("case", BENT)
 @pytest.mark.parametrize("outer", [tg.tanh, lambda z: z + 0.0], ids=["tanh", "identity"])
-def test_what_is_not_linear_in_the_state_before_is_no_weight(case: str, outer: Any) -> None:
+def test_a_term_that_is_not_linear_in_the_previous_state_is_not_a_weight(
+    case: str, outer: Any
+) -> None:
     with pytest.raises(tg.GraphError, match=r"gain_split: the state.*path_split splits any"):
         gain_split(looped(BENT[case], outer))
 
@@ -393,7 +395,7 @@ def test_any_function_of_a_sum_has_a_slope(name: str) -> None:
 
 
 def test_a_first_state_with_none_before_it() -> None:
-    """Its saturation is that of its function; there is no weight."""
+    """Its saturation is the slope of its function; it has no weight."""
     W, x = leaf(np.random.default_rng(0).normal(size=(3, 3))), const(np.array([[0.5, 0.1, -0.3]]))
     for curve in CURVES.values():
         h = mark(curve(x @ W), "h", 0)

@@ -43,7 +43,7 @@ def test_layers_record_their_steps(case: Case) -> None:
             assert [axes[n] for n in uses] == [(-3, 0)]
 
 
-def test_a_stack_of_sequences_is_no_stack_of_steps() -> None:
+def test_a_stack_of_sequences_is_not_a_stack_of_steps() -> None:
     """Each of its operands has all steps, and belongs to none."""
     x = leaf(np.random.default_rng(0).normal(size=(5, 3, 2)))
     batch = tg.stack([x[::-1, i] for i in range(3)], axis=1)
@@ -56,7 +56,7 @@ def test_a_stack_of_sequences_is_no_stack_of_steps() -> None:
 @pytest.mark.parametrize("loop", [n for n in loops.LOOPS if n != "gates_of_one_weight"])
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_every_operation_in_a_loop_belongs_to_its_step(loop: str, T: int) -> None:
-    """With weights of their own, what reads the weight of step t is of step t."""
+    """With a weight for every step, an operation that reads the weight of step t belongs to step t."""
     w = Weights(copies=True)
     states = loops.LOOPS[loop](w, T, 2, 3)
     nodes, times, _ = read(loops.loss_of(list(states.values())[-1], "all"))
@@ -102,7 +102,7 @@ def test_a_state_that_is_handed_on_belongs_to_the_step_that_computed_it() -> Non
     assert [(n.op, *place) for n, place in axes.items()] == [("stack", -3, 0)]
 
 
-def test_gates_taken_from_one_weight_are_no_time_axis() -> None:
+def test_gates_taken_from_one_weight_are_not_a_time_axis() -> None:
     """W[0] at step 0 looks like a step's part of a whole; W[1] at step 0 tells that it is not."""
     for T in (1, 2, 3, 4):
         w = Weights()
@@ -151,7 +151,7 @@ def test_stacks_in_another_order_have_no_time_axis() -> None:
 
 @pytest.mark.parametrize("name", ["d", "h"])
 def test_several_steps_side_by_side_are_part_of_no_later_state(name: str) -> None:
-    """Also where a decoder's states go on from the encoder's under the same name."""
+    """This holds also if a decoder's states continue the encoder's under one name."""
     w = Weights()
     hs = loops.rnn_outside(w, 4, 2, 3)["h"]
     keys, d = tg.tanh(tg.stack(hs) * 2.0), hs[-1]
@@ -216,7 +216,7 @@ def test_keys_that_an_only_state_reads_belong_to_their_own_steps(
 
 
 def test_states_side_by_side_are_part_of_no_later_loop() -> None:
-    """Where the last of them is what a loop of several steps begins with."""
+    """The last of the stacked states begins a later loop of several steps."""
     hs, W = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(np.eye(3))
     whole = tg.stack(hs)
     keys, d, total = whole @ W, whole[-1], const(np.zeros(()))

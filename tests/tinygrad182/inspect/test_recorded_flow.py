@@ -42,7 +42,7 @@ class MGU(tg.nn.RecurrentLayer):
 
 
 class Centred(tg.nn.RecurrentLayer):
-    """A cell whose units depend on each other, for which there are no loops."""
+    """A cell whose units depend on each other, so that it has no compiled loops."""
 
     gates, state = 1, ("h",)
 
@@ -71,7 +71,7 @@ def difference(f: Callable[[float], float]) -> float:
 
 
 class Case:
-    """A layer over random inputs; its loss takes nothing from behind the ends of the sequences."""
+    """A layer over random inputs; its loss reads nothing past the ends of the sequences."""
 
     def __init__(
         self, kind: str, layers: int = 2, fused: bool = True, lengths: Array | None = LENGTHS
@@ -119,13 +119,13 @@ def each(flow: Any) -> list[Any]:
 
 
 def roughness(flow: Any) -> Any:
-    """How much norms change from step to step, and something of each other figure."""
+    """A loss of the changes of norms from step to step, and of every other figure."""
     total: Any = 0.0
     for s in each(flow):
         logs = s.log_grad_norm
         total = total + ((logs[1:] - logs[:-1]) ** 2).sum() + (s.grad**3).sum()
         total = total + (s.sample_grad_norm**2).sum() + s.grad_norm[0] + (s.initial_grad**3).sum()
-        total = total + s.value_norm[1] * (s.value[:2] ** 3).sum()  # all sequences go on there
+        total = total + s.value_norm[1] * (s.value[:2] ** 3).sum()  # no sequence has ended yet
     return total
 
 

@@ -1,4 +1,4 @@
-"""Paths and loops: which marked states make one stack, and what it is called."""
+"""Paths and loops: the marked states of one stack, and its name."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_each_call_of_a_module_has_its_own_initial_state(fused: bool) -> None:
             assert_close(state.initial_grad, expected[0], 1e-12)
 
 
-def test_two_layers_of_one_class_are_told_apart_by_the_ordinal() -> None:
+def test_two_layers_of_one_class_are_distinguished_by_an_ordinal() -> None:
     a, b = tg.nn.RNN(1, 3, rng=0), tg.nn.RNN(3, 2, rng=1)
     flow = flow_of(b(a(X)[0])[0].sum())
     assert {p: s.h.grad.shape for p, s in flow.items()} == {
@@ -140,7 +140,7 @@ class OwnLoop(tg.nn.Module):
 
 
 def test_a_loop_in_a_module_and_its_learned_first_state() -> None:
-    """Which is marked again in every training step, and must neither pile up nor mix the steps."""
+    """The state is marked again in every training step; these marks neither pile up nor mix."""
     model = OwnLoop()
     optimizer = tg.optim.SGD(model.parameters(), 0.1)
     for _ in range(4):
@@ -242,7 +242,7 @@ def test_an_encoder_and_a_longer_decoder_that_reads_all_its_states() -> None:
     flow = flow_of(loss)
     assert_same_bits(flow[""].h.grad, by_hand(loss, encoded))
     assert_same_bits(flow["#2"].h.grad, by_hand(loss, decoded))
-    h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too: which one is it?
+    h = mark(tg.tanh(h @ w + context), "h", 3)  # free in the encoder too, so the name is ambiguous
     with pytest.raises(tg.GraphError, match=r"'h' at t = 3 continues two.*different names"):
         flow_of(h.sum())
 

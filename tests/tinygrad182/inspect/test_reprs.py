@@ -1,4 +1,4 @@
-"""What a prompt shows of a result: a few lines with its shapes and most telling numbers, no whole array."""
+"""The text of a result at a prompt: a few lines with shapes and key numbers, without whole arrays."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ def alone(make: Any, x: tg.Tensor) -> tg.Tensor:
 
 
 def residual(make: Any, x: tg.Tensor) -> tg.Tensor:
-    """Something stands between two recurrences, and the input goes around the first."""
+    """Two recurrences with another operation in between; the input also goes around the first."""
     below, above = make(3), make(3)
     middle = 0.5 * below(x)[0] + x
     return above(tg.where(const(np.abs(host(x)) > 0.1), middle, 0.0))[0][-1].sum()
 
 
 def decoder(make: Any, x: tg.Tensor) -> tg.Tensor:
-    """The last state of one is the first of the other, which also looks at all states of the first."""
+    """A decoder begins with an encoder's last state, and attends to all states of the encoder."""
     one, other = make(3), make(3)
     states, last = one(x)
     output, _ = other(tg.flip(states, axis=0), last)
@@ -215,7 +215,7 @@ def test_what_vanishes_and_explodes(kind: str, scale: float, layers: int) -> Non
 @pytest.mark.parametrize("kind", [tg.nn.LSTM, tg.nn.RNN])
 @pytest.mark.parametrize("between", ["a mask and a residual", "a linear layer", "a sum over time"])
 def test_what_vanishes_on_its_way_to_another_layer(kind: Any, between: str) -> None:
-    """Its rows have powers of their own where they stay apart, and do not where they are mixed."""
+    """Rows have powers of their own unless an operation mixes them."""
     logs = []
     for fused, dtype in ((True, "float32"), (True, "float64"), (False, "float64")):
         options: Any = {"dtype": dtype, "fused": fused}
@@ -259,7 +259,7 @@ def test_coefficients_far_from_each_other() -> None:
 
 
 class Counted:
-    """How many nodes were looked at by backward passes and walks."""
+    """Counts the nodes that backward passes and walks visit."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from tinygrad182.engine import backpropagation
@@ -334,7 +334,7 @@ def test_steps_that_there_are_not(view: str, fused: bool) -> None:
 def test_a_state_that_another_part_was_computed_from_has_no_two_factors(
     state: str, truncate: int | None
 ) -> None:
-    """An LSTM's c is linear in the c before, but not in the h that was made of that."""
+    """An LSTM's c is linear in the previous c, but not in the h that was computed from it."""
     for fused in (True, False):
         lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
         loss = lstm(const(np.ones((5, 2, 2))), truncate=truncate)[0].sum()
@@ -346,7 +346,7 @@ def test_a_state_that_another_part_was_computed_from_has_no_two_factors(
 
 
 def test_the_first_step_of_a_memory_is_linear_in_the_state_before() -> None:
-    """That c and h were given beside each other, neither was made of the other."""
+    """The initial c and h are given, so h is not computed from c."""
     found = []
     for fused in (True, False):
         lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)

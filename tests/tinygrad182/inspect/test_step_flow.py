@@ -1,4 +1,4 @@
-"""``step_flow`` is held against the nodes of a traced graph, whose numbers are found in another way."""
+"""``step_flow`` against the nodes of a traced graph, whose numbers are computed in another way."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_gates_have_names_and_the_gradients_of_the_opened_graph(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_layer_run_as_one_operation_and_step_by_step_are_told_the_same(cell):
+def test_a_layer_as_one_operation_and_step_by_step_has_one_flow(cell):
     fused, unrolled = (tg.inspect.step_flow(_loss(cell, fused)) for fused in (True, False))
     shared = {operation.label for operation in unrolled.operations}
     assert {"h₋", "h"} <= shared
@@ -178,7 +178,7 @@ def test_depth_stands_where_time_stands():
     np.testing.assert_allclose(around, 1.0, atol=1e-9)
 
 
-def test_a_loop_of_your_own_is_told_from_its_marks():
+def test_a_loop_of_your_own_is_found_by_its_marks():
     w = tg.tensor(RNG.normal(size=(4, 4)) / 2, requires_grad=True)
     v = tg.tensor(RNG.normal(size=(2, 4)), requires_grad=True)
     h, x = tg.zeros((3, 4), dtype="float64"), tg.tensor(X)
@@ -193,7 +193,7 @@ def test_a_loop_of_your_own_is_told_from_its_marks():
     assert np.isfinite(flow["h₋"].log10_grad_norm[1:]).all()
 
 
-def test_gradients_that_are_zero_infinite_or_nan_are_told_as_they_are():
+def test_gradients_that_are_zero_infinite_or_nan_are_reported_unchanged():
     rnn = tg.nn.RNN(1, 2, nonlinearity="relu", rng=0, dtype="float64")
     rnn.weight_hh_l0.data[...] = np.eye(2)
     rnn.weight_ih_l0.data[...] = 1.0
@@ -217,7 +217,7 @@ def test_the_sum_of_rows_at_different_powers():
     assert total.log10_norm()[0] == pytest.approx(math.log10(1.75) + 100 * math.log10(2), abs=1e-12)
 
 
-def test_what_is_not_there_is_told():
+def test_unknown_operations_and_steps_raise():
     flow = tg.inspect.step_flow(_loss("LSTM"))
     with pytest.raises(UnknownPathError, match=r"no operation 'q' in 'lstm.l0'.*'h₋'"):
         flow["q"]
@@ -240,7 +240,7 @@ def _loop(step, state, steps=6):
     return state, states
 
 
-def test_operations_of_steps_that_differ_stand_in_order_and_have_labels_of_their_own():
+def test_operations_of_steps_that_differ_are_in_order_and_have_labels_of_their_own():
     w, u = (tg.tensor(RNG.normal(size=(4, 4)), requires_grad=True) for _ in range(2))
     x = tg.tensor(RNG.normal(size=(6, 2, 4)))
 

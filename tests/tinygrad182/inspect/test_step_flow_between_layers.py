@@ -154,19 +154,19 @@ def fancy(m: Model, y: tg.Tensor) -> tg.Tensor:
 
 
 def doubled(m: Model, y: tg.Tensor) -> tg.Tensor:
-    """One operation takes it twice, at different steps."""
+    """One operation reads the sequence twice, at different steps."""
     return tg.concat([y, y], axis=0)[m.T // 2 : m.T // 2 + m.T] + y
 
 
 def attended(m: Model, y: tg.Tensor) -> tg.Tensor:
-    """Sums over steps of which nothing is known."""
+    """Sums over steps with data-dependent weights."""
     weights = const(np.tril(m.rng.random((m.T, m.T)) < 0.1).astype(m.dtype))
     flat = tg.reshape(y, (m.T, m.B * m.H))
     return tg.reshape(tg.matmul(weights, flat), y.shape) + tg.einsum("tbh,ts->sbh", y, weights)
 
 
 def taken(m: Model, y: tg.Tensor) -> tg.Tensor:
-    """One step several times, one never."""
+    """One step is taken several times, another never."""
     steps = np.minimum(m.rng.integers(0, m.T, m.T), np.arange(m.T))
     return tg.take(y, steps, axis=0) * 0.5 + tg.take(y, np.arange(m.H)[::-1], axis=2) + y[..., :1]
 
@@ -176,7 +176,7 @@ def rolled(m: Model, y: tg.Tensor) -> tg.Tensor:
 
 
 def stacked(m: Model, y: tg.Tensor) -> tg.Tensor:
-    """One operation takes it several times."""
+    """One operation reads the sequence several times."""
     return tg.stack([y, y])[0] + tg.stack([y, y], axis=-1).mean(axis=-1) + tg.stack([y, y]).sum(0)
 
 
@@ -189,7 +189,7 @@ def features(m: Model, y: tg.Tensor) -> tg.Tensor:
 
 
 def handed_on(m: Model, y: tg.Tensor) -> tg.Tensor:
-    """Its last state begins another recurrence."""
+    """The last state begins another recurrence."""
     return m.layer("identity", 5)(y, y[-1:])[0] + y
 
 
@@ -213,7 +213,7 @@ def grads(model: Model) -> list[Array]:
 
 
 def assert_rows_close(actual: Array, expected: Array, tolerance: float, what: str) -> None:
-    """Relative to each row; below what its type holds well, only that it is as small."""
+    """Compare relative to each row; a row below the range of its type must only be as small."""
     floor = 1e2 * float(np.finfo(actual.dtype).smallest_normal)
     sizes = np.abs(np.atleast_1d(expected)).max(axis=-1, keepdims=True)
     errors = np.abs(actual - expected)
@@ -232,7 +232,7 @@ models = st.fixed_dictionaries(
 
 
 def check(given: dict[str, Any], dtype: str = "float64", tolerance: float = 1e-9) -> None:
-    """Against plain backward through the steps in float64, whose range all of it fits in."""
+    """Compare with plain backward through the steps in float64, whose range suffices."""
     fused, steps = Model(**given, dtype=dtype), Model(**given, fused=False)
     flow = flow_of(fused.loss, backward=True)
     steps.loss.backward(retain_graph=True)

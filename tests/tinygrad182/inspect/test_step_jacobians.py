@@ -97,7 +97,7 @@ def test_lstm_has_a_state_of_two_parts(sizes: tuple[int, int, int], where: str, 
 def test_their_product_is_the_gradient(
     kind: str, sizes: tuple[int, int, int], layers: int, seed: int
 ) -> None:
-    """Of the top layer, with a loss at the last step: δ_{t−1} = J_tᵀ δ_t; sequences do not mix."""
+    """In the top layer, with a loss at the last step, δ_{t−1} = J_tᵀ δ_t; sequences do not mix."""
     case = Case(kind, *sizes, layers, "last", seed, False, False)
     path = f"{case.name}.l{layers - 1}"
     stack = flow_of(case.loss)[path]
@@ -287,7 +287,7 @@ def test_a_state_that_is_handed_on() -> None:
 
 @pytest.mark.parametrize("kind", [tg.nn.RNN, tg.nn.LSTM])
 def test_a_sequence_has_its_own_last_step(kind: Any) -> None:
-    """As if it were run alone; past its end nothing is lost, for nothing goes on."""
+    """Each sequence has the Jacobians of a run alone, and no step past its end."""
     layer = kind(2, 3, rng=0, dtype="float64")
     x = loops.inputs(0, 6, 4, 2)
     lengths = [6, 4, 1, 2]
@@ -303,7 +303,7 @@ def test_a_sequence_has_its_own_last_step(kind: Any) -> None:
 
 
 def test_a_last_step_that_loses_everything_is_not_the_end() -> None:
-    """Units that are all off at the last step, and a mask that hands on what it was given."""
+    """All units are off at the last step; or a mask hands the state on."""
     W, h = leaf(np.eye(2)), const(np.ones((1, 2)))
     for t in range(4):
         h = mark(tg.relu(h @ W - (5.0 if t == 3 else 0.0)), "h", t)
@@ -318,7 +318,7 @@ def test_a_last_step_that_loses_everything_is_not_the_end() -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_units_that_die_do_not_end_a_sequence(fused: bool) -> None:
-    """Its state stands still and its Jacobian is 0 from t = 4 on, but it has all 8 steps, the other 3."""
+    """From t = 4 on, one sequence's state is constant, but it has all 8 steps; the other has 3."""
     rnn = tg.nn.RNN(1, 2, nonlinearity="relu", rng=0, dtype="float64", fused=fused)
     write(rnn.weight_ih_l0, 1.0)
     write(rnn.weight_hh_l0, 0.5)
@@ -334,7 +334,7 @@ def test_units_that_die_do_not_end_a_sequence(fused: bool) -> None:
 
 
 def test_a_mask_that_hands_a_state_on_as_a_constant_ends_a_sequence() -> None:
-    """Where it does for good: a pause goes on afterwards."""
+    """It ends where the mask stays off; after a pause the sequence goes on."""
     W, h = leaf(np.eye(2)), const(np.ones((2, 2)))
     for t, going in enumerate([(1, 1), (0, 1), (1, 1), (1, 0), (1, 0)]):
         mask = const(np.array(going, bool)[:, None])
@@ -350,7 +350,7 @@ def test_a_mask_that_hands_a_state_on_as_a_constant_ends_a_sequence() -> None:
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("given", ["h first", "c first", "none"])
 def test_the_order_of_the_parts_is_the_layers(fused: bool, given: str) -> None:
-    """However its initial states were made."""
+    """The order does not depend on the initial states."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
     x = leaf(loops.inputs(0, 4, 1, 3))
     encoder = tg.nn.RNN(3, 3, rng=1, dtype="float64")  # opened where the other is step by step

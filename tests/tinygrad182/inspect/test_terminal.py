@@ -1,4 +1,4 @@
-"""``show``: what stands in the terminal is what the views say, at any width, with and without colours."""
+"""``show``: the terminal shows the numbers of the views at any width, with and without colours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shown(loss: tg.Tensor, width: int = 80) -> list[str]:
 
 @dataclass
 class States:
-    """What a block is drawn from."""
+    """The data that a block is drawn from."""
 
     log10_grad_norm: Array
     value_norm: Array
@@ -88,7 +88,7 @@ def test_a_dip_of_one_step_in_ten_thousand_is_seen() -> None:
     assert "‖∂L/∂h_t‖ is smallest at t = 7321: 1.0e-30" in lines
 
 
-def test_a_scale_is_told_and_never_less_than_a_decade() -> None:
+def test_a_scale_is_printed_and_covers_at_least_a_decade() -> None:
     lines = block([-400.0, -200.0, 0.5], [1.0, 1.1, 1.2])
     assert lines[0].split() == ["‖∂L/∂h_t‖", "1.0e-400", "▁▄█", "3.2e+00"]
     assert "gradients: ▁ 1.0e-400 to █ 3.2e+00, 400.5 decades" in lines
@@ -97,7 +97,7 @@ def test_a_scale_is_told_and_never_less_than_a_decade() -> None:
     assert not any("smallest" in line for line in [*lines, *block([0.0, -1.0, -3.0])])
 
 
-def test_what_is_no_number_has_marks_that_are_explained() -> None:
+def test_values_that_are_not_numbers_have_marks_that_are_explained() -> None:
     lines = block([-math.inf, -math.inf, 0.0, math.nan, math.inf, 1.0], [0, 1, 1, 1, 1, math.inf])
     assert lines[0].split()[1:] == ["0", "00▁N∞█", "1.0e+01"]
     assert lines[1].split()[1:] == ["0", "0████∞", "∞"]

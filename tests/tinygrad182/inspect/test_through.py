@@ -28,7 +28,7 @@ EXACT = 1e-12
 
 
 def without(graph: Any, target: Node, removed: set[Node]) -> Array:
-    """The target's gradient if nothing came back from some nodes."""
+    """The target's gradient if some nodes passed nothing back."""
 
     def edge(consumer: Node, parent: Node, cotangent: Any) -> Any:
         return None if parent in removed and parent is not target else cotangent
@@ -40,7 +40,7 @@ def without(graph: Any, target: Node, removed: set[Node]) -> Array:
 
 
 def removed_shares(graph: Any, target: Node, step: list[Node]) -> tuple[dict[Node, float], float]:
-    """By removal: the share of each operation, and what passes none of them."""
+    """The share of each operation by removal, and the share that passes none of them."""
     whole = without(graph, target, set())
     square = float((whole**2).sum())
     shares = {
@@ -50,7 +50,7 @@ def removed_shares(graph: Any, target: Node, step: list[Node]) -> tuple[dict[Nod
 
 
 def forward_entering(graph: Any, target: Node, step: list[Node]) -> dict[Node, float]:
-    """In forward mode: the target moves along its gradient, and no operation of the step lets that through.
+    """Forward mode: the target moves along its gradient, and no operation of the step lets that through.
 
     What then still moves are the inputs of the step, by the first ways to it alone.
     """
@@ -276,7 +276,7 @@ def test_how_a_target_is_given() -> None:
 
 
 def test_a_graph_that_was_freed() -> None:
-    """Recurrences that were opened before are not: they were recorded for the graph alone."""
+    """Fused recurrences that were opened before are not freed: they were recorded for the trace alone."""
     for fused in (False, True):
         loss = tg.nn.LSTM(2, 4, rng=0, fused=fused)(tg.ones((6, 3, 2)))[0].sum()
         graph = tg.inspect.trace(loss)
@@ -324,7 +324,7 @@ def test_how_it_prints() -> None:
 
 
 @pytest.mark.parametrize("target", [5, None, ("c",), ("c", 1, 2)])
-def test_a_target_that_is_no_node_is_refused(target):
+def test_a_target_that_is_not_a_node_is_refused(target):
     graph = tg.inspect.trace(tg.nn.LSTM(1, 4, rng=0)(tg.ones((3, 1, 1)))[0][-1].sum())
     with pytest.raises(tg.errors.ArgumentError, match="must be a node of the graph, a name"):
         graph.through(target)

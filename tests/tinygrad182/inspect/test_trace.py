@@ -115,7 +115,7 @@ def adjoint_faults(graph: tg.inspect.Graph) -> list[GraphNode]:
 
 
 def test_a_planted_fault_is_found_at_its_step_alone() -> None:
-    """A transpose missing at t = 9 of 20, which shifts every gradient before it."""
+    """A transpose is missing at t = 9 of 20, which changes every earlier gradient."""
     w = leaf(np.random.default_rng(0).normal(size=(3, 3)))
     h = const(np.ones((2, 3)))
     for t in range(20):
@@ -363,7 +363,7 @@ def test_graphs_deeper_than_the_recursion_limit() -> None:
 
 
 def test_a_node_costs_a_few_microseconds() -> None:
-    """Against the plain backward pass over the same graph, in one run."""
+    """The time is compared with a plain backward pass over one graph, in one run."""
     loss = tg.nn.RNN(1, 4, rng=0)(tg.ones((2000, 1, 1)))[0].sum()
 
     def seconds(run: Any) -> float:

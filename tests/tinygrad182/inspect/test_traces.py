@@ -1,4 +1,4 @@
-"""Traces on disk: what was saved comes back, bit by bit; a damaged file is told."""
+"""Traces on disk: a saved trace loads bit by bit, and a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_graph_that_was_freed_is_not_saved(path: Path) -> None:
     assert not path.exists()
 
 
-def test_files_that_are_no_traces(path: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_traces(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="there is no file"):
         tg.inspect.load_trace(path)
     path.write_bytes(b"not a trace at all")
@@ -127,7 +127,7 @@ def test_files_that_are_no_traces(path: Path, tmp_path: Path) -> None:
     "header",
     ["", "[]", "{}", '{"version": 1}', '{"version": "x"}', '{"version": 1, "boxes": [3]}', "null"],
 )
-def test_a_damaged_header_is_told(path: Path, header: str) -> None:
+def test_a_damaged_header_raises(path: Path, header: str) -> None:
     save_file({"x": np.ones(3)}, path, {"tinygrad182.trace": header})
     with pytest.raises(CheckpointError, match="damaged"):
         tg.inspect.load_trace(path)
@@ -137,7 +137,7 @@ def test_a_damaged_header_is_told(path: Path, header: str) -> None:
     ("name", "wrong"),
     [("label", "x"), ("operands", ["nothing"]), ("shape", ["x"]), ("shape", 3), ("label", 5)],
 )
-def test_operations_that_do_not_fit_are_told(path: Path, name: str, wrong: object) -> None:
+def test_operations_that_do_not_fit_raise(path: Path, name: str, wrong: object) -> None:
     tg.inspect.trace(loss_of()).save(path)
     with safe_open(path, framework="numpy") as file:
         facts = json.loads(file.metadata()["tinygrad182.trace"])
@@ -147,7 +147,7 @@ def test_operations_that_do_not_fit_are_told(path: Path, name: str, wrong: objec
         tg.inspect.load_trace(path)
 
 
-def test_a_newer_version_and_missing_arrays_are_told(path: Path) -> None:
+def test_a_newer_version_and_missing_arrays_raise(path: Path) -> None:
     save_file({"x": np.ones(3)}, path, {"tinygrad182.trace": json.dumps({"version": 2})})
     with pytest.raises(CheckpointError, match="version 2"):
         tg.inspect.load_trace(path)

@@ -1,4 +1,4 @@
-"""Splits of gradients that float32 cannot hold: what they say is what float64 says."""
+"""Splits of gradients that float32 cannot represent agree with those of float64."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def out_of_range(norms: Array) -> bool:
 
 @pytest.mark.parametrize(("kind", "layers", "radius"), [*VANISHING, ("rnn", 1, 3.0)])
 def test_shares(kind: str, layers: int, radius: float) -> None:
-    """In the lower of two layers, the local part comes through the upper one: it vanishes too."""
+    """In the lower of two layers, the local part comes through the upper layer, and vanishes too."""
     (_, double), (_, single) = twins(kind, layers, radius)
     for path, stack in inspect.gradient_flow(double).items():
         expected, found = inspect.path_split(double, path), inspect.path_split(single, path)
@@ -71,7 +71,7 @@ def test_shares(kind: str, layers: int, radius: float) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_hops(layers: int) -> None:
-    """The pure cell path, and those that left it a few times."""
+    """The pure cell path, and paths that leave it a few times."""
     (_, double), (_, single) = twins("lstm", layers)
     expected, found = (
         inspect.grad_by_hops(loss, 4, state="c", path="lstm.l0").grad_norm
@@ -84,7 +84,7 @@ def test_hops(layers: int) -> None:
 
 @pytest.mark.parametrize(("kind", "layers", "radius"), VANISHING)
 def test_weights_by_time(kind: str, layers: int, radius: float) -> None:
-    """Also of W_x, which meets all steps in one product."""
+    """This includes W_x, which multiplies all steps in one product."""
     (a, double), (b, single) = twins(kind, layers, radius)
     names = ("weight_ih_l0", "weight_hh_l0")
     for name, weight in ((n, getattr(a, n)) for n in names):
@@ -128,7 +128,7 @@ def test_a_gradient_of_exactly_zero_has_no_shares() -> None:
 
 
 def test_what_is_not_finite_stays_beside_what_is() -> None:
-    """And beside what float32 cannot hold."""
+    """This holds also beside gradients that float32 cannot represent."""
     w = tg.ones(3, requires_grad=True)
     h = const(np.ones((1, 3), np.float32))
     for t in range(2):

@@ -1,4 +1,4 @@
-"""The file of a watched run: what a killed process leaves, what goes on with it, and what is refused."""
+"""The file of a watched run: after a killed process, when a run continues, and when it is refused."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_process_that_ends_says_so(path: Path) -> None:
 
 
 def forked(run: Callable[[], object]) -> int:
-    """Start a process that only runs a function; it takes no time to import anything."""
+    """Start a process that only runs a function, without importing anything."""
     child = os.fork()
     if not child:
         try:
@@ -153,7 +153,7 @@ def test_a_run_that_is_killed_can_be_read_and_shows_where_it_stopped(path: Path)
     assert run["rnn.l0"].h.there.shape == (count, 7)
 
 
-# --- going on -------------------------------------------------------------------------------------
+# --- continuing a run -----------------------------------------------------------------------------
 
 
 def test_training_that_goes_on_leaves_out_what_it_makes_again(path: Path) -> None:

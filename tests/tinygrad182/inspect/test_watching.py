@@ -1,4 +1,4 @@
-"""``tg.inspect.watch``: what is kept of a training run, and that the run does not notice."""
+"""``tg.inspect.watch``: the record of a training run, which stays unchanged by it."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_an_observation_that_ended_does_not_end_another() -> None:
     assert not autodiff._OBSERVERS
 
 
-def test_an_exception_is_the_end_that_is_told(tmp_path: Path) -> None:
+def test_an_exception_is_recorded_as_the_end(tmp_path: Path) -> None:
     model, path = Net(), tmp_path / "run.jsonl"
 
     def fail() -> None:
@@ -386,7 +386,7 @@ def test_a_watch_that_ended_takes_no_more(tmp_path: Path) -> None:
         assert len(watch.steps) == 0
 
 
-def test_a_chart_of_what_is_no_training_step() -> None:
+def test_a_chart_of_a_number_that_is_not_a_training_step() -> None:
     with tg.inspect.watch(model := Net()) as watch:
         loss_of(model, 0).backward()
     with pytest.raises(tg.ArgumentError, match=r"chart: step .*'last'.*whole number"):

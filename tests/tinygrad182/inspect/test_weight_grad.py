@@ -46,7 +46,7 @@ def test_layers(case: Case) -> None:
 @pytest.mark.parametrize("where", ["last", "all", "random"])
 @pytest.mark.parametrize(("T", "B", "H"), [(6, 2, 3), (3, 3, 3), (2, 1, 1), (1, 2, 2)])
 def test_loops_of_your_own(loop: str, where: str, T: int, B: int, H: int) -> None:
-    """With W.T before the loop or in it, whatever the states are called."""
+    """W.T may be before the loop or in it, and the states may have any names."""
     run, shared, copies = loops.LOOPS[loop], Weights(), Weights(copies=True)
     states, reference = run(shared, T, B, H), run(copies, T, B, H)
     last = list(states)[-1]
@@ -131,10 +131,10 @@ def test_heads_of_other_forms(head: str) -> None:
     ids=["concat", "reshape", "mean", "running sum"],
 )
 @pytest.mark.parametrize("beside", [False, True])
-def test_uses_that_cannot_be_told_apart_are_refused(
+def test_uses_that_cannot_be_distinguished_are_refused(
     mixed: Callable[..., tg.Tensor], beside: bool
 ) -> None:
-    """Not left out: the parts would silently fall short of the gradient."""
+    """They are not left out, because the parts would silently fall short of the gradient."""
     _, hs = states_of_a_loop()
     v = leaf(V)
     loss = mixed(hs, v).sum() + ((hs[0] @ v).sum() if beside else 0.0)
@@ -192,7 +192,7 @@ def test_a_number_as_a_weight() -> None:
 
 
 def test_a_step_that_is_skipped() -> None:
-    """The state is handed on: W is used by the step that computed it, and not by the other."""
+    """A skipped step hands the state on; only the step that computed it uses W."""
 
     def run(w: Weights) -> tg.Tensor:
         h, hs = const(np.ones((2, 3))), []
@@ -218,7 +218,7 @@ def test_several_lengths_add_up_by_step() -> None:
 
 
 def test_encoder_and_decoder() -> None:
-    """A weight of each: T is that of the longer, and each has its own steps."""
+    """Encoder and decoder have a weight each; T is the longer one's, and each has its own steps."""
     encoder = tg.nn.RNN(2, 3, 2, rng=0, dtype="float64")
     decoder = tg.nn.LSTMCell(3, 3, rng=1, dtype="float64")
     values = np.random.default_rng(0).normal(size=(3, 3))
@@ -343,7 +343,7 @@ def test_a_window_of_one_step_beside_a_residual_connection(fused: bool) -> None:
         assert_close(parts[-1], loops.grad(loss, weight), 1e-13)
 
 
-def test_a_penalty_does_not_hide_what_cannot_be_told_apart() -> None:
+def test_a_penalty_does_not_hide_uses_that_cannot_be_distinguished() -> None:
     w = leaf(np.random.default_rng(1).normal(size=(2, 2)))
     rnn = tg.nn.RNN(2, 2, rng=0, dtype="float64")
     y = tg.flip(rnn(const(loops.inputs(0, 4, 1, 2)) @ w)[0], 0) @ w
@@ -353,7 +353,7 @@ def test_a_penalty_does_not_hide_what_cannot_be_told_apart() -> None:
 
 
 def test_a_shortfall_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the reason, parts that are not the gradient do not come back."""
+    """Parts that do not add up to the gradient are never returned, whatever the reason."""
 
     def lost(self: Any, sent: Any, times: Any) -> Any:
         part = combined(self, sent, times)

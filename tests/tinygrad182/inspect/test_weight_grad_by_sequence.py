@@ -21,7 +21,7 @@ mark = tg.inspect.mark
 
 
 def assert_parts(loss: tg.Tensor, weight: tg.Tensor, expected: Array, what: str) -> None:
-    """Each sequence's part is the reference's; they add up to what all contribute; norms are theirs."""
+    """Compare each sequence's part and norm with the reference; the parts add up to the whole."""
     parts = by_time(loss, weight, per_sample=True)
     floor = float(np.abs(expected).max(initial=0.0))
     assert parts.dtype == weight.dtype
@@ -68,7 +68,7 @@ def test_loops_of_your_own(loop: str, T: int, B: int, H: int) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_on_all_steps_at_once(head: str) -> None:
-    """Time may stand behind the sequences; what has none, or the weight in front, is told."""
+    """Time may be the axis after the sequences; a product with the features first raises an error."""
     values, together, one = HEADS[head]
     hs, v = loops.rnn_outside(Weights(), 4, 2, 3)["h"], leaf(values)
     loss = (together(hs, v) ** 2).sum()
@@ -186,7 +186,7 @@ def test_a_few_steps_at_a_time(monkeypatch: pytest.MonkeyPatch, chunk: int, fuse
 def test_no_more_numbers_at_once_than_are_said(
     monkeypatch: pytest.MonkeyPatch, fused: bool
 ) -> None:
-    """So much is worked on at a time as is given, all sequences together."""
+    """The limit on numbers at a time is for all sequences together."""
     lstm = tg.nn.LSTM(2, 3, rng=0, dtype="float64", fused=fused)
     loss = sum(by_sequence(list(lstm(const(loops.inputs(0, 7, 2, 2)))[0])))
     size, weight = 2 * lstm.weight_hh_l0.size, node_of(lstm.weight_hh_l0)

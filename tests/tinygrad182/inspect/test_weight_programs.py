@@ -21,7 +21,7 @@ by_time = loops.reading(tg.inspect.weight_grad_by_time)
 
 
 class Program:
-    """One drawn at random; its weights are one for all steps or, with ``copies``, one for each."""
+    """A random program; each weight is one for all steps or, with ``copies``, one for each step."""
 
     def __init__(self, seed: int, fused: bool, copies: bool = False) -> None:
         self.rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ class Program:
         return [self.leaves[name][t if self.copies else 0] for t in range(self.T)]
 
     def each(self, x: tg.Tensor, inputs: int = H) -> tg.Tensor:
-        """All steps times a weight."""
+        """Multiply all steps by a weight."""
         w = self.weights(inputs, H)
         if not self.copies:
             return x @ w[0]
@@ -120,7 +120,7 @@ class Program:
         return tg.stack(hs[1:])
 
     def decoder(self, states: tg.Tensor) -> tg.Tensor:
-        """Attention over all states; the decoder's steps go on where the encoder's end, or begin at 0."""
+        """Attention over all states; the decoder's steps continue the encoder's, or begin at 0."""
         keys, d = self.each(states), states[-1]
         offset = self.T if self.rng.random() < 0.5 else 0
         for t in range(2, 5):
@@ -137,7 +137,7 @@ class Program:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_programs(seed: int) -> None:
-    """Right at every step, or refused; fused as unrolled."""
+    """The parts are right at every step, or refused; fused and unrolled layers agree."""
     fused, unrolled, reference = (
         Program(seed, True),
         Program(seed, False),

@@ -1,4 +1,4 @@
-"""What may count as 0, checked with gradients of unlimited range that vanish, explode and return."""
+"""Values that may count as 0, checked with gradients of unlimited range that vanish, explode and return."""
 
 from __future__ import annotations
 

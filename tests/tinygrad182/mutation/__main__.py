@@ -14,7 +14,7 @@ from .reviewed import EQUIVALENT
 
 
 def main() -> int:
-    """Print what became of all mutants; 1 if one survived, or is killed that is reviewed as equivalent."""
+    """Print the fates of all mutants; return 1 if one survived, or one reviewed as equal was killed."""
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table

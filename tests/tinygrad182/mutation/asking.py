@@ -1,4 +1,4 @@
-"""What the checks ask of a rule: the calls they make, sorted, with the answers."""
+"""The calls that the checks make of a rule, sorted, with the answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _rows_by_primitive() -> dict[str, list[Row]]:
 
 @functools.cache
 def rows_of(primitive: Primitive) -> list[Row]:
-    """Rows that run its rules: those that ask something new, and others up to ``ROWS_EACH``.
+    """Rows that run a primitive's rules: those that ask something new, and others up to ``ROWS_EACH``.
 
     Its own come first, and among these the one that asks most of what is not asked before.
     """
@@ -69,9 +69,9 @@ def rows_of(primitive: Primitive) -> list[Row]:
 
 
 def _asks(row: Row, calls: list[tuple[Site, Call]]) -> set[tuple[str, str, Any]]:
-    """What is asked of each site: in which cases, with which parameters, of which nonlinearity.
+    """The forms of the calls of each site: their cases, parameters and nonlinearities.
 
-    A row with an empty operand asks for cases of its own, for hardly a fault shows where nothing is.
+    An empty operand makes a case different, because hardly any fault shows in an empty array.
     """
     nothing = any(np.size(x) == 0 for x in row.draw())
     found: set[tuple[str, str, Any]] = set()
@@ -132,12 +132,12 @@ def _calls(
 
 
 def _needing(call: Call) -> tuple[bool, ...]:
-    """Which of the Tensors it was given require grad."""
+    """A flag for each Tensor of the call: whether it requires grad."""
     return tuple(is_tensor(x) and x.requires_grad for x in (call.g, call.y, *call.xs))
 
 
 def answer_of(rule: Rule | Callable[[Call], Any], call: Call) -> Any:
-    """What a rule returns, down to its bits, and what it leaves of what it was given."""
+    """The bits of a rule's results, and of its operands after the call."""
     given = [x for x in (call.g, call.y, *call.xs) if is_tensor(x) or isinstance(x, np.ndarray)]
     nodes = {node_of(x): i for i, x in enumerate(given) if is_tensor(x)}
     try:
@@ -161,7 +161,7 @@ def _signature(found: Any, nodes: dict[Any, int]) -> Any:
 
 
 def _reached(root: Node, nodes: dict[Any, int]) -> set[int]:
-    """Which of the nodes the root was recorded from, without passing through another of them."""
+    """The nodes that the root was recorded from, not through another one of them."""
     seen, stack = {root}, [root]
     while stack:
         node = stack.pop()

@@ -17,9 +17,9 @@ Rule = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Call:
-    """What a rule was called with; ``g`` is the cotangent, for a forward None.
+    """The arguments of a rule; ``g`` is the cotangent, and None for a forward.
 
-    For a tangent rule ``g`` is the first tangent there is, ``tangents`` are all.
+    For a tangent rule ``g`` is the first tangent that is not None, and ``tangents`` are all.
     """
 
     xp: Any
@@ -38,7 +38,7 @@ class Call:
 
     @cached_property
     def lead(self) -> int:
-        """How many leading axes the cotangent has."""
+        """The number of leading axes of the cotangent."""
         return 0 if self.g is None else self.g.ndim - self.y.ndim
 
     @cached_property
@@ -67,7 +67,7 @@ def alike(call: Call) -> bool:
 
 
 def _any(holds: Callable[[Any], Any]) -> Callable[[Call], bool]:
-    """Whether it holds of any element of a floating operand."""
+    """Whether the condition holds for any element of a floating operand."""
     return lambda c: bool(np.any(holds(c.values)))
 
 

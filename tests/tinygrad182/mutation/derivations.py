@@ -1,4 +1,4 @@
-"""Faults of what stands between a step and its loops: the derivation, its listings, the products."""
+"""Faults between a step and its loops: in the derivation, its listings and the products."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinygrad182.kernels.program import Listing, Program, Register, Tape
 from tinygrad182.recurrence import scans, tracing
 from tinygrad182.recurrence.scans import Scan
 
-# --- what is looked at ----------------------------------------------------------------------------
+# --- comparison -----------------------------------------------------------------------------------
 
 
 def _detaching(xp: Any, x: Any, h: Any, state: Any) -> Any:
@@ -57,7 +57,7 @@ SUBJECTS: dict[str, Kind] = {
     "by size": Kind(Scan.of("by size", _by_size, ("z",), ("h",)), {}),
 }
 NUMBERS = {"lstm": (4, 4), "gru": (4, 4), "tanh": (1, 0), "relu": (1, 0), "identity": (1, 0)}
-"""How many sums and kept values the layers' cells have at most."""
+"""Largest numbers of sums and kept values of the layers' cells."""
 
 
 def case_of(kind: str, lengths: bool) -> Case:
@@ -67,7 +67,7 @@ def case_of(kind: str, lengths: bool) -> Case:
 
 
 def differs(kind: str) -> bool:
-    """Whether a cell's loops give something else than its definition, or more than they need."""
+    """Whether a cell's loops differ from its definition, or save more than they need."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "COMPILED", False)
         patch.setattr(cases, "CELLS", SUBJECTS)
@@ -94,7 +94,7 @@ def _same(case: Case) -> bool:
 
 
 def _same_inside(case: Case) -> bool:
-    """Whether each state gets what it gets in the definition."""
+    """Whether each state has the gradient that the definition gives it."""
     found = case.inside()
     kept = np.moveaxis(np.ldexp(found.states, found.powers), 0, 2)
     inputs, (T, B, H) = list(map(leaf, case.inputs)), found.states.shape[-3:]
@@ -120,7 +120,7 @@ def derived_anew() -> Iterator[None]:
 
 def _forget() -> None:
     scans._DERIVED.clear()
-    scans._BY_TEXT.clear()  # what is kept alive elsewhere has been worked on without a fault
+    scans._BY_TEXT.clear()  # programs that are alive elsewhere were derived without a fault
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tracing, "_is_whole_sum", whole)
 
 
-@fault("gates of the state stand in the order of those of the input")
+@fault("gates of the state are in the order of those of the input")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Program, "h_gates", property(lambda p: p.x_only + p.shared))
 

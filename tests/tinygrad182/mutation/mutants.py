@@ -1,4 +1,4 @@
-"""Faults for derivative rules: each a mistake somebody could make.
+"""Faults for derivative rules: plausible mistakes.
 
 A fault is ``fault(rule, call)``: it makes the call, or one like it, and returns something wrong. Given
 arrays or Tensors it does the same, with the call's own namespace.
@@ -43,7 +43,7 @@ def returns(change: Change) -> Fault:
 
 
 def asks(change: Callable[[Call], Call]) -> Fault:
-    """The fault of looking at something else."""
+    """The fault of reading something else."""
     return lambda rule, call: change(call).by(rule)
 
 
@@ -84,7 +84,7 @@ def _squeezed(r: Any, call: Call) -> Any:
 
 
 def _each_alike(r: Any, call: Call) -> Any:
-    """What the sum over the leading axis would give to each."""
+    """Every entry is replaced by the sum over the leading axis."""
     return r if not call.lead else r * 0.0 + call.xp.sum(r, axis=0, keepdims=True)
 
 
@@ -161,7 +161,7 @@ ALONE = {
 """Wrong for one input, where one rule returns the cotangents of all."""
 
 
-# --- wrong questions ----------------------------------------------------------------------------
+# --- wrong arguments ----------------------------------------------------------------------------
 
 
 def _of_cotangent(change: Callable[[Any, Any], Any]) -> Fault:
@@ -242,7 +242,7 @@ QUESTIONS: dict[str, Fault] = {
 }
 
 
-# --- writing, and remembering -------------------------------------------------------------------
+# --- side effects -------------------------------------------------------------------------------
 
 
 def _writes(what: Callable[[Call], Any], result: bool = False) -> Fault:
@@ -263,7 +263,7 @@ def _writes(what: Callable[[Call], Any], result: bool = False) -> Fault:
 
 
 def _remembers() -> Fault:
-    """The first result of each shape, for good."""
+    """Return the first result of each shape forever."""
     known: dict[Any, Any] = {}
 
     def first(r: Any, call: Call) -> Any:
@@ -273,7 +273,7 @@ def _remembers() -> Fault:
 
 
 def _stale() -> Fault:
-    """The first output of each shape, for good."""
+    """Use the first output of each shape forever."""
     known: dict[Any, Any] = {}
 
     def earlier(call: Call) -> Call:
@@ -321,7 +321,7 @@ WITH_STATE: dict[str, Callable[[], Fault]] = {
 }
 """Made anew for each mutant."""
 
-# --- what is tried where ----------------------------------------------------------------------
+# --- the faults of each kind of rule ----------------------------------------------------------
 
 STRANGE_TO: dict[str, tuple[str, ...]] = {
     "vjp": ("tangent of",),
@@ -339,4 +339,4 @@ STRANGE_TO: dict[str, tuple[str, ...]] = {
         *("dropped", "shifted by 1e-100", "over the", "writes"),
     ),
 }
-"""Words in the names of faults that a rule of that kind cannot have."""
+"""Words in the names of faults that do not apply to a rule of that kind."""

@@ -1,4 +1,4 @@
-"""Plant every fault in every rule of a primitive, and see what becomes of it."""
+"""Plant every fault in every rule of a primitive, and see whether a check fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .scans import of_scans
 from .sites import Site, on_top, planted, sites
 
 SLOW: Check = edge_case_checks.elsewhere
-"""It takes as long as all other checks together."""
+"""This check takes as long as all others together."""
 
 KILLERS: list[Check] = [c for c in (*checks.CHECKS, *edge_case_checks.CHECKS) if c is not SLOW] + [
     SLOW
@@ -39,7 +39,7 @@ FEW = 2
 
 @dataclass
 class Report:
-    """What became of the mutants of one primitive, each by its name."""
+    """The fates of the mutants of one primitive, by their names."""
 
     primitive: str
     killed: list[str] = field(default_factory=list)
@@ -136,7 +136,7 @@ def _fate(
     asked: Callable[[Row], dict[str, list[Asked]]],
     enough: int,
 ) -> str:
-    """What becomes of a fault; equivalent is one that ``enough`` rows, and its own case, do not show."""
+    """The fate of a fault; it is "equivalent" if neither ``enough`` rows nor its own case show it."""
     condition = name.removeprefix("wrong for ") if name.startswith("wrong for ") else None
     if any(never(primitive, site) for never in CANNOT_HAPPEN.get(condition or "", [])):
         return "equivalent"
@@ -173,7 +173,7 @@ def _seeing(asked: list[Asked], shows: Callable[[Asked], bool]) -> Iterator[Chec
 
 
 def _silent(primitive: Primitive, site: Site, name: str, asked: Asked) -> bool:
-    """Whether the fault shows in no single answer: its bits are right, its memory or its graph wrong."""
+    """Whether every answer has the right bits, so that only the memory or the graph is wrong."""
     if site.kind == "forward" and name == "over the first input" and not primitive.view:
         x = asked.call.xs[0]
         return (

@@ -1,4 +1,4 @@
-"""What was looked at by hand: mutants that are no fault, and cases that a primitive does not know."""
+"""Mutants reviewed by hand that are not faults, and cases that do not apply to a primitive."""
 
 from __future__ import annotations
 
@@ -91,4 +91,4 @@ CANNOT_HAPPEN: dict[str, list[Never]] = {
         _is("abs"),
     ],  # a pole; a kink, see test_conventions.py
 }
-"""Cases that some primitives do not know. Of any other case that no check asks for, a mutant survives."""
+"""Cases that do not apply to some primitives. In other cases that no check asks for, mutants survive."""

@@ -1,4 +1,4 @@
-"""Faults of their own for recurrences over a whole sequence: what a loop over time may get wrong."""
+"""Faults of recurrences over a whole sequence: mistakes of a loop over time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .cases import Call
 from .mutants import Fault, asks
 
 Change = Callable[[Operands, Any], Operands]
-"""``change(operands, xp)``: what a wrong rule takes for its operands."""
+"""``change(operands, xp)`` returns the operands that a wrong rule uses."""
 OTHERS = {"tanh": "identity", "identity": "relu", "relu": "tanh"}
 
 
 def of_scans(scan: Scan, kind: str) -> dict[str, Fault]:
-    """By name; at a site of that kind."""
+    """The faults by name, for a site of that kind."""
 
     def operands(change: Change) -> Fault:
         def changed(call: Call) -> Call:
@@ -47,7 +47,7 @@ def _blocks(given: Operands) -> int:
 
 
 def _transposed(given: Operands, xp: Any) -> Operands:
-    """Each block of W_h."""
+    """Each block of W_h is transposed."""
     n = given.weight_hh.shape[1]
     blocks = xp.reshape(given.weight_hh, (_blocks(given), n, n))
     other = xp.reshape(xp.permute_dims(blocks, (0, 2, 1)), given.weight_hh.shape)
@@ -55,7 +55,7 @@ def _transposed(given: Operands, xp: Any) -> Operands:
 
 
 def _ordered(*order: int) -> Change:
-    """Gates in another order."""
+    """The gates are in another order."""
 
     def change(given: Operands, xp: Any) -> Operands:
         if _blocks(given) != len(order):
@@ -109,7 +109,7 @@ OPERANDS: dict[str, Change] = {
 
 
 def _longer(by: int) -> Callable[[Call], Call]:
-    """Lengths off by some steps."""
+    """The lengths are wrong by some steps."""
 
     def change(call: Call) -> Call:
         if "shortest" not in call.params:
@@ -121,7 +121,7 @@ def _longer(by: int) -> Callable[[Call], Call]:
 
 
 def _endless(call: Call) -> Call:
-    """Lengths overlooked."""
+    """The lengths are ignored."""
     if "shortest" not in call.params:
         return call
     params = {name: value for name, value in call.params.items() if name != "shortest"}
@@ -146,7 +146,7 @@ CALLS: dict[str, Callable[[Call], Call]] = {
 
 
 def _part_overlooked(part: int) -> Callable[[Call], Call]:
-    """What arrives at one part of the state of an LSTM itself."""
+    """The cotangent of one part of an LSTM's state is lost."""
 
     def change(call: Call) -> Call:
         if call.y.ndim < 4 or is_tensor(call.g):
@@ -168,7 +168,7 @@ def _steps_overlooked(steps: slice) -> Callable[[Call], Call]:
 
 
 def _states_rolled(by: int) -> Callable[[Call], Call]:
-    """States of the step before, or after: the last one stands before the first."""
+    """States are taken from the previous or the next step; the last one comes before the first."""
     return lambda call: replace(call, y=call.xp.roll(call.y, by, axis=-3))
 
 

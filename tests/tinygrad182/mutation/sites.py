@@ -1,4 +1,4 @@
-"""Where a fault can be planted: the rules of a primitive, and how one is replaced for a while."""
+"""Sites of faults: the rules of a primitive, and a way to replace one for a while."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Site:
     fields: Callable[[Rule], dict[str, Any]]
 
     def wrapped(self, call_with: Callable[[Call], Any]) -> Rule:
-        """A rule that leaves the answer to ``call_with``."""
+        """A rule that calls ``call_with``."""
         if self.kind == "vjp":
             return lambda xp, g, y, *xs, **params: call_with(Call(xp, g, y, xs, params))
         if self.kind != "jvp":
@@ -103,7 +103,7 @@ def _of_residuals(forward: Rule) -> Iterator[Site]:
 
 
 def _tangent_rule(primitive: Primitive) -> Rule:
-    """What ``transforms`` derives where the primitive has no tangent rule of its own."""
+    """The tangent rule, which ``transforms`` derives if the primitive has none of its own."""
     kind = primitive.jvp
     if callable(kind):
         return kind
@@ -143,7 +143,7 @@ def _along_definition(
 
 @contextmanager
 def planted(primitive: Primitive, **fields: Any) -> Iterator[None]:
-    """The primitive with other rules, for a while (it is frozen against anybody less determined)."""
+    """Give the primitive other rules for a while, although it is frozen."""
     before = {name: getattr(primitive, name) for name in fields}
     try:
         for name, value in fields.items():

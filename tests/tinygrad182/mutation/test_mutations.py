@@ -1,4 +1,4 @@
-"""The checks are worth something: a fault planted in any rule is caught by one of them.
+"""The checks catch a fault that is planted in any rule.
 
 Here each fault is planted in one rule of each primitive, and every rule has some. All faults are planted in
 all rules by ``make mutate``.
@@ -36,7 +36,7 @@ def test_a_planted_fault_is_caught(name: str) -> None:
 
 
 def test_no_fault_is_left_out() -> None:
-    """Over all primitives, each kind of rule that all of them have is given each of its faults."""
+    """Over all primitives together, every kind of rule gets each of its faults."""
 
     def planned(thorough: bool) -> set[tuple[str, str]]:
         return {
@@ -53,7 +53,7 @@ def test_no_fault_is_left_out() -> None:
 def test_no_killer_needs_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the suite catches the same faults where PyTorch is not installed."""
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
-    monkeypatch.setattr(pytest, "importorskip", pytest.fail)  # and so does to skip for want of it
+    monkeypatch.setattr(pytest, "importorskip", pytest.fail)  # so does skipping without it
     for check in planting.KILLERS:
         check(next(row for row in ROWS if row.name == "tanh"))
 
@@ -63,7 +63,7 @@ def test_no_killer_needs_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_loop_finds_and_loses_is_caught(
     name: str, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The powers of two of rows that have left their type; and all that is found before the first step."""
+    """Faults in the powers of rows beyond their type, and in all that is computed before the first step."""
     inside = Scan.inside
 
     def losing(*given: Any, **options: Any) -> Any:
@@ -78,7 +78,7 @@ def test_what_a_loop_finds_and_loses_is_caught(
     assert any(planting.fails(check, row) for check in killers for row in rows)
 
 
-# --- what stands between a step and its loops -----------------------------------------------------
+# --- between a step and its loops -----------------------------------------------------------------
 
 
 def test_without_a_fault_loops_give_what_steps_mean() -> None:
@@ -107,7 +107,7 @@ def rules_of(kind: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "peephole", "minimal", "relu"])
 def test_a_fault_of_a_rule_reaches_the_loops(kind: str) -> None:
-    """They are made of the rules that all else is made of: what is wrong in one is wrong in both."""
+    """The loops are made of the primitives' rules, so a fault in a rule is a fault in them."""
     clean = derivations.case_of(kind, False).defined()
     found = rules_of(kind)
     assert found
@@ -124,7 +124,7 @@ def test_a_fault_of_a_rule_reaches_the_loops(kind: str) -> None:
 
 
 def test_a_survivor_is_named() -> None:
-    """With one check alone that sees no derivative, faults get through, and the report says which."""
+    """With a single check that reads no derivative, faults survive, and the report names them."""
     killers = planting.KILLERS[:]
     try:
         planting.KILLERS[:] = [edge_case_checks.ties]

@@ -69,7 +69,7 @@ def _normed(xp: Any, z: Any, gain: Any) -> Any:
 
 
 class LayerNormLSTM(tg.nn.RecurrentLayer):
-    """LSTM whose sums are normalized over their units (Ba et al. 2016): no unit stands by itself."""
+    """LSTM whose sums are normalized over their units (Ba et al. 2016), so units depend on each other."""
 
     gates = ("i", "f", "g", "o")
     state = ("h", "c")

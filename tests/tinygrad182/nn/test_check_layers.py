@@ -11,7 +11,7 @@ from tests.support import array, draw
 
 
 def with_lengths(layer: Any) -> Any:
-    """What is inside the lengths: past an end stand constants, which no derivative is told of."""
+    """Outputs inside the lengths; those past an end are constants, which have no derivative."""
     inside = array([[[True], [True]], [[True], [False]], [[True], [False]]])
 
     def run(x: Any, *state: Any) -> Any:

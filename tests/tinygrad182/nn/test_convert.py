@@ -125,7 +125,7 @@ def test_frozen_weights_and_half_precision() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_frozen_parameters_stay_frozen(name: str) -> None:
-    """One by one; where ours has the sum of two biases, it is frozen if both are."""
+    """Each one stays frozen; our sum of two biases is frozen if both are."""
     theirs, _ = made(name)
     for frozen in dict(theirs.named_parameters()):
         for n, p in theirs.named_parameters():
@@ -207,7 +207,7 @@ def pruned() -> Any:
 
 
 def hooked() -> Any:
-    """A layer whose outputs somebody doubles."""
+    """A layer with a hook that doubles its outputs."""
     layer = nn.Linear(2, 3)
     layer.register_forward_hook(lambda module, inputs, output: 2 * output)
     return nn.Sequential(nn.Tanh(), layer)
@@ -344,7 +344,7 @@ def test_the_rate_of_dropout_is_kept_and_whether_it_acts() -> None:
 
 
 def sequence() -> Any:
-    """Everything that may stand in a Sequential, nested and by name."""
+    """Everything that a Sequential may hold, nested and by name."""
     shared = nn.Linear(4, 4)
     inner = nn.Sequential(OrderedDict(first=shared, bend=nn.Tanh(), out=nn.LayerNorm(4)))
     return nn.Sequential(
@@ -370,7 +370,7 @@ def test_a_sequential_gives_the_same_outputs_and_gradients() -> None:
         assert_close(found[name], gradient.numpy(), 1e-12, name)
         assert gradient.abs().max() > 0, name
     state = {name: torch.as_tensor(value) for name, value in ours.state_dict().items()}
-    assert list(state) == list(theirs.state_dict())  # both places of the module that stands in two
+    assert list(state) == list(theirs.state_dict())  # the shared module is in two places
     theirs.load_state_dict(state)
     ours.load_state_dict(theirs.state_dict())
 

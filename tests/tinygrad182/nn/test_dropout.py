@@ -52,7 +52,7 @@ def test_dropout_that_does_nothing() -> None:
     assert dropout.eval()(x) is x
     assert (host(dropout.train()(x)) == 0).any()
     assert nn.Dropout(0.0)(x) is x
-    gone = leaf([np.inf, 1.0])  # what is left out has no say, not even infinity
+    gone = leaf([np.inf, 1.0])  # dropped elements have no effect, not even infinity
     y = nn.Dropout(1)(gone)
     y.sum().backward()
     assert_same_bits(y, np.zeros(2))
@@ -63,7 +63,7 @@ def test_dropout_that_does_nothing() -> None:
 
 
 def test_what_remat_runs_again_draws_the_same() -> None:
-    """Also inside another remat, and where two functions draw from one generator."""
+    """This holds also inside another remat, and if two functions draw from one generator."""
     found = []
     for wrapped in (lambda f: f, tg.remat, lambda f: tg.remat(lambda z: tg.remat(f)(z) * 1.0)):
         dropout, layer = nn.Dropout(0.5, rng=0), nn.Linear(5, 5, rng=0, dtype="float64")

@@ -1,4 +1,4 @@
-"""A layer computes in the dtype of its parameters: which inputs it takes, and how a model is changed."""
+"""A layer computes in the dtype of its parameters: the inputs it takes, and conversion of a model."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_place_in_the_model_is_named() -> None:
         Regressor()(input_of("", "float64"))
 
 
-def test_whole_numbers_are_told_the_layers_dtype() -> None:
+def test_an_integer_input_raises_and_the_error_names_the_layers_dtype() -> None:
     with pytest.raises(tg.DTypeError, match=r"has dtype int64.*x\.astype\('float64'\)"):
         nn.Linear(4, 2, rng=0, dtype="float64")(np.ones((2, 4), np.int64))
     with pytest.raises(tg.DTypeError, match=r"has dtype int64.*x\.astype\('float32'\)"):
@@ -124,7 +124,7 @@ def test_a_graph_recorded_before_a_change_refuses() -> None:
 
 
 def test_training_goes_on_in_another_dtype() -> None:
-    """What an optimizer remembers takes the parameters' new dtype."""
+    """The optimizer's state takes the parameters' new dtype."""
     layer = nn.Linear(2, 1, rng=0)
     optimizer = tg.optim.Adam(layer.parameters(), 0.1)
     for dtype, kept in (("float32", "float32"), ("float64", "float64"), ("float16", "float32")):

@@ -1,4 +1,4 @@
-"""Embedding: rows looked up, and what arrives at them added up; what it takes and refuses."""
+"""Embedding: looked-up rows, sums of their gradients, and the inputs that it takes and refuses."""
 
 from __future__ import annotations
 

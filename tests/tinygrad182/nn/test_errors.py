@@ -1,4 +1,4 @@
-"""What layers and losses refuse: our own exceptions, naming the operation and the remedy."""
+"""Errors of layers and losses: our own exceptions, which name the operation and the remedy."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("float32")
 
 
 class Net(tg.nn.Module):
-    """A model of somebody's, with parts inside parts."""
+    """A user's model, with nested parts."""
 
     def __init__(self, cell: Any, table: bool = False, head: bool = True, **options: Any) -> None:
         self.table = tg.nn.Embedding(7, 3, rng=2) if table else None
@@ -51,7 +51,7 @@ def test_the_same_outputs(
         assert len(model.notes) == (cell == "rnn")
 
 
-def test_the_nonlinearity_is_told_to_it() -> None:
+def test_the_nonlinearity_is_an_argument() -> None:
     net = Net(tg.nn.RNN, nonlinearity="relu")
     model = tg.nn.from_state_dict(net.state_dict(), nonlinearity="relu")
     assert_same_bits(model(tg.tensor(X)), net(tg.tensor(X)).numpy())
@@ -257,7 +257,7 @@ def test_tokens_then_a_front() -> None:
     assert model(tg.tensor([[1], [8]], dtype="int64")).shape == (2, 1, 4)
 
 
-def test_what_stands_before_and_is_not_run_is_told() -> None:
+def test_a_layer_before_that_is_not_run_is_named() -> None:
     state = {"conv.weight": tg.ones((3, 2, 5)), **chain(lstm=(3, 4))}
     (note,) = tg.nn.from_state_dict(state).notes
     assert note.startswith(

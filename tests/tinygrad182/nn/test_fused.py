@@ -122,7 +122,7 @@ def both(case: Case, compute: Callable[[Any], list[Any]], floor: float = 1.0) ->
 
 @given(cases)
 def test_every_result(case: Case) -> None:
-    """Recorded and not, of a batch and of each of its sequences alone."""
+    """Results are equal, recorded or not, for a batch and for each of its sequences alone."""
 
     def compute(layer: Any) -> list[Any]:
         xs = case.draw()
@@ -186,7 +186,7 @@ def test_products_with_the_hessian(case: Case) -> None:
 
 @given(cases)
 def test_tangents(case: Case) -> None:
-    """Of the input and the initial state together, and of one of them alone; recorded too."""
+    """Tangents of the input and the initial state, together and of one alone; recorded too."""
 
     def compute(layer: Any) -> list[Any]:
         xs, vs = moved(case.draw()), case.draw(salt=1)
@@ -325,12 +325,12 @@ def test_truncated_is_a_loop_over_windows(case: Case, window: int) -> None:
             assert_close(a, c.numpy(), TOLERANCE[case.dtype], "unrolled", floor=10.0)
 
 
-# --- what a planted fault shows -----------------------------------------------------------------
+# --- a planted fault ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lost", range(6))
 def test_a_fault_in_the_backward_pass_is_seen(lost: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cotangent of six a millionth off: by the test of gradients, whatever else is."""
+    """The test of gradients sees one of six cotangents that is wrong by a millionth."""
     case = Case("lstm", (4, 2, 2, 3), 2, 0, "float64", True, False, False, None, True)
     check = test_every_gradient_of_first_and_second_order.hypothesis.inner_test  # type: ignore[attr-defined]
     check(case)

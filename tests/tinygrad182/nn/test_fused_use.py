@@ -162,7 +162,7 @@ def _step(x: tg.Tensor) -> None:
 def test_what_was_changed_is_refused(
     kind: str, change: Callable[[tg.Tensor], Any], create_graph: bool
 ) -> None:
-    """Whichever operand it is, and whichever gradient is asked for."""
+    """Backward refuses a change of any operand, whichever gradient is asked for."""
     passes: list[Callable[..., Any]] = [
         lambda loss, _: loss.backward(create_graph=create_graph),
         lambda loss, others: tg.grad(loss, others[0], create_graph=create_graph),
@@ -182,7 +182,7 @@ def test_what_was_changed_is_refused(
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("lengths", [None, LENGTHS, (5, 0, 3)])
 def test_an_initial_state_that_was_changed_is_refused(kind: str, fused: bool, lengths: Any) -> None:
-    """Also a constant one, in whose place a leaf that requires grad is recorded."""
+    """This includes a constant one, for which a leaf that requires grad is recorded."""
     for i in range(len(operands(kind)) - 1):
         module, (x, *state) = layer(kind, fused=fused), operands(kind)
         state = [part.detach().clone() for part in state]
@@ -194,7 +194,7 @@ def test_an_initial_state_that_was_changed_is_refused(kind: str, fused: bool, le
 
 @every_kind
 def test_arrays_and_lengths_given_are_its_own(kind: str) -> None:
-    """What a caller does to them afterwards changes nothing."""
+    """Later changes of the caller's arrays and lengths change nothing."""
     module, xs = layer(kind), operands(kind)
     x, lengths = xs[0].numpy().copy(), np.array(LENGTHS)
     state = tuple(xs[1:]) if kind == "lstm" else xs[1]
@@ -211,7 +211,7 @@ def test_arrays_and_lengths_given_are_its_own(kind: str) -> None:
 
 @every_kind
 def test_states_cannot_be_written_to(kind: str) -> None:
-    """They are what backward reads."""
+    """They are read-only, because backward reads them."""
     module, xs = layer(kind, return_states=True), operands(kind)
     output, last, states = module(xs[0])
     for y in (output, *(last if isinstance(last, tuple) else (last,)), *states):
@@ -245,7 +245,7 @@ def test_twice_while_it_is_retained_and_then_no_more(kind: str) -> None:
 
 @every_kind
 def test_only_what_is_asked_for(kind: str) -> None:
-    """One gradient at a time is what it is among all, up to rounding: products may have other shapes."""
+    """A single gradient equals the one among all, up to rounding, since products may have other shapes."""
     module, xs = layer(kind), operands(kind)
     targets = [*xs, *module.parameters()]
     expected = gradients(run(module, xs), targets)
@@ -328,7 +328,7 @@ def test_eight_threads(kind: str) -> None:
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_gradients_that_explode_warn_of_nothing(kind: str, fused: bool, dtype: str) -> None:
-    """They are infinite, or not a number where infinities meet: with and without a look."""
+    """They are infinite, or NaN where infinities meet, with and without a view of the flow."""
     options: dict[str, Any] = {"rng": 0, "dtype": dtype, "fused": fused}
     if kind == "lstm":
         layer: Any = tg.nn.LSTM(2, 3, **options)

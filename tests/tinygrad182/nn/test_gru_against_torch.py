@@ -1,4 +1,4 @@
-"""What a GRU alone has against PyTorch in float64: two biases, and the states of its cells."""
+"""Features of the GRU alone against PyTorch in float64: two biases, and the states of its cells."""
 
 from __future__ import annotations
 

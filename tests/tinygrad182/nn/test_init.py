@@ -87,7 +87,7 @@ def test_filling(dtype: str) -> None:
 
 
 def test_filling_goes_through_the_framework() -> None:
-    """So that a graph recorded before refuses backward instead of giving a wrong gradient."""
+    """A graph recorded before then refuses backward, instead of giving a wrong gradient."""
     p = tg.nn.Parameter([[2.0]])
     loss = (p * p).sum()
     init.constant_(p, 1.0)

@@ -1,4 +1,4 @@
-"""``dropout`` between recurrent layers, and ``bidirectional``: what no comparison with PyTorch tells."""
+"""``dropout`` between recurrent layers, and ``bidirectional``, where PyTorch is not the reference."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_dropout_acts_in_training_only_and_draws_the_same_for_a_seed(kind: str) 
 @kinds
 @pytest.mark.parametrize("both", [True, False])
 def test_dropout_and_the_padding_have_nothing_to_do_with_each_other(kind: str, both: bool) -> None:
-    """NaN behind an end reaches nothing, and no gradient comes from there."""
+    """NaN past an end reaches nothing, and no gradient comes from there."""
     inside = (np.arange(T)[:, None] < np.array(LENGTHS))[..., None]
     found = []
     for padding in (0.0, np.nan):
@@ -143,7 +143,7 @@ def test_names_shapes_and_what_is_printed(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_arguments_stand_where_pytorch_has_them(kind: str) -> None:
-    """And help() spells them out."""
+    """help() lists them too."""
     names = list(inspect.signature(KINDS[kind]).parameters)
     between = ["nonlinearity"] if kind == "RNN" else []
     expected = [
@@ -185,7 +185,7 @@ def test_layers_of_both_directions_in_every_layout(kind: str, ends: Any) -> None
 
 @kinds
 def test_windows_of_the_reverse_direction_begin_at_the_end(kind: str) -> None:
-    """No gradient comes over from one window to the one that was read before it."""
+    """No gradient flows from one window to the window that was read before it."""
     layer, x = made(kind, 1, bidirectional=True), leaf(X)
     output, _ = layer(x, truncate=2)  # windows of the reverse direction: x_4 x_3, x_2 x_1, x_0
     for t, read in ((4, [4]), (3, [3, 4]), (2, [2]), (1, [1, 2]), (0, [0])):

@@ -1,4 +1,4 @@
-"""``lengths=``: what stands past a sequence's end has no part in anything."""
+"""``lengths=``: values past a sequence's end affect nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parts_of(last: Any) -> list[tg.Tensor]:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_every_sequence_is_as_if_run_alone(kind: str, layers: int, batch_first: bool) -> None:
-    """Cut to its length: the same outputs and last states, and gradients that add up."""
+    """A sequence cut to its length has equal outputs and last states, and gradients add up."""
     model = layer(kind, layers, batch_first=batch_first)
     x, a, b = draw(1, (T, B, 2), (T, B, 3), (layers, B, 3))
     start, starts = state(kind, layers)
@@ -69,7 +69,7 @@ def test_every_sequence_is_as_if_run_alone(kind: str, layers: int, batch_first: 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("padding", [1e300, np.nan, np.inf])
 def test_what_stands_in_the_padding_is_never_read(kind: str, padding: float) -> None:
-    """Not even NaN, which no multiplication by 0 would stop; the loss reads every output."""
+    """Even NaN in the padding changes nothing, although the loss reads every output."""
     model = layer(kind, return_states=True)
     (x,) = draw(2, (T, B, 2))
     found = []
@@ -136,7 +136,7 @@ def test_lengths_may_be_given_in_many_forms() -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from(KINDS))
 def test_the_state_after_any_lengths(lengths: list[int], kind: str) -> None:
-    """Also where no sequence reaches the last step."""
+    """This holds also if no sequence reaches the last step."""
     model = layer(kind)
     (x,) = draw(7, (5, len(lengths), 2))
     _, last = model(const(x), lengths=lengths)
@@ -148,7 +148,7 @@ def test_the_state_after_any_lengths(lengths: list[int], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_flow_stops_at_each_end(kind: str) -> None:
-    """Of a loss of the last states, a step past the end has none; before, it is the sequence's own."""
+    """A loss of the last states has no gradient past an end; before it, each sequence has its own."""
     model = layer(kind, 1)
     (x,) = draw(8, (T, B, 2))
     flow = tg.inspect.gradient_flow(model(const(x), lengths=LENGTHS)[0].sum())[f"{kind.lower()}.l0"]

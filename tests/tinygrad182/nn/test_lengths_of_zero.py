@@ -44,7 +44,7 @@ def run(layer: Any, x: Any, starts: list[Any], **options: Any) -> tuple[Any, lis
 
 
 def shares(layer: Any, batch: int) -> tuple[Array, list[Array]]:
-    """What a loss makes of every output and of the last states."""
+    """Weights of a loss for every output and for the last states."""
     rng = np.random.default_rng(6)
     by_last = [rng.normal(size=(LAYERS, batch, H)) for _ in layer.scan.parts]
     return rng.normal(size=(T, batch, H)), by_last
@@ -62,7 +62,7 @@ def together(layer: Any, x: Any, starts: list[Any], lengths: list[int], cut: int
 
 
 def alone(layer: Any, x: Any, starts: list[Any], lengths: list[int], cut: int | None) -> Any:
-    """The loss of one sequence after the other; what stands in the padding is a constant."""
+    """The loss of one sequence after the other; values in the padding are constants."""
     by_output, by_last = shares(layer, len(lengths))
     total = const(np.float64(0.0))
     for i, n in enumerate(lengths):
@@ -109,7 +109,7 @@ def test_a_batch_is_its_sequences_run_alone(
 def test_the_last_state_is_the_initial_one_to_the_bit(
     kind: str, fused: bool, cut: int | None
 ) -> None:
-    """And its gradient is handed on as it is, past the windows too."""
+    """Its gradient is passed on unchanged, past the windows too."""
     layer, lengths = made(kind, fused), LENGTHS["some"]
     x, starts = drawn(layer, len(lengths))
     _, by_last = shares(layer, len(lengths))
@@ -124,7 +124,7 @@ def test_the_last_state_is_the_initial_one_to_the_bit(
 
 @every_way
 def test_a_constant_initial_state(fused: bool) -> None:
-    """There is nothing to differentiate by where no sequence has a step, and nothing is reached."""
+    """If no sequence has a step, gradients by parameters and inputs are missing or zero."""
     layer = made("lstm", fused)
     x, starts = drawn(layer, 2)
     for given in ([], [start.detach() for start in starts]):
@@ -155,14 +155,14 @@ def test_padding_of_nan() -> None:
 
 
 class Seen(NamedTuple):
-    """What the inspector finds, each figure by a name.
+    """Figures of the inspector, each by a name.
 
     Attributes
     ----------
     initial : dict of str to array (B, H)
         Gradients by the initial states.
     rows : dict of str to array (B, …)
-        What belongs to one sequence each.
+        Figures that belong to one sequence each.
     wholes : dict of str to array
     """
 
@@ -172,7 +172,7 @@ class Seen(NamedTuple):
 
 
 def seen(kind: str, fused: bool, sequences: list[int], cut: int | None) -> Seen:
-    """What the inspector finds where a batch has some sequences of those in ``LENGTHS``."""
+    """Figures of the inspector for a batch of some of the sequences in ``LENGTHS``."""
     layer, lengths = made(kind, fused), np.array(LENGTHS["some"])[sequences]
     x, starts = drawn(layer, len(LENGTHS["some"]))
     by_output, by_last = shares(layer, len(LENGTHS["some"]))

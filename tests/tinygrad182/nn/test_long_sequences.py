@@ -1,4 +1,4 @@
-"""Sequences too long to be kept whole: in segments that are run again for the backward pass."""
+"""Sequences too long to be saved whole run in segments, which backward runs again."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_memory_grows_with_the_root_of_the_length() -> None:
 
 
 def test_of_a_constant_one_view_is_kept() -> None:
-    """A loop over a segment's steps takes them one by one; what is kept must not grow with them."""
+    """A loop over a segment takes its steps one by one; saved values must not grow with them."""
     cell, x = tg.nn.RNNCell(2, 4, rng=0), tg.ones((200, 1, 2))
 
     def segment(h: tg.Tensor) -> tg.Tensor:

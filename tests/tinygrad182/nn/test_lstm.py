@@ -30,7 +30,7 @@ def layer(I: int, H: int, layers: int = 1, **options: Any) -> tg.nn.LSTM:  # noq
 def test_values_are_those_of_the_loop(
     sizes: tuple[int, int, int, int], layers: int, bias: bool, seed: int
 ) -> None:
-    """At complex points too; a name for every result."""
+    """They are checked at complex points too, and every result has a name."""
     T, B, I, H = sizes  # noqa: E741
     lstm = layer(I, H, layers, bias=bias, return_states=True)
     x, y, h_0, c_0 = draw(seed, (T, B, I), (T, B, I), (layers, B, H), (layers, B, H))
@@ -213,7 +213,7 @@ def test_tiny_imaginary_parts_go_through_the_layer(make: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("forget_bias", [1.0, -2, np.float32(0.5)])
 def test_forget_bias_moves_one_block_of_the_bias(dtype: str, forget_bias: float) -> None:
-    """The same draws, the same bits everywhere else; the sum is rounded once."""
+    """Everything else has equal draws and bits; the sum with the bias is rounded once."""
     exact = tg.nn.LSTM(2, 3, 2, rng=7, dtype="float64")
     moved = tg.nn.LSTM(2, 3, 2, forget_bias=forget_bias, rng=7, dtype=dtype)
     again = tg.nn.LSTM(2, 3, 2, forget_bias=forget_bias, rng=7, dtype=dtype)
@@ -243,7 +243,7 @@ def test_forget_bias_opens_the_gate() -> None:
     assert_close(c_n, c_0, 1e-14)
 
 
-def test_forget_bias_is_no_part_of_a_loaded_state() -> None:
+def test_forget_bias_is_not_a_part_of_a_loaded_state() -> None:
     source, target = layer(2, 3), layer(2, 3, forget_bias=5.0)
     target.load_state_dict(source.state_dict())
     for a, b in zip(target.parameters(), source.parameters(), strict=True):

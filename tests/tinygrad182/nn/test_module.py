@@ -302,7 +302,7 @@ def test_values_are_written_through_data() -> None:
 
 
 def test_a_parameter_is_not_replaced_by_a_plain_tensor() -> None:
-    """It would silently stop being trained."""
+    """Otherwise it would silently stop being trained."""
     linear = tg.nn.Linear(2, 2, rng=0)
     for value in (tg.ones((2, 2)), np.ones((2, 2)), 1.0):
         with pytest.raises(tg.ArgumentError, match=r"\.weight\.assign\(values\)"):

@@ -56,7 +56,7 @@ def _within(xp: Any, g: Any, y: Any, x: Any, limit: float) -> Any:
 BINARY = tg.Primitive(
     "binary", lambda xp, x, limit: xp.sign(x), (_within,), "elementwise"
 )  # fmt: skip
-"""1 or −1, with the derivative of something else: what is called a straight-through estimator."""
+"""A straight-through estimator: 1 or −1, with the derivative of another function."""
 
 SCALED = tg.Primitive(
     "scaled",
@@ -139,7 +139,7 @@ def test_a_function_does_what_the_name_does(name: str) -> None:
 
 
 def test_the_rule_of_a_primitive_is_its_derivative() -> None:
-    """Also where its forward has another: the sign of a sum has none, and this rule passes a quarter."""
+    """The rule counts even if the forward's slope differs: that of sign is 0, that of the rule ¼."""
     for fused in (True, False):
         layer = made(lambda x: tg.apply(BINARY, x, limit=0.0), fused=fused, bias=False)
         states, _ = layer(x := leaf(numbers()))
@@ -150,7 +150,7 @@ def test_the_rule_of_a_primitive_is_its_derivative() -> None:
 
 
 def test_a_rule_that_looks_at_shapes() -> None:
-    """Numbers of a rule that depend on the shape belong to no program."""
+    """Numbers of a rule that depend on the shape are not fixed in a program."""
     odd = tg.Primitive(
         "odd", lambda xp, x: xp.sin(x), (lambda xp, g, y, x: g / x.shape[-1],), "elementwise"
     )
@@ -189,7 +189,7 @@ def test_why_a_layer_runs_step_by_step(reason: str) -> None:
     assert layer.fused == (reason == "") == (layer.why_unrolled == "")
 
 
-def test_a_wrong_rule_is_told_by_the_framework() -> None:
+def test_the_framework_reports_a_wrong_rule() -> None:
     wrong = tg.Primitive("wrong", lambda xp, x: xp.sin(x), (lambda xp, g, y, x: g,), "elementwise")
     for nonlinearity, is_right in ((SWISH, True), (wrong, False)):
         layer = made(nonlinearity)
@@ -330,7 +330,7 @@ def test_a_number_that_becomes_a_tensor_gets_its_gradient() -> None:
     assert tg.grad(output.sum(), slope)[0].item() != 0
 
 
-def test_functions_of_the_same_text_are_told_apart_by_what_they_read() -> None:
+def test_functions_of_one_text_that_read_other_values_differ() -> None:
     def scaled(scale: Any) -> Any:
         return lambda x: tg.tanh(scale * x)
 
@@ -468,7 +468,7 @@ def test_names_in_reprs() -> None:
 
 
 def test_a_function_may_have_a_number_for_every_unit() -> None:
-    """It is tried on as many units as it will get, and so is the step."""
+    """The function and the step are traced with as many units as they will get."""
     slope = leaf(np.linspace(0.1, 0.5, 5))
 
     def bent(x: Any) -> Any:

@@ -85,7 +85,7 @@ class Numbers(NamedTuple):
         return self.by_last * (2 * self.starts + 1)
 
     def of(self, i: int, n: int) -> Numbers:
-        """What one sequence contributes."""
+        """The numbers of one sequence."""
         one = slice(i, i + 1)
         return Numbers(
             self.x[:n, one],
@@ -108,7 +108,7 @@ def numbers(case: Case, parts: int) -> Numbers:
 
 
 class Run(NamedTuple):
-    """What a layer was given and gave: time first, states by part, and the losses of it."""
+    """Operands, results and losses of a layer's run: time first, states by part."""
 
     x: tg.Tensor
     starts: list[tg.Tensor]
@@ -193,7 +193,7 @@ class Alone(tg.nn.Module):
 
 
 class Both(NamedTuple):
-    """A layer's run, and by their numbers those of its sequences that have steps."""
+    """A layer's run, and the runs of its sequences that have steps, by their numbers."""
 
     case: Case
     given: Numbers
@@ -216,7 +216,7 @@ class Both(NamedTuple):
 
 
 def both(kind: str, seed: int, **gate: Any) -> Both:
-    """A case; with ``gate``, what is done to a gate of one direction of one level."""
+    """The runs of a case; ``gate`` is a change of a gate in one direction of one level."""
     case = drawn(kind, seed)
     module = Together(case, case.made(seed))
     parts, reference, alone = module.layer.scan.parts, Alone(case), {}
@@ -236,7 +236,7 @@ def both(kind: str, seed: int, **gate: Any) -> Both:
 
 
 def dense(x: tg.Tensor) -> Array:
-    """Its gradient; zeros where it was not reached."""
+    """The gradient of a tensor; zeros if it was not reached."""
     return np.zeros(x.shape) if x.grad is None else host(x.grad)
 
 
@@ -328,7 +328,7 @@ def test_every_view(kind: str, seed: int) -> None:
 @kinds
 @seeds
 def test_jacobians_that_are_recorded(kind: str, seed: int) -> None:
-    """They are those that are not; a sequence may end where a window does."""
+    """Recorded Jacobians equal unrecorded ones; a sequence may end where a window does."""
     case, _, _, whole, _, alone = both(kind, seed)
     for path in [f"layer.{place}" for place in case.places]:
         for i in alone:
@@ -341,10 +341,10 @@ def test_jacobians_that_are_recorded(kind: str, seed: int) -> None:
 def figures(
     run: Run, path: str, weights: dict[str, Any], is_vanilla: bool
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What belongs to one sequence each, ``(B, …)``, and squares of norms over all sequences.
+    """Figures of one sequence each, ``(B, …)``, and squares of norms over all sequences.
 
-    The squares have a row for every loss, of which the last is that of the last states; those of a single
-    loss have no other.
+    The squares have a row for every loss, the last of which is the loss of the last states; those of one
+    loss have one row.
     """
     see, loss, losses = tg.inspect, run.loss, run.losses
     rows: dict[str, Array] = {}

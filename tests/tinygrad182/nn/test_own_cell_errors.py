@@ -1,4 +1,4 @@
-"""A class of your own whose declaration does not fit together: what its errors say, and when."""
+"""A class of your own whose declaration is inconsistent: its errors, and when they are raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def declared(**attributes: Any) -> Callable[[], Any]:
 
 
 def made(*sizes: Any, **attributes: Any) -> Callable[[], Any]:
-    """A layer of such a class, for what is told when it is made."""
+    """Make a layer of such a class, for the errors at that time."""
     return lambda: declared(**attributes)()(*(sizes or (2, 3)))
 
 
@@ -151,7 +151,7 @@ def test_what_is_refused(name: str) -> None:
 
 
 def test_a_subclass_may_declare_the_rest() -> None:
-    """An unfinished class raises nothing until somebody makes a layer of it."""
+    """An unfinished class raises nothing until a layer of it is made."""
 
     class Half(Base):
         state = ("h",)
@@ -163,7 +163,7 @@ def test_a_subclass_may_declare_the_rest() -> None:
     assert Whole(2, 3, rng=0)(const([[[1.0, 2.0]]]).astype("float32"))[0].shape == (1, 1, 3)
 
 
-def test_the_name_of_the_class_is_told_in_wrong_calls() -> None:
+def test_wrong_calls_name_the_class() -> None:
     kind = declared()()
     for call, message in (
         (lambda: kind(2), "^Mine: missing a required argument: 'hidden_size'; it takes"),

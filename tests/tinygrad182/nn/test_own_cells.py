@@ -65,7 +65,7 @@ def flat(results: Any) -> list[tg.Tensor]:
 
 
 def weighted(results: list[Any], library: Any) -> Any:
-    """One number in which every element of every result counts, and not only linearly."""
+    """A number to which every element of every result contributes, not only linearly."""
     rng = np.random.default_rng(1)
     weights = [rng.standard_normal(y.shape) for y in results]
     if library is tg:
@@ -278,7 +278,7 @@ def test_an_option_that_becomes_a_tensor_gets_its_gradient() -> None:
 
 
 def viewed(own: Own, fused: bool, lengths: Array | None, direction: str) -> dict[str, Array]:
-    """What the inspector finds, each figure by a name."""
+    """Figures of the inspector, each by a name."""
     bidirectional = bool(direction)
     layer = made(own, fused=fused, bidirectional=bidirectional)
     operands = arrays(own, bidirectional=bidirectional)
@@ -330,7 +330,7 @@ class Delayed(tg.nn.RecurrentLayer):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_part_that_is_handed_on_has_a_gradient_of_its_own(fused: bool) -> None:
-    """∂L/∂before_t is what the loss says of it, and what step t + 1 does with it: nothing of h_{t−1}."""
+    """∂L/∂before_t comes from the loss and from step t + 1, and holds nothing of h_{t−1}."""
     layer = Delayed(2, 3, rng=0, dtype="float64", return_states=True, fused=fused)
     draw = np.random.default_rng(0)
     x, weights = const(draw.normal(size=(T, B, 2))), draw.normal(size=(2, T, B, 3))
@@ -455,7 +455,7 @@ class Written(tg.nn.RecurrentLayer):
 
 
 def test_equal_values_and_parts_that_stand_alone() -> None:
-    """What a step does to one of two equal values, it does not do to the other."""
+    """Two values of a step may be equal, and still have gradients of their own."""
     found = []
     for fused in (True, False):
         layer = Written(2, 3, rng=0, dtype="float64", return_states=True, fused=fused)
@@ -532,7 +532,7 @@ def test_initial_values() -> None:
 
 
 def test_options() -> None:
-    """They are attributes: of the class, or set by its constructor."""
+    """Options are attributes of the class, or set by its constructor."""
     x = const(arrays(Own(Leaky, loop))["x"])
     slow, quick = (Leaky(I, H, leak=leak, rng=0, dtype="float64") for leak in (0.0, 1.0))
     assert "leak=1.0" in repr(quick)
@@ -558,7 +558,7 @@ def test_options() -> None:
 
 def test_a_subclass_with_another_step() -> None:
     class Coupled(tg.nn.LSTM):
-        """Input and forget gate are one."""
+        """Input and forget gate are a single gate."""
 
         gates = ("f", "g", "o")
 
@@ -587,7 +587,7 @@ def test_a_subclass_with_another_step() -> None:
     assert states._fields == ("h", "cell")
 
     class Named(tg.nn.GRU):
-        """Nothing is declared again: the same recurrence."""
+        """A subclass that declares nothing has its parent's recurrence."""
 
     assert Named.scan is tg.nn.GRU.scan
     assert Named(I, H, rng=0)(tg.ones((T, B, I)))[0].shape == (T, B, H)

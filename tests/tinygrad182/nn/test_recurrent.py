@@ -24,7 +24,7 @@ from tinygrad182.engine.recording import node_of
 
 NONLINEARITIES = list(recurrent.SIGMA)
 STEP = 1e-150
-"""Of the complex step: 1e+30 times it is still tiny, and 1e-90 times it is not yet 0."""
+"""Size of the complex step: 1e+30 times it is still tiny, and 1e-90 times it is not yet 0."""
 STENCIL = {-3: -1, -2: 9, -1: -45, 1: 45, 2: -9, 3: 1}
 """60 h times a first derivative from seven points."""
 
@@ -175,7 +175,7 @@ def test_gradients_are_those_of_the_complex_step(kind: Layer, regime: str, data:
 @every_layer
 @pytest.mark.parametrize("regime", ["vanishing", "exploding"])
 def test_gradients_over_many_steps(kind: Layer, regime: str) -> None:
-    """Each of them, where a central difference reports 0 or nothing but rounding."""
+    """Each gradient is right, although a central difference reports 0 or only rounding."""
     extreme: Extreme = getattr(kind, regime)
     case = make_case(
         kind,
@@ -365,7 +365,7 @@ def test_float32_is_the_rounded_float64() -> None:
 
 
 def test_complex_inputs_pass() -> None:
-    """So that a model's derivatives can be checked by complex steps from outside."""
+    """A model's derivatives can then be checked by complex steps from outside."""
     rnn = layer(2, 3)
     (x,) = draw(11, (4, 2, 2))
     at = recurrent.weights_of(rnn) | {"x": x + 1j, "h_0": np.zeros((1, 2, 3))}

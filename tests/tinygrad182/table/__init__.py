@@ -1,4 +1,4 @@
-"""The table of operations: what each is called, what it equals in PyTorch, what it is tried on.
+"""The table of operations: the name, the PyTorch equivalent, and the operands of each.
 
 The tests run every check on every row. ``test_table.py`` fails when a primitive or a public function
 has no row.

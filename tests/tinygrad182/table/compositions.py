@@ -1,4 +1,4 @@
-"""Compositions, as calls of NumPy's: what each gives for arrays it is to give for Tensors.
+"""Compositions, as calls of NumPy: each must give for Tensors the values that it gives for arrays.
 
 ``np`` is NumPy, or ``tg`` under its name; x, y and u are matrices, v and w vectors, s a number, z a cube,
 n has NaNs; the others are constants.

@@ -19,13 +19,13 @@ from .row import Row, Shape, real, row
 _Form = Callable[..., Any]
 """``form(scan, t, *operands)``: a call of the scan, on Tensors (t: tg) or in PyTorch (t: torch)."""
 DEFINITIONS: dict[str, Callable[..., tg.Tensor]] = {}
-"""By the names of rows: the same step by step."""
+"""Reference loops of Tensors or PyTorch, by the names of rows."""
 WHOLE: dict[str, Callable[..., tg.Tensor]] = {}
-"""By the names of rows with lengths: the same with what is past an end."""
+"""Reference loops with lengths, by the names of rows; they include the steps past an end."""
 
 LENGTHS = (3, 1)
 SHUT = 80.0
-"""What is taken from a gate's sum to shut it."""
+"""The number that is subtracted from a gate's sum to shut it."""
 
 
 def _lengths(rng: np.random.Generator, shape: Shape) -> Array:
@@ -33,7 +33,7 @@ def _lengths(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _torch_loop(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The same in PyTorch, step by step: operands as those of a scan."""
+    """A PyTorch loop of a step, with the operands of a scan."""
 
     def loop(t: Any, x: Any, *operands: Any, lengths: Any = None) -> Any:
         *state, weight_ih, weight_hh, bias_ih, bias_hh = operands
@@ -100,7 +100,7 @@ class _Scan:
 
     @property
     def biases(self) -> int:
-        """How many a layer has."""
+        """The number of a layer's biases."""
         return 2 if self.primitive.separate else 1
 
     def shapes(self, T: int, B: int, I: int, H: int) -> list[Shape]:  # noqa: E741
@@ -156,7 +156,7 @@ class _Scan:
         return scan(x, *[state] * self.parts, weight, weight, bias, bias)
 
     def _inside(self, scan: Any, t: Any, *xs: Any) -> Any:
-        """Past an end stand constants, which no derivative is told of."""
+        """The states inside the lengths; those past an end are constants, which have no derivative."""
         *operands, lengths = xs
         inside = t.stack([lengths > i for i in range(max(LENGTHS))])[..., None]
         if t is tg:

@@ -1,4 +1,4 @@
-"""What a row of the table is: an operation, PyTorch's name for it, and what it is tried on."""
+"""A row of the table: an operation, PyTorch's name for it, and the operands to try it on."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def row(
     domain: Domain | tuple[Domain, ...] = real,
     through_float32: bool = False,
 ) -> Row:
-    """One domain stands for all inputs."""
+    """A single domain is used for all inputs."""
     domains = domain if isinstance(domain, tuple) else (domain,) * len(shapes)
     return Row(name, case, f, torch, shapes, domains, through_float32)
 

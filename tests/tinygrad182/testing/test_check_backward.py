@@ -318,7 +318,7 @@ def test_sequences_may_be_columns(batch: int, size: int, units: int) -> None:
 
 
 @pytest.mark.parametrize(("batch", "size", "units"), [(1, 2, 2), (1, 3, 4), (3, 2, 4), (1, 1, 3)])
-def test_columns_are_told_from_rows_by_the_weights(batch: int, size: int, units: int) -> None:
+def test_weights_distinguish_columns_from_rows(batch: int, size: int, units: int) -> None:
     shapes = {"W_ih": (4 * units, size), "W_hh": (4 * units, units), "b": (4 * units, 1)}
     x, h = np.zeros((size, batch)), np.zeros((units, batch))
     for data, columns in (((x, h), True), ((x.T, h.T), False)):

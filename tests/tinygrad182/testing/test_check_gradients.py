@@ -34,7 +34,7 @@ def _message(f: Callable[..., Any], *xs: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-# --- what is right passes -----------------------------------------------------------------------
+# --- right functions pass -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -46,7 +46,7 @@ def test_every_row_of_the_table_passes(row: Row) -> None:
     assert row.through_float32 or check.error < 1e-12
 
 
-def test_rounding_inside_a_fused_layer_is_no_false_alarm() -> None:
+def test_rounding_inside_a_fused_layer_raises_no_false_alarm() -> None:
     """Each step rounds, and a chaotic recurrence magnifies it; so the layer is not one operation."""
     lstm = tg.nn.LSTM(1, 2, rng=2, dtype="float64")
     write(lstm.weight_hh_l0, host(lstm.weight_hh_l0) * 30)
@@ -78,7 +78,7 @@ def test_random_programs_pass(steps: list[Step], seed: int) -> None:
         (lambda x: x[:0], [1.0]),
     ],
 )  # fmt: skip
-def test_ill_conditioned_functions_are_no_false_alarm(f: Any, x: list[float]) -> None:
+def test_ill_conditioned_functions_raise_no_false_alarm(f: Any, x: list[float]) -> None:
     assert check_gradients(f, const(x)).method == "complex step"
 
 
@@ -139,7 +139,7 @@ def test_gradients_of_1e_minus_100() -> None:
     assert check.error < 1e-10
 
 
-# --- what is wrong does not ---------------------------------------------------------------------
+# --- wrong functions fail -----------------------------------------------------------------------
 
 RULES: dict[str, Callable[..., Any]] = {
     "scaled": lambda xp, g, y, x: g * (1 + 5e-4),

@@ -155,7 +155,7 @@ def test_the_order_of_gates_is_named() -> None:
 
 
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
-def test_all_mistakes_of_the_table_can_be_told_apart(kind: str) -> None:
+def test_all_mistakes_of_the_table_can_be_distinguished(kind: str) -> None:
     """No two rows give equal numbers, and no row gives the numbers of the right cell."""
     cell, rng = reference(kind, 4, 4), np.random.default_rng(2)
     formula, parts = formula_of(cell.scan, cell._params()), cell.scan.parts

@@ -1,4 +1,4 @@
-"""The curves: their numbers, marks for what has no logarithm, and the two selections."""
+"""The curves: their numbers, marks for values without a logarithm, and the two selections."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def test_only_kept_steps_are_drawn() -> None:
     chart = curves_chart({0: stack(h=[-4.0, -3.0, -2.0, -1.0])}, {0: [0, 3]})
     (row,) = rows(chart.to_dict())
     assert (row["i"], row["t"], row["g0"]) == ([0, 1], [0, 3], [-4.0, -1.0])
-    assert (row["left"], row["right"]) == ([-0.5, 1.5], [1.5, 3.5])  # a click takes the nearest
+    assert (row["left"], row["right"]) == (
+        [-0.5, 1.5],
+        [1.5, 3.5],
+    )  # a click takes the nearest step
 
 
 def test_zeros_infinities_and_nan_have_marks_and_a_legend_where_they_occur() -> None:

@@ -33,7 +33,7 @@ class Vanilla(NamedTuple):
         return 1 - self.states[1:] ** 2
 
     def back(self, delta: Array, t: int) -> Array:
-        """What arrives at h_{t−1} of a gradient by h_t."""
+        """Propagate a gradient by h_t back to h_{t−1}."""
         return (delta * self.slopes[t]) @ self.W
 
     def local(self, t: int) -> Array:

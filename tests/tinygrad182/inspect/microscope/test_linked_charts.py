@@ -55,7 +55,7 @@ def texts(drawing: str) -> list[str]:
 
 
 def count(drawing: str, mark: str) -> int:
-    """How many shapes there are in all groups of one kind of mark."""
+    """The number of shapes in all groups of one kind of mark."""
     groups = re.findall(rf'<g class="mark-{mark} role-mark[^>]*>(.*?)</g>', drawing, re.DOTALL)
     return sum(len(re.findall("<(?:path|line) ", group)) for group in groups)
 

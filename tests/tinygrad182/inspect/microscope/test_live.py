@@ -28,7 +28,7 @@ def flow() -> StepFlow:
 
 
 def click(widget: Any, i: int | None) -> None:
-    """What altair's JavaScript sends when a point is clicked, or when a chart has been drawn anew."""
+    """Send what altair's JavaScript sends after a click on a point, or (None) after a new drawing."""
     points = [] if i is None else [{"i": i}]
     widget._vl_selections = {"pick_step": {"value": {"vlPoint": {"or": points}}, "store": points}}
 
@@ -64,7 +64,7 @@ def _said(x: float) -> str:
     return f"{x / 10.0**power:.1f}e{power:+03d}"
 
 
-def test_gradients_below_the_type_are_told(flow: StepFlow) -> None:
+def test_gradients_below_the_type_are_described(flow: StepFlow) -> None:
     gradients = rows(opened_chart(flow, 0), 0)
     powers = [int(row["number"].split("e")[1]) for row in gradients if "e" in row["number"]]
     assert max(powers) < -35
@@ -86,7 +86,7 @@ def test_the_curve_has_a_row_for_each_state_and_step(flow: StepFlow) -> None:
     assert selection["select"]["fields"] == ["i"]
 
 
-def test_values_that_are_not_finite_are_told(flow: StepFlow) -> None:
+def test_values_that_are_not_finite_are_described(flow: StepFlow) -> None:
     rnn = tg.nn.RNN(1, 2, nonlinearity="identity", rng=0)
     output, _ = rnn(tg.tensor([[[math.inf]]]))
     chart = opened_chart(step_flow(output[..., 0].sum()), 0)
@@ -143,12 +143,12 @@ def test_its_javascript_loads_nothing_and_is_kept(monkeypatch: Any, tmp_path: An
     chart = chart.add_params(alt.selection_point(name="pick_step", fields=["i"]))
     assert live_chart(lambda i: chart, 0)._esm == "bundled"
     assert list(kept.values()) == [b"bundled"]
-    assert alt.JupyterChart._esm == before  # other people's charts are as they were
+    assert alt.JupyterChart._esm == before  # charts of other packages are as they were
     monkeypatch.setattr(alt.JupyterChart, "enable_offline", None)
     assert live_chart(lambda i: chart, 0)._esm == "bundled"
 
 
-def test_what_is_missing_is_told(flow: StepFlow, monkeypatch: Any) -> None:
+def test_a_missing_package_is_named(flow: StepFlow, monkeypatch: Any) -> None:
     monkeypatch.setattr(_caches, "read_cached", lambda name: None)
 
     class Without:

@@ -1,4 +1,4 @@
-"""How a norm is written: held against Python's own formatting, in Vega itself."""
+"""Formatting of norms: Vega's own output is compared with Python's formatting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rolled network: which boxes there are, what belongs to them, and the gradient over every arrow."""
+"""The rolled network: its boxes, the operations in each, and the gradient over every arrow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a rolled network: where boxes stand, what is written in them, and how arrows are drawn."""
+"""The picture of a rolled network: the places and texts of its boxes, and its arrows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_letter_is_small() -> None:
 
 
 @pytest.mark.parametrize("log", [math.nan, math.inf, -math.inf])
-def test_what_is_no_usual_number_has_a_colour_of_its_own(log: float) -> None:
+def test_values_that_are_not_usual_numbers_have_colours_of_their_own(log: float) -> None:
     fills = box_colours(svg_of(chain(-1.0, log, -4.0)))
     assert fills[1] == "#5d636b"
     assert len(set(fills)) == 3

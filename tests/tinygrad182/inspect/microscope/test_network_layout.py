@@ -1,4 +1,4 @@
-"""Where the boxes and arrows of a rolled network stand."""
+"""The places of the boxes and arrows of a rolled network."""
 
 from __future__ import annotations
 

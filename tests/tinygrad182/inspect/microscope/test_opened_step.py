@@ -1,4 +1,4 @@
-"""An opened step: boxes and edges keep out of each other's way, and say the numbers of the flow."""
+"""An opened step: boxes and edges do not overlap, and show the numbers of the flow."""
 
 from __future__ import annotations
 

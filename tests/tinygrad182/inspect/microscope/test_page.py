@@ -24,7 +24,7 @@ SPANS = (
 
 
 def picking(name: str, fields: list[str], chosen: dict[str, int] | None) -> Any:
-    """A chart that makes a selection, with what somebody has chosen."""
+    """A chart that makes a selection, with the values that were selected."""
     value = {} if chosen is None else {"value": [chosen]}
     pick = alt.selection_point(name, fields=fields, **value)
     rows = [dict.fromkeys(fields, 0)]
@@ -32,7 +32,7 @@ def picking(name: str, fields: list[str], chosen: dict[str, int] | None) -> Any:
 
 
 def told() -> Any:
-    """A chart that says what the signals are."""
+    """A chart that shows the signals' values."""
     said = alt.Chart(charts.data([{}])).transform_calculate(
         said="'signals ' + block + ' ' + step + ' ' + node + ' ' + window[0] + ' ' + window[1]"
         " + ' ' + loop + ' ' + loop_step"
@@ -46,7 +46,7 @@ def signals(
     node: tuple[int, int] | None = None,
     window: tuple[float, float] | None = None,
 ) -> list[float]:
-    """What the charts of a page are told, when this was chosen."""
+    """The signals that the charts of a page get for these selections."""
     brush = alt.selection_interval(
         "brush", encodings=["x"], **({} if window is None else {"value": {"x": window}})
     )

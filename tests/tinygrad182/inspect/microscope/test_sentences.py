@@ -1,4 +1,4 @@
-"""What the sentences say of steps, paths and inputs, against NumPy and against experiments."""
+"""The sentences about steps, paths and inputs, against NumPy and against experiments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lstm(rng: np.random.Generator, forget: float, scale: float = 1.0, **options:
 
 
 def saturating(rng: np.random.Generator, x: Array, times: slice | int) -> Any:
-    """A vanilla layer that keeps the gradient but where its first input is large, which it is made here."""
+    """A vanilla layer that keeps the gradient except where its first input is large, as it is made here."""
     layer = tg.nn.RNN(INPUTS, H, rng=rng, dtype="float64")
     layer.weight_hh_l0.assign(np.linalg.qr(rng.normal(size=(H, H)))[0])
     weight = rng.normal(size=(H, INPUTS)) * 0.3
@@ -73,7 +73,7 @@ def test_the_steps_of_a_stretch_are_those_that_pass_little_back(seed: int) -> No
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_an_input_that_is_large_where_a_layer_saturates_is_told(fused: bool) -> None:
+def test_an_input_that_is_large_where_a_layer_saturates_is_described(fused: bool) -> None:
     rng = np.random.default_rng(0)
     x = inputs(rng, 0.05)
     layer = saturating(rng, x, 14)
@@ -99,7 +99,7 @@ def test_an_input_that_is_as_large_as_usual_is_not_blamed() -> None:
 
 
 def hidden_factors(layer: Any, x: Array) -> list[list[float]]:
-    """By NumPy alone: what each step over h multiplies ∂L/∂c by; the gates, the weights, and h to c."""
+    """The factors by which each step over h multiplies ∂L/∂c, in NumPy: gates, weights, and h to c."""
 
     def sigmoid(z: Array) -> Array:
         return 1 / (1 + np.exp(-z))

@@ -49,7 +49,7 @@ def last(layer: Any, x: Array) -> tg.Tensor:
 
 
 def gated(rng: np.random.Generator, kind: str, **options: Any) -> Any:
-    """A layer that remembers, unless its first input is 1: that shuts the gate of the state before."""
+    """A layer that remembers, unless its first input is 1, which shuts the gate of the previous state."""
     layer = getattr(tg.nn, kind)(INPUTS, H, rng=rng, dtype="float64", **options)
     weight, bias = layer.weight_ih_l0.numpy().copy(), layer.bias_ih_l0.numpy().copy()
     weight[FORGET, 0], bias[FORGET] = -25.0, 5.0
@@ -66,12 +66,12 @@ def shutting(rng: np.random.Generator, times: Any, steps: int = T) -> Array:
 
 
 def passed(loss: tg.Tensor, path: str, state: str, time: int) -> float:
-    """What one step passes back, from the gradients alone."""
+    """The factor that one step passes back, from the gradients alone."""
     log = tg.inspect.gradient_flow(loss)[path][state].log_grad_norm
     return float(np.exp(log[time - 1] - log[time]))
 
 
-# --- what becomes of it ---------------------------------------------------------------------------
+# --- where the gradient ends up -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -98,7 +98,7 @@ def test_a_linear_network_halves_doubles_or_keeps_it_as_its_matrix_does(
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8])
-def test_short_sequences_are_told_as_they_are(steps: int) -> None:
+def test_short_sequences_have_sentences_too(steps: int) -> None:
     rng = np.random.default_rng(0)
     told = story(last(rnn(rng, 0.5, "identity"), inputs(rng, steps=steps)))
     if steps == 1:
@@ -110,7 +110,7 @@ def test_short_sequences_are_told_as_they_are(steps: int) -> None:
     assert len([s for s in told if s.kind == "place"]) == (steps > 2)
 
 
-def test_a_size_that_no_number_holds_is_told() -> None:
+def test_a_size_that_no_float_holds_is_written() -> None:
     rng = np.random.default_rng(0)
     told = story(last(rnn(rng, 0.5, "identity"), inputs(rng, steps=10_000)))
     assert one(told, "regime").numbers["decades"] == pytest.approx(
@@ -130,7 +130,7 @@ def loop(step: Any, steps: int = T, first: int = 0, backward: bool = False) -> t
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_gradient_that_is_kept_and_then_lost_is_told_in_two_pieces(seed: int) -> None:
+def test_a_gradient_that_is_kept_and_then_lost_is_described_in_two_pieces(seed: int) -> None:
     rng = np.random.default_rng(seed)
     bend, w = int(rng.integers(12, 28)), tg.tensor(orthogonal(rng), requires_grad=True)
     told = story(loop(lambda h, t: (1.0 if t > bend else 0.6) * (h @ w), 40))
@@ -238,7 +238,7 @@ def test_the_step_at_which_all_units_are_switched_off(seed: int) -> None:
 
 
 @pytest.mark.parametrize("every", [True, False])
-def test_windows_of_truncated_backpropagation_are_no_loss(every: bool) -> None:
+def test_windows_of_truncated_backpropagation_are_not_a_lost_gradient(every: bool) -> None:
     rng = np.random.default_rng(0)
     output = rnn(rng, 0.9)(tg.tensor(inputs(rng)), truncate=10)[0]
     told = story((output**2).sum() if every else (output[-1] ** 2).sum())
@@ -247,7 +247,7 @@ def test_windows_of_truncated_backpropagation_are_no_loss(every: bool) -> None:
     assert "t = 20 begins one" in one(told, "cause").text
 
 
-def test_states_that_change_their_shape_are_told_as_layers() -> None:
+def test_states_that_change_their_shape_are_described_as_layers() -> None:
     rng, h = np.random.default_rng(0), tg.ones((2, 6), dtype="float64")
     for t in range(4):
         w = tg.tensor(rng.normal(size=(6 - t, 5 - t)), requires_grad=True)
@@ -421,7 +421,7 @@ def test_a_loss_at_one_step_is_followed_as_it_is() -> None:
     assert far(loss).loss is loss
 
 
-def test_several_recurrences_stand_in_the_order_of_what_they_lose() -> None:
+def test_several_recurrences_are_sorted_by_the_change_of_their_gradients() -> None:
     rng = np.random.default_rng(0)
     lstm = tg.nn.LSTM(INPUTS, H, 2, bidirectional=True, rng=rng, dtype="float64")
     told = story(lstm(tg.tensor(inputs(rng, 1.0)))[0].sum())
@@ -434,7 +434,7 @@ def test_several_recurrences_stand_in_the_order_of_what_they_lose() -> None:
         assert len([s for s in told if s.path == path and not s.folded]) <= 3
 
 
-def test_what_a_layer_above_sends_at_every_step_is_told() -> None:
+def test_gradients_from_the_layer_above_are_described() -> None:
     rng = np.random.default_rng(0)
     layer = tg.nn.RNN(INPUTS, H, 2, rng=rng, dtype="float64")
     layer.weight_hh_l0.assign(0.3 * orthogonal(rng))
@@ -446,7 +446,7 @@ def test_what_a_layer_above_sends_at_every_step_is_told() -> None:
     assert f"{local:.0%} of it is new at every step" in told[0].text
 
 
-def test_a_loop_that_runs_from_the_end_is_told_in_its_own_times() -> None:
+def test_a_loop_that_runs_from_the_end_is_described_in_its_own_times() -> None:
     w = tg.tensor(0.5 * np.eye(H), requires_grad=True)
     told = story(loop(lambda h, t: h @ w, backward=True))
     assert "from t = 0 to t = 29" in one(told, "regime").text

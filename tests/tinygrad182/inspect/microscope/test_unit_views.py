@@ -1,4 +1,4 @@
-"""Bars and heatmap over hidden units: their numbers, and what they say of what is not there."""
+"""Bars and heatmap over hidden units: their numbers, and their words for missing data."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_of_many_units_those_with_the_largest_gradient_are_kept() -> None:
     assert any("128 of 300 units" in text for text in texts(unit_heatmap(rows), step=0, node=0))
 
 
-def test_zeros_infinities_and_nan_are_told() -> None:
+def test_zeros_infinities_and_nan_are_described() -> None:
     plain = rows_of([[0.5, 1.0]] * 2, [[0.5, -1.0]] * 2, [0.0] * 2)
     odd = rows_of([[0.5, 1.0, np.nan]] * 2, [[0.0, np.inf, np.nan]] * 2, [0.0] * 2)
     names = {"exactly 0", "infinite", "NaN"}
@@ -98,12 +98,12 @@ def test_zeros_infinities_and_nan_are_told() -> None:
     assert "gradient (crosses: infinite, NaN)" in bars
 
 
-def test_a_gradient_that_is_all_zero_is_told() -> None:
+def test_a_gradient_that_is_all_zero_is_described() -> None:
     rows = rows_of([[0.5, 1.0]], [[0.0, 0.0]], [-np.inf])
     assert "gradient: all exactly 0" in texts(unit_bars(rows), step=0, node=0)
 
 
-def test_where_there_is_nothing_over_time_that_is_said() -> None:
+def test_a_chart_without_data_over_time_says_so() -> None:
     """One step makes no heatmap; a constant has no gradient, and none that is 0 or NaN."""
     alone = rows_of([[0.5, 1.0]], [[0.5, 1.0]], [0.0])
     said = texts(unit_heatmap(alone), step=0, node=0)

@@ -35,7 +35,7 @@ class Stop(NamedTuple):
 
 
 def rows_of(page: Path) -> dict[str, dict[str, Any]]:
-    """The rows that stand in a page, by their keys, as its JavaScript unpacks them."""
+    """The rows of a page, by their keys, as its JavaScript unpacks them."""
     html = page.read_text(encoding="utf-8")
     index, numbers = (
         zlib.decompress(base64.b64decode(re.search(rf'"{name}":"([^"]+)"', html)[1]))  # type: ignore[index]
@@ -67,7 +67,7 @@ def network(stop: Stop, size: int, seed: int) -> Network:
     start, v = start / np.linalg.norm(start), v / np.linalg.norm(v)
     biases = stop.bias * draws.standard_normal((4, size))[: GATES[stop.cell]]
     if stop.cell == "LSTM":
-        biases[1] += stop.forget  # gates stand as i, f, g, o
+        biases[1] += stop.forget  # gates are in the order i, f, g, o
     initial, bound = np.random.default_rng(seed), 1 / np.sqrt(size)
     initial.uniform(-bound, bound, (GATES[stop.cell] * size, 4))
     blocks = initial.uniform(-bound, bound, (GATES[stop.cell], size, size))

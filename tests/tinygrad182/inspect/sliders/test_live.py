@@ -42,7 +42,7 @@ class Reader(tg.nn.Module):
 
 
 def move(widget: Any, **sliders: Any) -> None:
-    """What altair's JavaScript sends when a slider is moved."""
+    """Send what altair's JavaScript sends when a slider is moved."""
     widget._params = {**widget._params, **sliders}
 
 
@@ -127,7 +127,7 @@ def test_a_model_has_the_sliders_that_apply() -> None:
         (tg.nn.RNN(3, 3, rng=0), (tg.ones((1, 2, 3)),), r"it has shape \(1, 2, 3\)"),
     ],
 )
-def test_what_cannot_be_shown_is_told(model: Any, inputs: Any, told: str) -> None:
+def test_models_that_cannot_be_shown_raise(model: Any, inputs: Any, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         live_sliders(model, *inputs)
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_shown_is_told(model: Any, inputs: Any, told: str) -> Non
         (lambda output: output[0], r"single element, not tensor"),
     ],
 )
-def test_a_loss_that_is_not_one_is_told(loss: Any, told: str) -> None:
+def test_an_invalid_loss_raises(loss: Any, told: str) -> None:
     rnn = tg.nn.RNN(3, 4, rng=0, dtype="float64")
     with pytest.raises(ArgumentError, match=told):
         live_sliders(rnn, tg.tensor(X), loss=loss)

@@ -160,7 +160,7 @@ def test_gradients_that_are_exactly_0_are_words() -> None:
         ({"cell": [["GRU"]]}, r"cell .*choose among its stops"),
     ],
 )
-def test_stops_that_are_not_there_are_told(stops: Any, told: str) -> None:
+def test_unknown_stops_raise(stops: Any, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         playground(stops=stops)
 
