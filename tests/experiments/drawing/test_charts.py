@@ -1,9 +1,15 @@
 """What the charts' axes say."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import experiments
 from experiments.drawing import charts
+
+EXPERIMENTS = Path(experiments.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -45,3 +51,10 @@ def test_an_axis_of_one_decade_has_several_labels_and_each_is_true(low):
     if "pow" in axis["labelExpr"]:
         mantissas = {round(10 ** (value - np.floor(value + 1e-9)), 6) for value in axis["values"]}
         assert mantissas <= {1.0, 2.0, 5.0}
+
+
+def test_colours_are_those_of_the_framework():
+    """So that one edit of ``tinygrad182/display/charts.py`` changes the palette everywhere."""
+    for file in (*EXPERIMENTS.rglob("*.py"), *EXPERIMENTS.rglob("*.html")):
+        text = file.read_text(encoding="utf-8")
+        assert not re.findall(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b", text), file
