@@ -79,3 +79,8 @@ def load(name: str) -> Experiment:
     experiment = import_module(f"experiments.questions.{name.replace('-', '_')}").EXPERIMENT
     assert isinstance(experiment, Experiment)
     return experiment
+
+
+def lettered() -> list[str]:
+    """Names of the experiments that ``all`` runs by default: those with a letter."""
+    return [name for name in CATALOGUE if load(name).letter]
