@@ -130,7 +130,7 @@ def asked(name: str, experiment: Experiment) -> Question:
 class AllOptions(Options):
     """Options of a run of several experiments; each keeps its own defaults otherwise."""
 
-    questions: tuple[str, ...] = ()
+    questions: tuple[str, ...] | None = None
     """Names of experiments. By default those that have a letter."""
 
     length: int | None = None
@@ -139,6 +139,11 @@ class AllOptions(Options):
     answers: bool = True
     """Whether to measure and show the answers, folded away. With --no-answers the page holds the
     questions alone, to be handed out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.one_or_more("questions")
+        self.at_least(1, "length")
 
     def of(self, experiment: Experiment) -> Options:
         """The options of one of the experiments."""

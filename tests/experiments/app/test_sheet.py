@@ -96,6 +96,7 @@ def test_questions_and_their_length_can_be_chosen(tmp_path, monkeypatch):
     [
         (["--questions", "lst"], "no experiment 'lst'. Did you mean lstm?"),
         (["--length", "2"], "--length must be 3 or more"),
+        (["--questions", "LSTM"], "no experiment 'LSTM'. Did you mean lstm?"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused_before_any_runs(
@@ -105,6 +106,14 @@ def test_a_choice_that_cannot_be_is_refused_before_any_runs(
     assert command_line.main(["all", *arguments, "--out", str(tmp_path / "none")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--questions"], ["--questions", "beam-cost", "--length", "0"]])
+def test_no_question_and_no_step_is_refused(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(command_line, "run_one", None)
+    with pytest.raises(SystemExit):
+        command_line.main(["all", *arguments])
+    assert f"{arguments[-2 if '0' in arguments else 0]} " in capsys.readouterr().err
 
 
 def test_the_page_shows_the_pictures_that_its_questions_ask_about(tmp_path):
