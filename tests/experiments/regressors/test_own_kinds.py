@@ -112,6 +112,13 @@ def test_a_nonlinearity_is_that_of_the_networks(run, draw_only, name):
     assert np.allclose(model(x)[0].numpy(), twice(x)[0].numpy())
 
 
+def test_a_constant_factor_of_a_function_is_not_said_to_be_that_of_the_weights(run, draw_only):
+    draw_only()
+    arguments = ("--nonlinearity", "own_kinds:double_tanh", "--length", "5", "--hidden-size", "3")
+    _, results = run("nonlinearity", *arguments, "--repeats", "1", "--draws", "1")
+    assert "W_h, with any constant factor inside it, by 4." in results["reading"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
