@@ -108,7 +108,9 @@ def test_a_choice_that_cannot_be_is_refused_before_any_runs(
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--questions"], ["--questions", "beam-cost", "--length", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["--questions"], ["--questions", "beam-cost", "--length", "0"]]
+)
 def test_no_question_and_no_step_is_refused(arguments, monkeypatch, capsys):
     monkeypatch.setattr(command_line, "run_one", None)
     with pytest.raises(SystemExit):

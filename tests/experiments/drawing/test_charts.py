@@ -8,6 +8,7 @@ import pytest
 
 import experiments
 from experiments.drawing import charts
+from experiments.drawing.tables import set_titles
 
 EXPERIMENTS = Path(experiments.__file__).parent
 
@@ -58,3 +59,10 @@ def test_colours_are_those_of_the_framework():
     for file in (*EXPERIMENTS.rglob("*.py"), *EXPERIMENTS.rglob("*.html")):
         text = file.read_text(encoding="utf-8")
         assert not re.findall(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b", text), file
+
+
+def test_indices_in_titles_are_set_and_data_left_alone():
+    spec = {"title": "‖∂L_k/∂h_t‖, W_h, h_(T−1), log_10", "data": {"title": "h_t"}, "field": "h_t"}
+    expected = spec | {"title": "‖∂Lₖ/∂hₜ‖, Wₕ, h_(T−1), log_10"}
+    assert set_titles(spec) == expected
+    assert set_titles({"x": [spec]}) == {"x": [expected]}
