@@ -30,9 +30,9 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
         "Both let the gradient through without a matrix: a skip passes it on unchanged, and a cell "
         "multiplies it by the forget gate alone. In one step back the skip brings "
         f"{percent(free['ResNet'])} of the gradient and the cell {percent(free['LSTM'])} (median). From "
-        f"the last of {opts.length} layers to the first, the gradient becomes {parts['plain network']} times what it was without "
-        f"skips and {parts['ResNet']} times with them; over as many steps of an LSTM, {parts['LSTM']} "
-        f"times{medians}."
+        f"the last of {opts.length} layers to the first, the gradient becomes {parts['plain network']} "
+        f"times what it was without skips and {parts['ResNet']} times with them; over as many steps "
+        f"of an LSTM, {parts['LSTM']} times{medians}."
     )
 
 
