@@ -73,9 +73,14 @@ def load(name: str) -> Experiment:
         With the names that come near.
     """
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name.replace("_", "-"), CATALOGUE, n=1)
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), CATALOGUE, n=1)
         hint = f"Did you mean {near[0]}?" if near else "'python -m experiments' lists them."
         raise UnknownExperimentError(f"There is no experiment {name!r}. {hint}")
     experiment = import_module(f"experiments.questions.{name.replace('-', '_')}").EXPERIMENT
     assert isinstance(experiment, Experiment)
     return experiment
+
+
+def lettered() -> list[str]:
+    """Names of the experiments that ``all`` runs by default: those with a letter."""
+    return [name for name in CATALOGUE if load(name).letter]

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table as RichTable
 
 import tinygrad182 as tg
-from experiments.app.catalogue import CATALOGUE, Experiment, load
+from experiments.app.catalogue import CATALOGUE, Experiment, lettered, load
 from experiments.app.options import Options
 from experiments.app.result import Result
 from experiments.app.run_folder import Question, Run, publish, publish_sheet, staged
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         written = f"The report is {printable(folder / 'report.html')}"
         with printing(written):
             print_runs(runs, folder, out)
+    except (tg.UnknownNameError, tg.CallError):  # mistakes in code: the traceback says where
+        raise
     except tg.TinygradError as error:
         print_error(err, str(error))
         return 2
@@ -75,12 +77,17 @@ def parsed(name: str, arguments: Sequence[str]) -> Options:
     """The options of an experiment, or of all of them, as the arguments set them."""
     experiment = None if name == ALL else load(name)
     kind = experiment.options if experiment else AllOptions
+    if experiment:
+        description = typed(experiment.question)
+    else:
+        others = [name for name in CATALOGUE if name not in lettered()]
+        description = f"{CATALOGUE_ALL}. By default all but {', '.join(others)}."
     with printing():  # of --help
         return tyro.cli(
             kind,
             args=arguments,
             prog=f"{PROGRAM} {name}",
-            description=typed(experiment.question) if experiment else CATALOGUE_ALL,
+            description=description,
         )
 
 
@@ -123,8 +130,8 @@ def asked(name: str, experiment: Experiment) -> Question:
 class AllOptions(Options):
     """Options of a run of several experiments; each keeps its own defaults otherwise."""
 
-    questions: tuple[str, ...] = ()
-    """Names of experiments. By default all but gradient-flow, h-detach, sensitivity and char-lm."""
+    questions: tuple[str, ...] | None = None
+    """Names of experiments. By default those that have a letter."""
 
     length: int | None = None
     """Time steps T of every question that takes one length. By default each keeps its own."""
@@ -132,6 +139,11 @@ class AllOptions(Options):
     answers: bool = True
     """Whether to measure and show the answers, folded away. With --no-answers the page holds the
     questions alone, to be handed out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.one_or_more("questions")
+        self.at_least(1, "length")
 
     def of(self, experiment: Experiment) -> Options:
         """The options of one of the experiments."""
@@ -145,9 +157,7 @@ class AllOptions(Options):
 def run_all(options: Options, err: Console) -> tuple[list[Run], Path]:
     """Run several experiments, and write one page with all of them."""
     assert isinstance(options, AllOptions)
-    experiments = {name: load(name) for name in options.questions or CATALOGUE}
-    if not options.questions:
-        experiments = {name: each for name, each in experiments.items() if each.letter}
+    experiments = {name: load(name) for name in options.questions or lettered()}
     # All options are made before any experiment runs, so what cannot be is found at once.
     own = {name: options.of(experiment) for name, experiment in experiments.items()}
     questions = [asked(name, experiment) for name, experiment in experiments.items()]

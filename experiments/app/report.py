@@ -24,6 +24,7 @@ def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["palette"] = charts
     environment.filters["prose"] = lambda line: Markup(prose(unbroken(line)))
     environment.filters["in_script"] = lambda data: Markup(in_script(data))
     return environment.get_template(name)

@@ -14,7 +14,10 @@ from tinygrad182.display import charts
 
 # The colours and the font are those of the framework's own pictures.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = charts.PALETTE
-GREY, FONT, INK = charts.GREY, charts.FONT, "#1a1a1a"
+GREY, PALE_GREY, FONT = charts.GREY, charts.PALE_GREY, charts.FONT
+INK, _, LINE = charts.LIGHT
+darker, paler = charts.darker, charts.paler
+GRID = paler(LINE, 0.5)
 
 PALETTE = (ORANGE, BLUE, GREEN, PINK, AMBER, SKY)
 """Colours for curves that have none of their own."""
@@ -191,12 +194,12 @@ def finish(chart: Any, *, title: str, subtitle: str) -> alt.TopLevelMixin:
             padding=8,
         )
         .configure(font=FONT)
-        .configure_view(stroke="#dfe3e8")
+        .configure_view(stroke=LINE)
         .configure_axis(
             labelFontSize=12,
             titleFontSize=13,
             titleFontWeight="normal",
-            gridColor="#eceff2",
+            gridColor=GRID,
             labelColor=INK,
             titleColor=INK,
         )

@@ -107,7 +107,9 @@ def curves(
         for what, colour in zip(others, itertools.cycle(charts.SPARE), strict=False)
     }
     merged = [{"dot": None, **row} for row in rows] + [{"value": None, **row} for row in circles]
-    legend = alt.Legend(symbolStrokeWidth=3, symbolType="stroke", symbolSize=300)
+    legend = alt.Legend(
+        symbolStrokeWidth=3, symbolType="stroke", symbolSize=300, columns=3 if len(shown) > 5 else 0
+    )
 
     def by_kind(values: list[Any]) -> dict[str, Any]:
         scale = alt.Scale(domain=list(shown), range=values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -159,6 +160,26 @@ class Table:
         return tuple(column for column in self.columns if column.heading)
 
 
+_INDEX = re.compile(r"(?<=[hcLGWuŷ])_([0-9hkst])(?![\w(])")
+_LOWERED = str.maketrans("0123456789hkst", "₀₁₂₃₄₅₆₇₈₉ₕₖₛₜ")
+
+
+def set_titles(spec: Any) -> Any:
+    """Return a chart's specification with the indices in its titles set, as in hₜ for ``h_t``."""
+    if isinstance(spec, list):
+        return [set_titles(each) for each in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        key: _INDEX.sub(lambda found: found[1].translate(_LOWERED), each)
+        if key in ("title", "subtitle", "text") and isinstance(each, str)
+        else each
+        if key in ("data", "datasets")
+        else set_titles(each)
+        for key, each in spec.items()
+    }
+
+
 @dataclass(frozen=True)
 class Figure:
     """A chart: a PNG file, and a place in the report.
@@ -183,5 +204,5 @@ class Figure:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The chart as Vega-Lite reads it, made once for all files and checked against the schema."""
-        found: dict[str, Any] = self.chart.to_dict()
+        found: dict[str, Any] = set_titles(self.chart.to_dict())
         return found

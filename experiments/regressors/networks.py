@@ -52,7 +52,9 @@ def check_kinds(*, cells: tuple[Cell, ...] = (), nonlinearities: tuple[str, ...]
                     f"{flag} {name} is not one of {', '.join(known)}; write your own {what} as "
                     "my_module:NAME"
                 )
-            if isinstance(cell_and_nonlinearity(name)[0], type) != (flag == "--cell"):
+            cell, own = cell_and_nonlinearity(name)
+            usable = callable(own) and not isinstance(own, type) if cell == "rnn" else True
+            if isinstance(cell, type) != (flag == "--cell") or not usable:
                 raise OptionError(f"{flag} {name} is not a {what}")
 
 
@@ -69,7 +71,7 @@ def cell_and_nonlinearity(kind: str) -> tuple[Any, Any]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         own = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # any: the module's own code runs
+    except (Exception, SystemExit) as error:  # any: the module's own code runs
         missing = isinstance(error, ModuleNotFoundError) and error.name == module
         reason = f"there is no {module}.py in {Path.cwd()}" if missing else f"{module}: {error!r}"
         raise OptionError(f"{kind} cannot be imported: {reason}") from error

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import tinygrad182 as tg
 from tinygrad182.arrays import backend
 from tinygrad182.decode.result import Hypotheses
+from tinygrad182.display import charts
 from tinygrad182.display.reprs import scientific, sparkline
 from tinygrad182.display.reprs.grids import measured
 from tinygrad182.nn import notebook
@@ -125,7 +126,7 @@ def test_colours_are_signs_and_their_strength_is_the_magnitude() -> None:
         for colour, inside in groups
         for opacity, title in re.findall(r'fill-opacity="(\S+)"><title>(.*?)</title>', inside)
     }
-    orange, blue, pink, amber = "#D55E00", "#0072B2", "#CC79A7", "#E69F00"
+    orange, blue, pink, amber = charts.ORANGE, charts.BLUE, charts.PINK, charts.AMBER
     assert cells == {
         "[0]: -2.0": (blue, 1.0),
         "[1]: 0.0": (orange, 0.0),

@@ -47,6 +47,26 @@ class Colours(NamedTuple):
 LIGHT = Colours("#1a1a1a", "white", "#dddfe3")
 DARK = Colours("#e8e8e8", "#15181c", "#3a3f46")
 
+
+def paler(colour: str, share: float) -> str:
+    """Mix a colour with this share of white.
+
+    >>> paler("#0072B2", 0.5)
+    '#80b8d8'
+    """
+    return _mixed(colour, 255, share)
+
+
+def darker(colour: str, share: float) -> str:
+    """Mix a colour with this share of black."""
+    return _mixed(colour, 0, share)
+
+
+def _mixed(colour: str, level: int, share: float) -> str:
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(part + share * (level - part)):02x}" for part in parts)
+
+
 FONT = 'system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 SMALLEST = 11
 """Pixels of the smallest text in a picture."""

@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
+from experiments.drawing.charts import paler
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.heatmap import heatmap
 from experiments.drawing.numbers import Floats
@@ -29,7 +30,7 @@ def loss_chart(
     history: History, counting: Sequence[float], steps: int, size: str
 ) -> alt.TopLevelMixin:
     """Losses over training, and levels for what counting can do."""
-    looks = {TRAINING: Look("#a9cbe3", (1, 0), 1.0)}
+    looks = {TRAINING: Look(paler(charts.BLUE, 0.65), (1, 0), 1.0)}
     lines = [
         Line(TRAINING, history.losses, every=max(1, len(history.losses) // MOST_POINTS)),
         Line(HELD_OUT, history.held_out, x=history.moments),

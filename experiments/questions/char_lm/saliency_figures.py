@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
+from experiments.drawing.charts import darker, paler
 from experiments.drawing.curves import Line, Look, curves
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Column, Figure, Row, Table
@@ -35,10 +36,10 @@ LEAST = -3.0
 LIKELIEST = 3
 """Number of likeliest characters that are named."""
 
-COLOURS = ("#ffffff", "#7db5dc", "#08468b")
+COLOURS = ("white", paler(charts.BLUE, 0.5), darker(charts.BLUE, 0.3))
 """Colours from the least share to the largest; unlike viridis, text can be read on each."""
 
-UNREAD, ODD = "#eceff2", "#f6d9c8"
+UNREAD, ODD = charts.GRID, paler(charts.ORANGE, 0.75)
 """Colours behind characters that a model has not read, and behind norms that are 0 or not a number."""
 
 EXACTLY_0, NO_NUMBER = "exactly 0", "not a number"

@@ -27,11 +27,12 @@ def headline(found: Sequence[Seen]) -> str:
         "Along the cell state of an LSTM the gradient is multiplied by the forget gate alone, never by a "
         "matrix; in an RNN every step multiplies it by $W_h$. "
         f"With forget bias {NAMED_BIAS:g}, the LSTM's gradient {lstm}; the RNN's "
-        f"{rnn}{mean}. Over {length} steps the LSTM keeps at least {FACTOR} times as much as the RNN "
-        f"{_counted(found, 1.0)}"
+        f"{rnn}{mean}. Over {length - 1} steps back the LSTM keeps at least {FACTOR} times as much as "
+        f"the RNN {_counted(found, 1.0)}"
     )
     if breaks:
-        said += f", but with weights {breaks[0]:g} times as large {_counted(found, breaks[0])}"
+        turn = "but" if keeps_more(found, 1.0)[1] else "and"
+        said += f", {turn} with weights {breaks[0]:g} times as large {_counted(found, breaks[0])}"
     return said + "."
 
 

@@ -9,7 +9,7 @@ from experiments.drawing.numbers import log10
 from experiments.drawing.words import spread
 from experiments.questions.nonlinearity.measure import Seen, exploding, near_zero, of_kind, typical
 from experiments.regressors.flow import FACTOR, FACTOR_DECADES
-from experiments.regressors.networks import NONLINEARITY_TEXT
+from experiments.regressors.networks import NONLINEARITIES, NONLINEARITY_TEXT
 from experiments.regressors.untrained import UntrainedOptions
 
 
@@ -50,10 +50,11 @@ def sentences(
         factors = [(typical(each.saturation), typical(each.weight)) for each in drawn]
         saturations = [s for s, _ in factors if s is not None]
         weights = [w for _, w in factors if w is not None]
+        weight = "$W_h$" if kind in NONLINEARITIES else "$W_h$, with any constant factor inside it,"
         if saturations and weights:
             said.append(
                 f"{NONLINEARITY_TEXT[kind]}, spectral radius {top:g}, {opts.seeds_text}: on average, the "
-                f"slopes multiply the gradient by {spread(saturations)} a step, and $W_h$ by "
+                f"slopes multiply the gradient by {spread(saturations)} a step, and {weight} by "
                 f"{spread(weights)}. The largest |h| is "
                 f"{spread(float(log10(each.largest.max())) for each in drawn)}."
             )

@@ -88,15 +88,14 @@ def figures(found: Sequence[Learned], shown: int, size: str) -> tuple[Figure, ..
         Figure(
             "flow",
             "The gradient before and after training",
-            "On the left it vanishes before it reaches step 0, which the label is about, and still does "
-            "after training: training cannot change what its gradient does not reach. On the right the "
-            "penalty has opened the way.",
+            "The label is about step 0, on the left of each panel. Without the penalty, training cannot "
+            "change what its gradient does not reach; with it, training acts on the gradient, too.",
             flow_chart(same, f"{size}, seed {shown}"),
         ),
         Figure(
             "loss",
             "The loss during training",
-            "The dotted line is the loss of the best predictor that does not know the first number.",
+            "Best constant: the loss of the best predictor that does not know the first number.",
             loss_chart(found, size),
         ),
     )

@@ -29,10 +29,10 @@ def headline(opts: SkipOptions, found: Sequence[Depth]) -> str:
     return (
         "Both let the gradient through without a matrix: a skip passes it on unchanged, and a cell "
         "multiplies it by the forget gate alone. In one step back the skip brings "
-        f"{percent(free['ResNet'])} of the gradient and the cell {percent(free['LSTM'])} (median). Over "
-        f"{opts.length} layers the gradient becomes {parts['plain network']} times what it was without "
-        f"skips and {parts['ResNet']} times with them; over as many LSTM steps, {parts['LSTM']} "
-        f"times{medians}."
+        f"{percent(free['ResNet'])} of the gradient and the cell {percent(free['LSTM'])} (median). From "
+        f"the last of {opts.length} layers to the first, the gradient becomes {parts['plain network']} "
+        f"times what it was without skips and {parts['ResNet']} times with them; over as many steps "
+        f"of an LSTM, {parts['LSTM']} times{medians}."
     )
 
 
@@ -55,7 +55,7 @@ def sentences(
             if broken
             else f"does not explode with any weights tried, up to × {scales[-1]:g}"
         )
-        said.append(f"Over {opts.length} {way} the gradient of the {kind} {where}.")
+        said.append(f"In {opts.length} {way} the gradient of the {kind} {where}.")
     return tuple(said)
 
 

@@ -16,7 +16,7 @@ from experiments.questions.target.triangle import triangle
 TOTALS = {
     "loss at every step": Look(charts.BLUE, width=3.0),
     "loss at the last step alone": Look(charts.ORANGE),
-    "each step's own loss alone, ‖∂L_t/∂h_t‖": Look(charts.GREY, (4, 3), 1.8),
+    "each step's own loss alone, ‖∂Lₜ/∂hₜ‖": Look(charts.GREY, (4, 3), 1.8),
 }
 SHARES = {
     "through later steps": Look(charts.BLUE),

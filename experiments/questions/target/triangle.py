@@ -8,15 +8,16 @@ import altair as alt
 import numpy as np
 
 from experiments.drawing import charts
+from experiments.drawing.charts import darker, paler
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Row
 
 MOST = 60
 """Squares in a row: a page carries 20,000 of them with ease."""
 
-MIDDLE = "#fbfbf8"
-SMALL = ("#08306b", "#2f79b9", "#a9cfe5", MIDDLE)
-LARGE = (MIDDLE, "#f4a07a", "#d55e00", "#7a3300")
+MIDDLE = paler(charts.PALE_GREY, 0.9)
+SMALL = (darker(charts.BLUE, 0.5), paler(charts.BLUE, 0.2), paler(charts.BLUE, 0.65), MIDDLE)
+LARGE = (MIDDLE, paler(charts.ORANGE, 0.45), charts.ORANGE, darker(charts.ORANGE, 0.45))
 """Numbers below 1 and above 1 have a colour scale each: where one spans 40 decades
 and the other 3, a common scale would leave no room for the latter."""
 
@@ -84,7 +85,12 @@ def triangle(
                 .encode(_channel(channel, heading, ends, colours))
             )
     return charts.panels(
-        layers, rows, title=title, subtitle=subtitle, height=width, background="#e6e8ec"
+        layers,
+        rows,
+        title=title,
+        subtitle=subtitle,
+        height=width,
+        background=paler(charts.PALE_GREY, 0.5),
     )
 
 

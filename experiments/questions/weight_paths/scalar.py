@@ -10,9 +10,13 @@ import altair as alt
 
 import tinygrad182 as tg
 from experiments.drawing import charts
+from experiments.drawing.charts import darker
 from experiments.drawing.tables import Row
 
-PATH_COLOURS = (charts.BLUE, charts.ORANGE, charts.GREEN, "#B0508A", "#8A6D00")
+PATH_COLOURS = (
+    *(charts.BLUE, charts.ORANGE, charts.GREEN),
+    *(darker(charts.PINK, 0.2), darker(charts.AMBER, 0.4)),
+)
 """One for each path, dark enough for letters: as many inputs as can be drawn."""
 
 
@@ -207,12 +211,12 @@ def _lane(case: ScalarCase, path: ScalarPath) -> tuple[list[Row], list[Row], lis
 
 
 def _line(x: float, y: float, x2: float, y2: float, colour: str | None) -> Row:
-    return {"x": x, "y": y, "x2": x2, "y2": y2, "colour": colour or "#d3d7dc",
+    return {"x": x, "y": y, "x2": x2, "y2": y2, "colour": colour or charts.LINE,
             "width": 4.0 if colour else 1.5}  # fmt: skip
 
 
 def _node(x: float, y: float, text: str, on_path: bool, colour: str) -> Row:
-    return {"x": x, "y": y, "text": text, "colour": colour if on_path else "#c3c8ce"}
+    return {"x": x, "y": y, "text": text, "colour": colour if on_path else charts.PALE_GREY}
 
 
 def _label(

@@ -242,6 +242,15 @@ def toy(monkeypatch):
     return "toy"
 
 
+@pytest.mark.parametrize("mistake", ["tg.tahn(1.0)", "tg.tanh(1.0, axes=1)"])
+def test_a_mistake_in_code_shows_where_it_is(monkeypatch, tmp_path, mistake):
+    experiment = Experiment("Is it?", Options, lambda options, progress: eval(mistake))
+    monkeypatch.setattr(command_line, "load", lambda name: experiment)
+    with pytest.raises((tg.UnknownNameError, tg.CallError)):
+        command_line.main(["toy", "--out", str(tmp_path / "out")])
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture(params=["closed", "full", "unread"])
 def broken(request):
     """A stream that cannot be written to: none, of a full disk, a pipe as after ``| head -1``."""

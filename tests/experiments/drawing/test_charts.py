@@ -1,9 +1,16 @@
 """The axes of charts and their titles."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import experiments
 from experiments.drawing import charts
+from experiments.drawing.tables import set_titles
+
+EXPERIMENTS = Path(experiments.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -45,3 +52,17 @@ def test_an_axis_of_one_decade_has_several_labels_and_each_is_true(low):
     if "pow" in axis["labelExpr"]:
         mantissas = {round(10 ** (value - np.floor(value + 1e-9)), 6) for value in axis["values"]}
         assert mantissas <= {1.0, 2.0, 5.0}
+
+
+def test_colours_are_those_of_the_framework():
+    """So that one edit of ``tinygrad182/display/charts.py`` changes the palette everywhere."""
+    for file in (*EXPERIMENTS.rglob("*.py"), *EXPERIMENTS.rglob("*.html")):
+        text = file.read_text(encoding="utf-8")
+        assert not re.findall(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b", text), file
+
+
+def test_indices_in_titles_are_set_and_data_left_alone():
+    spec = {"title": "‖∂L_k/∂h_t‖, W_h, h_(T−1), log_10", "data": {"title": "h_t"}, "field": "h_t"}
+    expected = spec | {"title": "‖∂Lₖ/∂hₜ‖, Wₕ, h_(T−1), log_10"}
+    assert set_titles(spec) == expected
+    assert set_titles({"x": [spec]}) == {"x": [expected]}

@@ -148,7 +148,9 @@ def test_headline_and_sentences_count_the_seeds(growths, counts, words):
     said = lstm.words.headline(found)
     assert "the LSTM's gradient loses 0.1 decades a step: each step keeps 79%" in said
     assert "the RNN's loses 0.6 decades a step: each step keeps 25%, means of 2 seeds" in said
-    assert "Over 11 steps the LSTM keeps at least 100 times as much as the RNN for 2 of 2" in said
+    assert (
+        "Over 10 steps back the LSTM keeps at least 100 times as much as the RNN for 2 of 2" in said
+    )
     assert (f"with weights 3 times as large {words}." in said) == (counts[1] < 2)
     assert f"{words} with weights × " in lstm.words.sentences(found)[0]
     assert ("an RNN from exploding" in " ".join(lstm.words.sentences(found))) == any(
@@ -213,3 +215,9 @@ def test_the_gradient_is_the_engine_s_own():
     grad = to_numpy(tg.inspect.gradient_flow(loss)["rnn.l0"].h.grad)
     expected = np.log10(np.linalg.norm(grad.reshape(5, -1), axis=1))
     np.testing.assert_allclose(state_curves(loss)["h"].flow.gradient, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "turn"), [((-6, -1), "but"), ((-6, -5), "and")])
+def test_a_headline_says_but_only_where_something_changes(first, turn):
+    found = [*pairs(1.0, first, first), *pairs(3.0, (-6, -5), (-6, -5))]
+    assert f", {turn} with weights 3 times as large for 0 of 2 seeds." in lstm.words.headline(found)

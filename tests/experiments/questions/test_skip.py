@@ -161,7 +161,7 @@ def test_the_rest_is_drawn_and_written_down(monkeypatch):
     opts = skip.SkipOptions(length=5, hidden_size=3, batch=2, repeats=1, blocks=1, scale=(1.0,))
     with Progress(disable=True) as progress:
         result = skip.run(opts, progress)
-    assert "Over 5 layers the gradient becomes" in result.headline
+    assert "From the last of 5 layers to the first, the gradient becomes" in result.headline
     assert [figure.name for figure in result.figures[:2]] == ["gradient_flow", "shares"]
     rows = result.tables[3].rows
     assert [row["products"] for row in rows if row["kind"] == "LSTM"] == ["0", "1", "2", "over 2"]

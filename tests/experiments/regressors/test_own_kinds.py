@@ -35,6 +35,8 @@ class TwoStates(tg.nn.RecurrentLayer):
 class NotALayer:
     pass
 
+NUMBER = 3
+
 def double_tanh(x):
     return tg.tanh(2 * x)
 """
@@ -45,6 +47,7 @@ def run(tmp_path, monkeypatch):
     """Run an experiment in a folder that has ``own_kinds.py``; returns the status and results."""
     (tmp_path / "own_kinds.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "exiting.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -56,7 +59,7 @@ def run(tmp_path, monkeypatch):
         return status, json.loads(results.read_text()) if results.exists() else None
 
     yield run
-    for name in ("own_kinds", "broken"):
+    for name in ("own_kinds", "broken", "exiting"):
         sys.modules.pop(name, None)
 
 
@@ -109,6 +112,13 @@ def test_a_nonlinearity_is_that_of_the_networks(run, draw_only, name):
     assert np.allclose(model(x)[0].numpy(), twice(x)[0].numpy())
 
 
+def test_a_constant_factor_of_a_function_is_not_said_to_be_that_of_the_weights(run, draw_only):
+    draw_only()
+    arguments = ("--nonlinearity", "own_kinds:double_tanh", "--length", "5", "--hidden-size", "3")
+    _, results = run("nonlinearity", *arguments, "--repeats", "1", "--draws", "1")
+    assert "W_h, with any constant factor inside it, by 4." in results["reading"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -116,6 +126,8 @@ def test_a_nonlinearity_is_that_of_the_networks(run, draw_only, name):
         (["--cell", "no_such:MGU"], ["no_such:MGU", "no_such.py"]),
         (["--cell", "own_kinds:MGX"], ["own_kinds has no MGX"]),
         (["--cell", "broken:MGU"], ["broken", "ZeroDivisionError"]),
+        (["--cell", "exiting:MGU"], ["exiting", "SystemExit(3)"]),
+        (["--nonlinearity", "own_kinds:NUMBER"], ["own_kinds:NUMBER", "not a function"]),
         (["--cell", "own_kinds:NotALayer"], ["own_kinds:NotALayer", "tg.nn.RecurrentLayer"]),
         (["--cell", "own_kinds:double_tanh"], ["not a subclass", "tg.nn.RecurrentLayer"]),
         (["--nonlinearity", "own_kinds:MGU"], ["own_kinds:MGU", "not a function"]),
