@@ -174,7 +174,7 @@ def run_all(options: Options, err: Console) -> tuple[list[Run], Path]:
 
 
 def _folder(name: str, options: Options, started: datetime | None = None) -> Path:
-    """Where a run's files go."""
+    """The folder of a run's files."""
     moment = started or datetime.now().astimezone()
     return options.out or Path("runs") / name / moment.strftime("%Y-%m-%dT%H-%M-%S")
 

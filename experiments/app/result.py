@@ -121,6 +121,6 @@ class Result:
 
     @property
     def checks_summary(self) -> str:
-        """How many of the checks hold."""
+        """The number of checks that hold, in a sentence."""
         holding = sum(claim.holds for claim in self.checks)
         return f"Checks of the computation: {holding} of {len(self.checks)} hold"

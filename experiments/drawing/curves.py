@@ -15,7 +15,7 @@ from experiments.drawing.tables import Row, Value
 
 @dataclass(frozen=True)
 class Look:
-    """How a kind of curve is drawn."""
+    """The colour, dash and mark of a kind of curve."""
 
     colour: str
     dash: tuple[int, int] = (1, 0)

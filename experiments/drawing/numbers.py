@@ -71,7 +71,7 @@ def signed_share(parts: Floats, whole: Floats) -> Floats:
 
 
 def making_up(shares: Floats) -> int:
-    """How many of the first shares make up the whole, which is 1, to 10%.
+    """The number of first shares that make up the whole, which is 1, to 10%.
 
     Shares can be negative: counted are the fewest from which on their sum stays within 10%.
 

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class Source(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     @property
     def length(self) -> int:

@@ -24,7 +24,7 @@ class Search:
 
     @property
     def missed(self) -> float:
-        """How much better the optimum is."""
+        """The score of the optimum above that of the search."""
         return self.optimum.score - self.result.score
 
     def stored(self, length: int) -> list[tuple[str, float]]:

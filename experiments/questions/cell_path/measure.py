@@ -88,7 +88,7 @@ class Paths:
 
     @property
     def passed(self) -> float:
-        """That part itself."""
+        """The part of the last gradient that the cell path alone passes to c_0."""
         return float(10.0**self.passed_log10)
 
     @property

@@ -94,6 +94,6 @@ def _lag(paths: Paths) -> str:
 
 
 def first_lag_below(share: np.ndarray) -> int | None:
-    """How many steps back the share first falls below one half; None where it never does."""
+    """The number of steps back at which the share first falls below one half; None where it never does."""
     below = np.flatnonzero(share[::-1] < HALF)
     return int(below[0]) if len(below) else None

@@ -1,4 +1,4 @@
-"""Which characters a prediction depends on: the gradient of its loss by the vector of each one before."""
+"""The characters that a prediction depends on: the gradient of its loss by the vector of each."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Saliency:
         return relative
 
     def distances(self) -> Floats:
-        """How many characters back each prediction looks, (T,): the mean of k − t weighted by norms."""
+        """The characters that each prediction looks back, (T,): the mean of k − t weighted by norms."""
         weights = 10.0 ** self.relative()
         at = np.arange(len(weights))
         back: Floats = at - (weights @ at) / weights.sum(axis=1)

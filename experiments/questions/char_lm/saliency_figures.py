@@ -1,4 +1,4 @@
-"""Which characters a prediction depends on, drawn over the text itself and by how far back they are."""
+"""Pictures of the characters that a prediction depends on: over the text, and by their distance back."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def _drawable(logs: Floats) -> list[float | str]:
 
 
 def lag_chart(found: Sequence[Saliency], size: str) -> alt.TopLevelMixin:
-    """How much of the last character's norm is left that many characters before it, the median."""
+    """The share of the last character's norm that is left so many characters before it, the median."""
     return curves(
         [Line(each.name, each.by_lag) for each in found],
         LOOKS,
@@ -273,7 +273,7 @@ def _back(lag: int) -> Column:
 
 
 def tables(found: Sequence[Saliency]) -> tuple[Table, ...]:
-    """How far back each model looks, for people; every norm, for programs."""
+    """Tables: the distance that each model looks back, and every norm for programs."""
     by_lag: list[Row] = [
         {"model": each.name, "lag": lag, "relative_log10": value}
         for each in found

@@ -14,7 +14,7 @@ from experiments.questions.char_lm.text import Corpus, quoted
 
 
 def looking_back(looked: Sequence[Saliency]) -> tuple[str, ...]:
-    """How far back each model looks, in a sentence."""
+    """A sentence about the distance that each model looks back."""
     left = [f"{power_text(float(each.by_lag[BACK]))} in the {each.name}" for each in looked]
     why = (
         "An RNN multiplies the gradient by $W_h$ at each step back; a gated cell has a path on which only "

@@ -114,7 +114,7 @@ class GradientFlowOptions(Options):
             )
 
     def source(self) -> Source:
-        """Where the batches come from; raises DataError for a file that cannot be used."""
+        """The source of the batches; raise DataError for a file that cannot be used."""
         if self.data is None:
             return RandomSequences(self.batch, self.length or DEFAULT_LENGTH, self.dtype)
         return load_sequences(

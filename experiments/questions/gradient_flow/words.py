@@ -91,7 +91,7 @@ def _targets(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _changes(measurements: Sequence[Measurement]) -> list[str]:
-    """How many verdicts training changed, and which."""
+    """The verdicts that training changed, in a sentence."""
     old = {(m.network, m.layer, m.kind): m.verdict for m in measurements if m.moment == "before"}
     after = [m for m in measurements if m.moment == "after"]
     if not after:
@@ -107,7 +107,7 @@ def _changes(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _losses(studies: Sequence[Study]) -> list[str]:
-    """Which network learned its task best, and which training ended early."""
+    """The network that learned its task best, and the trainings that ended early, in a sentence."""
     said = []
     ended = [
         (study, study.measurements[-1].loss)
@@ -158,7 +158,7 @@ def _troubles(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _steps(affected: NDArray[np.bool_]) -> str | None:
-    """Which steps; None where there are none."""
+    """The steps in words; None where there are none."""
     steps = np.flatnonzero(affected)
     if not len(steps):
         return None

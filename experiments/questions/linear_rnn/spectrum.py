@@ -41,7 +41,7 @@ def power_norms(weight: Floats, last: int) -> Floats:
 
 
 def slope_bound(weight: Floats, start: Floats, lags: NDArray[np.int64]) -> float:
-    """How far log10 ‖g W^k‖, fitted by a line over ``lags``, can have a slope other than log10 |λ|max.
+    """The largest difference from log10 |λ|max that the slope of log10 ‖g W^k‖ over ``lags`` can have.
 
     In the left eigenvectors, g W^k = Σ_j c_j λ_j^k v_j. The terms of the largest magnitude (one real
     eigenvalue or a complex pair) have a norm of |λ|^k times something between the semi-axes a ≥ b of
@@ -83,7 +83,7 @@ def _one_or_a_pair(values: NDArray[Any]) -> bool:
 
 
 def exponent_bound(weight: Floats) -> float:
-    """How far k times the largest finite-time exponent can be from k log |λ|max, whatever k is.
+    """The largest distance of k times the largest finite-time exponent from k log |λ|max, for any k.
 
     That exponent is of the QR steps on Wᵀ from the unit vectors: it is log ‖(Wᵀ)^k e_1‖ / k. With
     Wᵀ = V Λ V⁻¹ and c = V⁻¹ e_1 the norm is |λ|max^k times at most σ_max(V) ‖c‖ and at least

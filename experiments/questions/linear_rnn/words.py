@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def headline(
     opts: LinearRnnOptions, found: Sequence[LinearFlow], breaking: Sequence[LinearFlow]
 ) -> str:
-    """How the gradient changes at each radius, and the exception."""
+    """Sentences about the gradient's change at each radius, and about the exception."""
     growths: dict[float, list[float]] = {}
     for each in found:
         if each.kind == found[0].kind:

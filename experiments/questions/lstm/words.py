@@ -48,7 +48,7 @@ def _counted(found: Sequence[Seen], scale: float, bias: float = NAMED_BIAS) -> s
 
 
 def sentences(found: Sequence[Seen]) -> tuple[str, ...]:
-    """How large the weights may be: for the LSTM's lead, and before gradients explode."""
+    """The size that weights may have: for the LSTM's lead, and before gradients explode."""
     said = []
     for bias in sorted({s.forget_bias for s in found if s.cell == "lstm"}):
         counts: dict[str, list[float]] = {}

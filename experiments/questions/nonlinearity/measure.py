@@ -126,5 +126,5 @@ def of_kind(seen: Sequence[Seen], nonlinearity: str) -> list[Seen]:
 
 
 def exploding(seen: Sequence[Seen]) -> int:
-    """How many of them explode."""
+    """The number of gradients that explode."""
     return sum(each.verdict == "explodes" for each in seen)

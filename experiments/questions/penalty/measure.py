@@ -59,7 +59,7 @@ class FirstNumber:
 
 @dataclass(frozen=True)
 class Way:
-    """How a network is trained.
+    """One way of training a network.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def flow_of(model: RecurrentRegressor, batch: tuple[Array, Array]) -> Floats:
 
 
 def decades(gradient: Floats) -> float:
-    """How many decades a gradient grows on the whole way back; negative where it vanishes."""
+    """The decades that a gradient grows on the whole way back; negative where it vanishes."""
     return float(gradient[0] - gradient[-1])
 
 
@@ -174,12 +174,12 @@ def trained(found: Sequence[Learned], way: Way) -> list[Learned]:
 
 
 def having_learned(found: Sequence[Learned]) -> int:
-    """How many networks have learned."""
+    """The number of networks that have learned."""
     return sum(learned.loss <= LEARNED for learned in found)
 
 
 def best_plain(opts: PenaltyOptions, found: Sequence[Learned]) -> int:
-    """How many networks learn without the penalty, at the best of the step sizes."""
+    """The number of networks that learn without the penalty, at the best of the step sizes."""
     return max(having_learned(trained(found, way)) for way in opts.ways if not way.weight)
 
 

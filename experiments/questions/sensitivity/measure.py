@@ -234,7 +234,7 @@ def coefficients(form: Form, decay: float, length: int) -> Floats:
 
 @dataclass(frozen=True)
 class Power:
-    """How sizes grow with the memory.
+    """The growth of sizes with the memory.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How the sensitivity grows with the memory, in sentences."""
+"""Sentences about the growth of the sensitivity with the memory."""
 
 from __future__ import annotations
 

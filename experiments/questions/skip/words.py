@@ -60,7 +60,7 @@ def sentences(
 
 
 def by_products(kind: Kind, split: Products, seed: int) -> str:
-    """How the gradient at the first layer or step is made up, and whether its parts cancel."""
+    """The parts of the gradient at the first layer or step, and whether they cancel."""
     most, last = int(np.argmax(split.shares)), len(split.shares) - 1
     state, way = ("$h_0$", "branch") if kind == "ResNet" else ("$c_0$", "hidden state")
     said = (

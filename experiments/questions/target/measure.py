@@ -63,7 +63,7 @@ class Targets:
 
     @property
     def reach(self) -> int:
-        """How many of the earliest losses make up ∂L/∂h_0 to 10%, by their signed shares."""
+        """The number of earliest losses that make up ∂L/∂h_0 to 10%, by their signed shares."""
         return making_up(self.by_loss)
 
 
@@ -106,7 +106,7 @@ def log_norms(loss: tg.Tensor) -> Floats:
 
 
 def excess(each: Targets) -> float:
-    """How far any entry of the matrix is above its bound, in decades."""
+    """The largest distance of an entry of the matrix above its bound, in decades."""
     below = (each.lags > 0) & np.isfinite(each.decay)
     over = each.decay - each.lags * each.stretch
     return float(np.max(over[below], initial=-math.inf))

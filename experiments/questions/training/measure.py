@@ -151,7 +151,7 @@ def least_loss(inputs: int, length: int, target: Target) -> float:
 
 
 def inputs_used(loss: float, length: int, target: Target) -> int:
-    """How many of the last numbers a network must use, at least, to have this loss.
+    """The least number of last numbers that a network must use to have this loss.
 
     >>> inputs_used(0.2, 10, "last"), inputs_used(0.05, 10, "last"), inputs_used(0.001, 10, "last")
     (0, 5, 10)

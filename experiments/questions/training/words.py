@@ -22,7 +22,7 @@ def needed(learned: Learned, length: int) -> int:
 
 
 def behind(opts: TrainingOptions, found: Sequence[Learned]) -> list[str]:
-    """Which networks have not learned the task, and what may help them; nothing if all have."""
+    """The networks that have not learned the task, and what may help them; nothing if all have."""
     names = [
         f"{learned.task.name}, {TARGET_TEXT[learned.task.target]}, seed {learned.task.seed}"
         for learned in found

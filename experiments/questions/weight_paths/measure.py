@@ -44,7 +44,7 @@ class Contributions:
 
     @property
     def reach(self) -> int:
-        """How many of the last steps hold 90% of the gradient, by their signed shares."""
+        """The number of last steps that hold 90% of the gradient, by their signed shares."""
         return making_up(self.share[::-1])
 
 

@@ -30,7 +30,7 @@ def headline(case: ScalarCase, found: Sequence[Contributions]) -> str:
 
 
 def sentences(opts: WeightPathsOptions, found: Sequence[Contributions]) -> tuple[str, ...]:
-    """Which steps matter, and what does not add up."""
+    """Sentences about the steps that matter, and about what does not add up."""
     said = []
     for nonlinearity in dict.fromkeys(each.nonlinearity for each in found):
         drawn = [each for each in found if each.nonlinearity == nonlinearity]
