@@ -1,4 +1,4 @@
-"""The list of experiments. A new one is a package in ``questions/`` and a line below."""
+"""The list of experiments. A new one is a package in ``questions/`` and a line below; see docs/architecture.md."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import altair as alt
 from experiments.drawing import charts
 from experiments.drawing.numbers import Floats
 from experiments.drawing.tables import Row
+from tinygrad182.display.charts import MAGNITUDE
 
 
 def heatmap(
@@ -91,7 +92,7 @@ def _colours(domain: tuple[float, float], title: str) -> alt.Color:
     return alt.Color(
         "value:Q",
         title=title,
-        scale=alt.Scale(scheme="viridis", domain=list(domain)),
+        scale=alt.Scale(scheme=MAGNITUDE, domain=list(domain)),
         legend=alt.Legend(
             type="gradient",
             direction="horizontal",

@@ -70,7 +70,7 @@ class StateFlow(StateTable, Drawn):
     sample_grad_norm : ndarray ``(T, B)``
         ‖∂L/∂h_t‖ of each sequence in the batch, float64.
     initial_grad : array ``(B, H)`` or None
-        ∂L/∂h_0, by the state before the first input.
+        The derivative by the initial state (a layer's argument ``h_0``), the one before the first input.
     value : array ``(T, B, H)``
     """
 

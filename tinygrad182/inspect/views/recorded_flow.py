@@ -64,7 +64,7 @@ class RecordedStateFlow(StateTable):
     sample_grad_norm : Tensor ``(T, B)``
         ‖∂L/∂h_t‖ of each sequence in the batch.
     initial_grad : Tensor ``(B, H)`` or None
-        ∂L/∂h_0, by the state before the first input.
+        The derivative by the initial state (a layer's argument ``h_0``), the one before the first input.
     value : Tensor ``(T, B, H)``
     """
 
