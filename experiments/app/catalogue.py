@@ -1,4 +1,4 @@
-"""The list of experiments. A new one is a package in ``questions/`` and a line below; see docs/architecture.md."""
+"""The list of experiments. docs/architecture.md says how to add one: a package in ``questions/``, a line below."""
 
 from __future__ import annotations
 
