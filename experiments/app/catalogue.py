@@ -1,4 +1,4 @@
-"""The list of experiments. docs/architecture.md says how to add one: a package in ``questions/``, a line below."""
+"""The list of experiments; docs/architecture.md says how to add one (a package and a line below)."""
 
 from __future__ import annotations
 
