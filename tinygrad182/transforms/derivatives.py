@@ -263,6 +263,7 @@ class _Call(NamedTuple):
     recorded: bool
 
 
+@modes_kept
 def _call(f: Callable[..., Any], xs: Sequence[Any], op: str) -> _Call:
     with enable_grad():
         aliases = [alias(x) for x in xs]
