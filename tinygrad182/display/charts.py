@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .. import _caches
 from .._files import checked_path, write_file
@@ -29,7 +29,7 @@ GREY, PALE_GREY, DARK_GREY = "#7a7f87", "#c9ccd1", "#5d636b"
 """Greys. ``GREY`` is readable on white and on dark: for context. ``PALE_GREY`` fills cells whose number is
 exactly 0. White text is readable on ``DARK_GREY``."""
 
-MAGNITUDE = "viridis"
+MAGNITUDE: Final = "viridis"
 """Vega's colour scheme for magnitudes in decades."""
 
 SHARE = "purpleorange"
