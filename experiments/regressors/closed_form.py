@@ -79,7 +79,7 @@ def linear_flow(
     state : mapping
         The model's parameters by name: ``rnn.weight_ih_l0``, ``rnn.weight_hh_l0``, ``head.weight``.
     output_grad : array (T, B, O)
-        The gradient of the loss with respect to the predictions; zero at steps that are no target.
+        The gradient of the loss with respect to the predictions; zero at steps without a target.
     layers : int
         Layers of the network.
 

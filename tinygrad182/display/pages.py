@@ -16,7 +16,7 @@ def legible(data: Any) -> Any:
     r"""Return JSON, such as a chart's specification, in which every text can be drawn.
 
     Pictures are drawn as SVG, and a character that XML forbids would end the whole process. Control
-    characters become visible symbols. Lone surrogates and code points that are no characters become the
+    characters become visible symbols. Lone surrogates and code points that are not characters become the
     replacement character.
 
     Examples

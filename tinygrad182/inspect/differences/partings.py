@@ -119,7 +119,7 @@ class Partings:
     boxes : sequence of BoxDifference
     parameters : mapping of str to ParameterDifference
     tolerance : float
-        Relative differences up to this are no parting.
+        Relative differences up to this are rounding.
     limit : float
         Differences without a single cause are reported above this.
     largest : float or None
