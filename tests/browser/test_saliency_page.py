@@ -75,7 +75,7 @@ def assert_about(page: Any, shown: Shown, k: int) -> None:
             cell = told(page, each.name, t)
             assert cell["characters back"] == str(k - t)
             for name, log10 in (
-                ("‖∂L/∂x_t‖", each.log10[k, t]),
+                ("‖∂L/∂xₜ‖", each.log10[k, t]),
                 ("of the largest", relative[k, t]),
             ):
                 assert math.log10(float(cell[name])) == pytest.approx(log10, abs=0.03)
