@@ -197,7 +197,7 @@ def test_what_float_takes_is_a_number(value: Any) -> None:
         tg.tensor([value, object()])
 
 
-@pytest.mark.parametrize("value", [3, np.uint8(3), array(np.int16(3)), const(np.int64(3))])
+@pytest.mark.parametrize("value", [3, np.uint8(3), np.array(3, np.int16), const(np.int64(3))])
 def test_a_whole_number_of_any_type_is_an_argument(value: Any) -> None:
     number = check_whole("f", "n", value, 3, 3)
     assert type(number) is int

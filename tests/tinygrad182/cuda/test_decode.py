@@ -464,11 +464,11 @@ def tabled(card: str, *rows: list[float]) -> Any:
 def test_wrong_numbers_raise_with_their_step(card: str) -> None:
     ok, wrong = [math.log(0.5)] * 2, [math.nan, math.log(0.5)]
     step, state = tabled(card, ok, wrong, ok), zeros(card, 1)
-    with pytest.raises(tg.DecodingError, match=r"NaN at step 2, parent 0, .*after tokens \[0\]"):
+    with pytest.raises(tg.DecodingError, match=r"step 2, parent 0, .*after tokens \[0\] is NaN"):
         tg.decode.beam_search(step, state, 0, 2, 3)
-    with pytest.raises(tg.DecodingError, match="NaN at step 2"):
+    with pytest.raises(tg.DecodingError, match="step 2 is NaN"):
         tg.decode.sample(step, state, 0, 3)
-    with pytest.raises(tg.DecodingError, match="token 0 at t = 1 is nan"):
+    with pytest.raises(tg.DecodingError, match="token 0 at t = 1 is NaN"):
         tg.decode.rescore(step, state, 0, [0, 0, 0])
 
 
